@@ -1,0 +1,63 @@
+# Everything a fresh clone needs: `make run` and `make test` set themselves up in .venv, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test e2e lint format lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed-runtime ## the demo: an edge behind NAT answers at its own address (ARGS=--once checks itself and ends)
+	@$(BIN)/tunnelctl demo $(ARGS)
+
+test: $(VENV)/.installed-dev ## all tests; those that need root or a program that is missing say so (ARGS= goes to pytest)
+	@$(BIN)/pytest $(ARGS)
+
+e2e: $(VENV)/.installed-dev ## only the end-to-end tests: real programs in network namespaces (root)
+	@$(BIN)/pytest tests/e2e $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff, formatting, types, who may import whom
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## let ruff format and sort
+	@$(BIN)/ruff check --fix --select I
+	@$(BIN)/ruff format
+
+# Locks are made with the oldest Python we support: what it needs, newer ones need at most.
+# `make lock ARGS=--upgrade` takes newer releases.
+COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --strip-extras \
+	--allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(ARGS)
+
+lock: $(VENV)/.installed-dev ## write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make lock: needs a .venv made with Python 3.11")'
+	@$(COMPILE) --extra agent --extra server --build-deps-for editable -o requirements/runtime.txt pyproject.toml
+	@$(COMPILE) --extra agent --extra server --extra dev --build-deps-for editable -c requirements/runtime.txt \
+		-o requirements/dev.txt pyproject.toml
+
+clean: ## remove .venv and every cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(VENV)/bin/pip is the last thing a venv gets: without it, the venv is half made or its Python is gone.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or newer is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		$(PYTHON) -c 'import sys; sys.exit("make: this Python cannot make a venv: apt-get install python%d.%d-venv" % sys.version_info[:2])'; }
+	@echo "make: setting up $(VENV) (once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# The package itself comes last, editable, with nothing fetched for it: its build tool is in the lock.
+$(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.made
+	@echo "make: installing the locked dependencies ($*)"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	@touch $@

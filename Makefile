@@ -55,9 +55,10 @@ $(VENV)/.made:
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-# The package itself comes last, editable, with nothing fetched for it: its build tool is in the lock.
+# The package itself comes last, editable, with nothing fetched for it: its build tool is in the lock
+# (which warns, whenever it is asked for an editable install, that the folder matters).
 $(VENV)/.installed-%: requirements/%.txt pyproject.toml $(VENV)/.made
 	@echo "make: installing the locked dependencies ($*)"
 	@$(BIN)/python -m pip install --quiet --require-hashes -r $<
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
 	@touch $@

@@ -41,7 +41,7 @@ class Config:
     log_format: Literal["text", "json"] = setting("text", doc="Format.")
     listen: tuple[Pair, ...] = setting((), doc="Pairs.")
     proxy: str | None = setting(None, doc="Proxy.", secret=True)
-    limits: Limits = setting(Limits(), doc="Bounds.")  # noqa: RUF009
+    limits: Limits = setting(Limits(), doc="Bounds.")
 
     def cross_check(self) -> Iterator[tuple[str, str]]:
         if self.networks and not self.listen:

@@ -1,0 +1,60 @@
+"""Signals of this very process."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import trio
+
+from tunnel_daemon.settings import SettingsError
+from tunnel_daemon.signals import watch_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_signal_cancels_the_scope(number: signal.Signals) -> None:
+    with trio.fail_after(5), trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch_signals, scope)
+            os.kill(os.getpid(), number)
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_hangup_calls_the_hook_and_its_failures_stop_nothing(caplog) -> None:
+    calls = 0
+    called = trio.Event()
+
+    async def reload() -> None:
+        nonlocal calls, called
+        calls += 1
+        called.set()
+        if calls == 1:
+            raise SettingsError(["c.toml:1: wrong", "c.toml:2: too"])
+        if calls == 2:
+            raise RuntimeError("defect")
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: watch_signals(
+                nursery.cancel_scope, on_hangup=reload, task_status=task_status
+            ))  # fmt: skip
+            for _ in range(3):
+                called = trio.Event()
+                os.kill(os.getpid(), signal.SIGHUP)
+                await called.wait()
+            nursery.cancel_scope.cancel()
+    assert calls == 3
+    assert "stays as it was: c.toml:2: too" in caplog.text
+    assert "RuntimeError: defect" in caplog.text
+
+
+async def test_without_a_hook_hangup_keeps_its_meaning() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, nursery.cancel_scope)
+        assert signal.getsignal(signal.SIGHUP) is before
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        nursery.cancel_scope.cancel()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,0 +1,55 @@
+"""Listening TCP sockets, and in one line why there are none."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel_daemon.program import ProgramError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+BACKLOG = 1024  # connections; the kernel's somaxconn bounds it further
+
+
+async def open_tcp_listeners(
+    hosts: Iterable[str], port: int, *, setting: str, backlog: int = BACKLOG
+) -> list[trio.SocketListener]:
+    """Listen on `port` (0: any free one) of each address; all of them, or none.
+
+    `setting` is the key to change if that fails: ProgramError names it. An IPv6 address takes
+    IPv6 callers only, so that "0.0.0.0" and "::" go together.
+    """
+    listeners: list[trio.SocketListener] = []
+    try:
+        for host in hosts:
+            listeners += await _listen(host, port, setting, backlog)
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    return listeners
+
+
+async def _listen(host: str, port: int, setting: str, backlog: int) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    except OSError as error:
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise ProgramError(f"can't listen on {place}: {_why(error, setting)}") from None
+
+
+def _why(error: OSError, setting: str) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"another program has the port; stop it, or set another {setting}"
+        case errno.EADDRNOTAVAIL:
+            return "this machine does not have that address; see `ip address`"
+        case errno.EACCES:
+            return f"ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or set another {setting}"
+        case errno.EAFNOSUPPORT:
+            return "this machine does not speak that address family; remove the address"
+    return (error.strerror or str(error)).lower()

@@ -12,6 +12,7 @@ TC rules, or import what the annotations name at run time: the types are looked 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 import typing
@@ -98,20 +99,36 @@ def fields_by_key(cls: type[DataclassInstance]) -> dict[str, dataclasses.Field[A
     return {field.name.replace("_", "-"): field for field in dataclasses.fields(cls)}
 
 
+def is_table(kind: Kind) -> typing.TypeGuard[type[DataclassInstance]]:
+    """Whether a field of this type is a TOML table: a dataclass that is not written as one string."""
+    return dataclasses.is_dataclass(kind) and not hasattr(kind, "parse")
+
+
 def declared(field: dataclasses.Field[Any]) -> Declared:
     """Return what `setting` was told of a field."""
     found: Declared = field.metadata.get("setting", Declared())
     return found
 
 
-def between(low: float, high: float) -> Callable[[float], None]:
-    """Return a check that a number lies within both bounds."""
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A check that a number lies within both bounds."""
 
-    def check(value: float) -> None:
-        if not low <= value <= high:
-            raise ValueError(f"expected {low} to {high}, not {value}")
+    low: float
+    high: float
 
-    return check
+    def __call__(self, value: float) -> None:
+        """Raise ValueError if it does not."""
+        if not self.low <= value <= self.high:
+            raise ValueError(f"expected {self}, not {value}")
+
+    def __str__(self) -> str:
+        return f"at least {self.low}" if math.isinf(self.high) else f"{self.low} to {self.high}"
+
+
+def between(low: float, high: float = math.inf) -> Between:
+    """Return a check for `setting`; the reference tells the bounds."""
+    return Between(low, high)
 
 
 class _Reader:
@@ -140,7 +157,7 @@ class _Reader:
                 self.unknown(key, known, path)
                 continue
             name = known[key].name
-            if dataclasses.is_dataclass(kinds[name]) and not hasattr(kinds[name], "parse"):
+            if is_table(kinds[name]):
                 if isinstance(value, dict):
                     values[name] = self.table(kinds[name], value, (*path, key))
                 else:
@@ -192,8 +209,8 @@ def _all_keys(cls: type[DataclassInstance], path: KeyPath) -> Iterator[tuple[str
     kinds = typing.get_type_hints(cls)
     for key, field in fields_by_key(cls).items():
         kind = kinds[field.name]
-        if dataclasses.is_dataclass(kind) and not hasattr(kind, "parse"):
-            yield from _all_keys(typing.cast("type[DataclassInstance]", kind), (*path, key))
+        if is_table(kind):
+            yield from _all_keys(kind, (*path, key))
         elif path:
             yield key, path
 

@@ -1,0 +1,54 @@
+"""The page of settings."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunnel_daemon.settings import between, setting
+from tunnel_daemon.settings_reference import render
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ["tunnel-server=tunnel_server.config:ServerConfig", "tunnel-agent=tunnel_agent.config:AgentConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deep:
+    size: int = setting(65536, doc="A size.", unit="bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    name: str = setting(doc="This or | that.")
+    delay: float = setting(90.0, doc="A delay.", unit="seconds", check=between(1, 100))
+    on: bool = setting(True, doc="On.")
+    paths: tuple[Path, ...] = setting((Path("/a"),), doc="Paths.")
+    proxy: str | None = setting(None, doc="Proxy.")
+    deep: Deep = setting(Deep(), doc="Bounds.")
+
+
+def test_every_key_stands_there_with_default_unit_and_meaning() -> None:
+    page = render({"prog": Config})
+    assert page.partition("## prog")[2].split("\n")[4:] == [
+        "| `name` | required | a string | This or \\| that. |",
+        '| `delay` | `"90s"` | a duration, in seconds or like "90s", "5m", "24h"; 1 to 100 | A delay. |',
+        "| `on` | `true` | true or false | On. |",
+        '| `paths` | `["/a"]` | a list, each a path | Paths. |',
+        '| `proxy` | `""` | a string, or "" for none | Proxy. |',
+        "",
+        "### [deep]",
+        "",
+        "Bounds.",
+        "",
+        "| key | default | value | meaning |",
+        "|---|---|---|---|",
+        '| `deep.size` | `"64KiB"` | a size, in bytes or like "64KiB", "16MiB" | A size. |',
+        "",
+    ]
+
+
+def test_docs_configuration_is_in_step_with_the_code() -> None:
+    command = ["-m", "tunnel_daemon.settings_reference", *PROGRAMS]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, timeout=30)
+    page = ROOT / "docs" / "configuration.md"
+    assert page.read_text() == done.stdout, f"run: python {' '.join(command)} >docs/configuration.md"

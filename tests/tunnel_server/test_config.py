@@ -1,0 +1,132 @@
+"""The server's settings."""
+
+import argparse
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunnel_daemon.settings import SettingsError, declared, fields_by_key
+from tunnel_server.config import (
+    FixedListener,
+    ServerAddress,
+    ServerConfig,
+    ServerLimits,
+    add_arguments,
+    check_config,
+    config_from,
+    load_config,
+)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_full_file(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, """
+state-dir = "state"
+bind-address = ["0.0.0.0", "::"]
+server-addresses = ["tunnel.example.org", "[2001:db8::1]:443"]
+edge-networks = "192.168.0.0/16"
+caller-networks = ["10.0.0.0/8", "fc00::/7"]
+prerouting-address = ["192.168.9.1", "2001:db8::9"]
+dnat-ports-pair = "9081=10264, 9051=10264"
+listen = ["127.0.0.1:9081=edge-1:9081", "[::1]:80=edge-1.plant:8080"]
+admin-uids = [1000]
+[limits]
+open-timeout = "5s"
+memory-budget = "64MiB"
+"""))  # fmt: skip
+    assert config.state_dir == Path("state")
+    assert config.bind_address == (ip_address("0.0.0.0"), ip_address("::"))
+    assert config.server_addresses == (
+        ServerAddress("tunnel.example.org", 10262), ServerAddress("2001:db8::1", 443)
+    )  # fmt: skip
+    assert config.edge_networks == (ip_network("192.168.0.0/16"),)
+    assert config.listen == (
+        FixedListener("127.0.0.1", 9081, "edge-1", 9081), FixedListener("::1", 80, "edge-1.plant", 8080)
+    )  # fmt: skip
+    assert (config.limits.open_timeout, config.limits.memory_budget) == (5.0, 64 * 2**20)
+    assert config.limits.handshakes_in_flight == ServerLimits().handshakes_in_flight
+
+
+@pytest.mark.parametrize("cls", [ServerConfig, ServerLimits])
+def test_defaults_pass_their_own_checks_and_everything_is_documented(cls: type) -> None:
+    for field in fields_by_key(cls).values():
+        about = declared(field)
+        assert about.doc
+        if about.check:
+            about.check(field.default)
+    assert list(ServerConfig().cross_check()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("dnat-port-pairs = ''", "unknown key; did you mean dnat-ports-pair?"),
+        ("handshake-timeout = 3", "unknown key; it belongs in [limits]"),
+        ("tunnel-port = 65536", "tunnel-port: expected 0 to 65535, not 65536"),
+        ("meta-port = 10262", "meta-port: 10262 is tunnel-port's already; each needs its own"),
+        ("bind-address = []", "bind-address: no agent can connect without one"),
+        ("caller-networks = '10.0.0.0/8'", "IPv4 callers need a prerouting-address"),
+        (
+            "caller-networks = 'fc00::/7'\nprerouting-address = '10.0.0.1'",
+            "IPv6 callers need a prerouting-address: an IPv6 address of this host",
+        ),
+        ("prerouting-address = '127.0.0.1'", "127.0.0.1 is no ordinary address that other hosts reach"),
+        ("prerouting-address = ['10.0.0.1', '10.0.0.2']", "more than one for IPv4"),
+        ("listen = ['127.0.0.1:1=a:1', '127.0.0.1:1=b:1']", "127.0.0.1:1 is given twice"),
+        ("listen = '9081=edge-1:9081'", 'listen: "9081=edge-1:9081" is not "ADDRESS:PORT=NODE:PORT", like'),
+        ("listen = '127.0.0.1:9081'", 'listen: "127.0.0.1:9081" is not "ADDRESS:PORT=NODE:PORT"'),
+        ("listen = '::1:80=a:1'", "write an IPv6 address in brackets"),
+        ("listen = 'localhost:80=a:1'", "'localhost' is not an IP address"),
+        ("listen = '127.0.0.1:80=a:0'", '"0" is not a port (1 to 65535)'),
+        ("listen = '127.0.0.1:99999=a:1'", "has no valid port"),
+        ("listen = '127.0.0.1:80=Edge_1:1'", "Edge_1"),
+        ("limits.memory-budget = '1KiB'", "expected at least 4194304, not 1024"),
+        ("limits.open-timeout = 0", "limits.open-timeout: expected at least 0.001"),
+        ("admin-socket = '/" + "x" * 107 + "'", "admin-socket: is longer than the 107 bytes"),
+        ("log-format = 'jsno'", 'did you mean "json"?'),
+    ],
+)
+def test_refusals(tmp_path: Path, text: str, problem: str) -> None:
+    [found] = check_config(write(tmp_path, text))
+    assert problem in found
+    assert found.startswith(f"{tmp_path}/server.toml:")
+
+
+@given(
+    st.text(max_size=60) | st.from_regex(r"[\[\]0-9.:a-f]{0,12}:\d{0,6}=[a-z-]{0,5}:\d{0,6}", fullmatch=True)
+)
+def test_a_fixed_listener_is_read_and_written_alike_or_refused(text: str) -> None:
+    try:
+        listener = FixedListener.parse(text)
+    except ValueError as error:
+        assert FixedListener.FORM in str(error)  # noqa: PT017 - either outcome is right
+        return
+    assert FixedListener.parse(str(listener)) == listener
+    assert 0 < listener.port < 65536
+
+
+def test_flags(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    path = write(tmp_path, "tunnel-port = 1\nlog-level = 'error'\n")
+    config = config_from(parser.parse_args([
+        "--config", str(path), "--state-dir", "/s", "--log-level", "debug", "--intercept", "false",
+        "--listen", "127.0.0.1:1=a:1,127.0.0.1:2=a:2",
+    ]))  # fmt: skip
+    assert (config.tunnel_port, config.state_dir, config.log_level) == (1, Path("/s"), "debug")
+    assert config.intercept is False
+    assert [listener.port for listener in config.listen] == [1, 2]
+    with pytest.raises(SettingsError, match=r"^--tunnel-port: "):
+        load_config(path, {"tunnel-port": "x"})
+
+
+def test_check_config_is_quiet_for_a_good_file(tmp_path: Path) -> None:
+    assert check_config(write(tmp_path, "")) == []

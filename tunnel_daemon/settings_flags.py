@@ -1,0 +1,47 @@
+"""Command line flags for settings: one for each key that is not in a table, and --config."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tunnel_daemon.settings import declared, fields_by_key, is_table, read_settings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
+
+
+def add_setting_flags(parser: argparse.ArgumentParser, cls: type[DataclassInstance], default: Path) -> None:
+    """Give `parser` ``--config FILE`` (`default`, which may be missing) and a flag for each setting."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"settings in TOML (default: {default}, if it exists)"
+    )
+    kinds = typing.get_type_hints(cls)
+    for key, field in fields_by_key(cls).items():
+        about = declared(field)
+        if is_table(kinds[field.name]) or about.secret:  # a command line is everybody's to read
+            continue
+        parser.add_argument(
+            f"--{key}",
+            dest=key,
+            metavar=key.rpartition("-")[2].upper(),
+            default=argparse.SUPPRESS,
+            help=about.doc.replace("%", "%%"),
+        )
+
+
+def settings_from_flags(arguments: argparse.Namespace, cls: type[S], default: Path) -> S:
+    """Return the settings of the file that ``--config`` names (or `default`), flags winning.
+
+    Raises SettingsError. Without ``--config``, a `default` that does not exist means no file.
+    """
+    given = vars(arguments)
+    path: Path | None = given.get("config")
+    if path is None and default.exists():
+        path = default
+    keys = fields_by_key(cls)
+    return read_settings(cls, path, {key: given[key] for key in keys if key in given})

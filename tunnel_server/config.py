@@ -1,0 +1,233 @@
+"""The server's settings: what may stand in server.toml, with units and defaults."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from pathlib import Path
+from typing import ClassVar, Self
+
+from certs.addresses import DEFAULT_EDGE_NETWORKS, format_endpoint, parse_address, parse_endpoint
+from certs.identity import check_node_name
+from tunnel_daemon.logs import LogFormat, LogLevel
+from tunnel_daemon.settings import SettingsError, between, read_settings, setting
+from tunnel_daemon.settings_flags import add_setting_flags, settings_from_flags
+from tunnel_daemon.settings_values import Address, Network
+
+DEFAULT_CONFIG = Path("/etc/edge-tunnel/server.toml")
+DEFAULT_ADMIN_SOCKET = Path("/run/edge-tunnel/admin.sock")
+MAX_SOCKET_PATH = 107  # bytes, sun_path without its NUL
+
+KIB = 1024
+MIB = 1024 * KIB
+
+_PORT = between(0, 65535)
+_POSITIVE = between(0.001)
+_COUNT = between(1, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where agents reach this server from outside, which the server itself can't know."""
+
+    FORM: ClassVar[str] = '"HOST:PORT", like "tunnel.example.org:10262"'
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``HOST`` or ``HOST:PORT``, IPv6 in brackets; raises ValueError."""
+        return cls(*parse_endpoint(text, 10262))
+
+    def __str__(self) -> str:
+        return format_endpoint(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedListener:
+    """A local address and port whose connections go to one port of one node."""
+
+    FORM: ClassVar[str] = (
+        '"ADDRESS:PORT=NODE:PORT", like "127.0.0.1:9081=edge-1:9081" or "[::1]:80=edge-1:80"'
+    )
+
+    host: str
+    port: int
+    node: str
+    target_port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the form; raises ValueError naming the entry."""
+        local, equals, remote = text.partition("=")
+        host, _, _ = local.strip().rpartition(":")
+        node, _, target_port = remote.strip().rpartition(":")
+        if not equals or not host or not node:
+            raise ValueError(f'"{text}" is not {cls.FORM}')
+        if (":" in host) != (host.startswith("[") and host.endswith("]")):
+            raise ValueError(f'"{text}": write an IPv6 address in brackets; the form is {cls.FORM}')
+        try:
+            address, number = parse_endpoint(local.strip(), 0)
+            parse_address(address)
+            check_node_name(node)
+            return cls(address, number, node, _port(target_port))
+        except ValueError as error:
+            raise ValueError(f'"{text}": {error}; the form is {cls.FORM}') from None
+
+    def __str__(self) -> str:
+        return f"{format_endpoint(self.host, self.port)}={self.node}:{self.target_port}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerLimits:
+    """Bounds of what agents and callers may make the server hold or wait for."""
+
+    handshakes_in_flight: int = setting(
+        256, doc="TLS handshakes at once; further agents wait in the backlog", check=_COUNT
+    )
+    handshake_timeout: float = setting(
+        10.0,
+        doc="from a connection on tunnel-port to the end of its TLS handshake",
+        unit="seconds",
+        check=_POSITIVE,
+    )
+    links_per_node: int = setting(4, doc="links that one node may hold", check=_COUNT)
+    streams_per_session: int = setting(10_000, doc="calls open at once through one node", check=_COUNT)
+    calls: int = setting(20_000, doc="calls open at once in all; further callers are reset", check=_COUNT)
+    open_timeout: float = setting(
+        15.0,
+        doc="from a call to the answer of the agent that dials its target",
+        unit="seconds",
+        check=_POSITIVE,
+    )
+    memory_budget: int = setting(
+        1024 * MIB,
+        doc="for bytes of all calls on their way, granted or kept; new calls are refused beyond",
+        unit="bytes",
+        check=between(4 * MIB),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerConfig:
+    """Everything that the server's operator decides."""
+
+    state_dir: Path = setting(
+        Path("/var/lib/edge-tunnel"),
+        doc="authority, certificates, tokens, port mappings; see `tunnelctl init`",
+    )
+    bind_address: tuple[Address, ...] = setting(
+        (IPv4Address("0.0.0.0"),),  # noqa: S104 - agents come from anywhere
+        doc='where agents are listened for, on tunnel-port; add "::" for IPv6',
+    )
+    tunnel_port: int = setting(
+        10262, doc="for agents: links, and joining by HTTPS; 0, here and below: any free one", check=_PORT
+    )
+    secure_port: int = setting(10263, doc="where captured connections to TLS ports arrive", check=_PORT)
+    insecure_port: int = setting(10264, doc="where captured connections to plain ports arrive", check=_PORT)
+    meta_address: Address = setting(
+        IPv4Address("127.0.0.1"),
+        doc="where /healthz, /readyz and /metrics are served, to anybody",
+    )
+    meta_port: int = setting(10265, doc="its port", check=_PORT)
+    admin_socket: Path = setting(DEFAULT_ADMIN_SOCKET, doc="Unix socket for tunnelctl")
+    admin_uids: tuple[int, ...] = setting(
+        (), doc="users who may use the admin socket, besides root and the server's own; by number"
+    )
+    server_addresses: tuple[ServerAddress, ...] = setting(
+        (), doc="where agents reach this server from outside; handed to each agent that joins"
+    )
+    edge_networks: tuple[Network, ...] = setting(
+        DEFAULT_EDGE_NETWORKS, doc="the only networks in which an edge may claim an address"
+    )
+    caller_networks: tuple[Network, ...] = setting(
+        (), doc="callers on other hosts, or in pods, whose connections to edges are captured too"
+    )
+    prerouting_address: tuple[Address, ...] = setting(
+        (), doc="ordinary address of this host at which caller-networks are served; one a family"
+    )
+    intercept: bool = setting(True, doc="capture connections to edge addresses (needs CAP_NET_ADMIN)")
+    dnat_ports_pair: str = setting(
+        "",
+        doc="ports to capture and the listener each goes to, `9081=10264, 9051=10264`; without any `=`, "
+        "a list of ports for insecure-port; 10250 and 10255 are built in",
+    )
+    listen: tuple[FixedListener, ...] = setting(
+        (),
+        doc="fixed listeners, which need no privilege: what connects there goes to the node's port",
+    )
+    direct_networks: tuple[Network, ...] = setting(
+        (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")),
+        doc="who may connect to secure-port and insecure-port directly, not by capture",
+    )
+    log_level: LogLevel = setting("info", doc="least level that is logged")
+    log_format: LogFormat = setting("text", doc="lines of text, or of JSON")
+    limits: ServerLimits = setting(
+        ServerLimits(), doc="Bounds; the defaults suit a machine with 2 GiB and more."
+    )
+
+    def cross_check(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, problem) for what is wrong between settings."""
+        if not self.bind_address:
+            yield "bind-address", "no agent can connect without one; the default is 0.0.0.0"
+        yield from self._check_ports()
+        yield from self._check_prerouting()
+        local = [(each.host, each.port) for each in self.listen]
+        for host, port in dict.fromkeys(place for place in local if local.count(place) > 1):
+            yield "listen", f"{format_endpoint(host, port)} is given twice; one listener has one target"
+        if len(str(self.admin_socket).encode()) > MAX_SOCKET_PATH:
+            yield "admin-socket", f"is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have"
+
+    def _check_ports(self) -> Iterator[tuple[str, str]]:
+        taken: dict[int, str] = {}
+        for key in ("tunnel-port", "secure-port", "insecure-port", "meta-port"):
+            port: int = getattr(self, key.replace("-", "_"))
+            if port in taken and port:
+                yield key, f"{port} is {taken[port]}'s already; each needs its own"
+            taken.setdefault(port, key)
+
+    def _check_prerouting(self) -> Iterator[tuple[str, str]]:
+        versions = [address.version for address in self.prerouting_address]
+        for version in dict.fromkeys(network.version for network in self.caller_networks):
+            if version not in versions:
+                yield (
+                    "caller-networks",
+                    f"IPv{version} callers need a prerouting-address: an IPv{version} address of this host",
+                )
+        for version in (4, 6):
+            if versions.count(version) > 1:
+                yield "prerouting-address", f"more than one for IPv{version}; give one a family"
+        for address in self.prerouting_address:
+            if address.is_loopback or address.is_unspecified or address.is_multicast or address.is_link_local:
+                yield "prerouting-address", f"{address} is no ordinary address that other hosts reach"
+
+
+def load_config(path: Path | None, overrides: Mapping[str, str] | None = None) -> ServerConfig:
+    """Return the settings of a file (None: the defaults), overrides winning; raises SettingsError."""
+    return read_settings(ServerConfig, path, overrides)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` and a flag for each setting outside of tables."""
+    add_setting_flags(parser, ServerConfig, DEFAULT_CONFIG)
+
+
+def config_from(arguments: argparse.Namespace) -> ServerConfig:
+    """Return the settings that a command line asks for; raises SettingsError."""
+    return settings_from_flags(arguments, ServerConfig, DEFAULT_CONFIG)
+
+
+def check_config(path: Path) -> list[str]:
+    """Return every problem of a file, one line each; none if a server would start with it."""
+    try:
+        load_config(path)
+    except SettingsError as error:
+        return error.problems
+    return []
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) < 65536:
+        raise ValueError(f'"{text}" is not a port (1 to 65535)')
+    return int(text)

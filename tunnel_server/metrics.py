@@ -1,0 +1,97 @@
+"""What the server counts, in a registry of its own, as Prometheus text.
+
+No label grows with the number of nodes, callers or streams; a label whose values come from
+elsewhere (a cause, a reason) holds at most `MAX_VALUES` of them, and "other".
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+MAX_VALUES = 32
+OPEN_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
+
+Direction = Literal["to_node", "to_caller"]
+
+
+class Metrics:
+    """Gauges and plain counters are attributes; what has labels is a method."""
+
+    def __init__(self, version: str = "") -> None:
+        self.registry = CollectorRegistry()
+        self._values: dict[str, set[str]] = {}
+        self._gauge("build_info", "Always 1; the version is a label.", ("version",)).labels(version).set(1)
+        self.nodes_connected = self._gauge("nodes_connected", "Nodes that have at least one link.")
+        self.links = self._gauge("links", "Links open.")
+        self.sessions = self._gauge("sessions", "Sessions held.")
+        self.calls_open = self._gauge("calls_open", "Calls being served.")
+        self.memory_used = self._gauge("memory_used_bytes", "Bytes granted or kept for all calls.")
+        self.memory_budget = self._gauge("memory_budget_bytes", "What memory_used_bytes may grow to.")
+        self.interception_active = self._gauge("interception_active", "1 while connections are captured.")
+        self.addresses_captured = self._gauge("addresses_captured", "Edge addresses captured.")
+        self.interception_restores = self._counter(
+            "interception_restores", "How often the table was put back after somebody removed it."
+        )
+        self._calls = self._counter("calls", "Calls ended, by frontend and cause.", ("frontend", "outcome"))
+        self._bytes = self._counter("bytes", "Bytes carried for calls.", ("direction",))
+        self._to_node = self._bytes.labels("to_node")
+        self._to_caller = self._bytes.labels("to_caller")
+        self._open_seconds = Histogram(
+            "edge_tunnel_open_seconds",
+            "From a call to the answer of the agent that dialled for it.",
+            ("frontend",),
+            buckets=OPEN_SECONDS,
+            registry=self.registry,
+        )
+        self._handshake_failures = self._counter("handshake_failures", "TLS handshakes failed.", ("reason",))
+        self._joins = self._counter("joins", "Requests to join, by outcome.", ("outcome",))
+        ProcessCollector(registry=self.registry)
+
+    def call_opened(self, frontend: str, seconds: float) -> None:
+        """Count the time until an agent answered; for calls that succeeded."""
+        self._open_seconds.labels(self._bounded("frontend", frontend)).observe(seconds)
+
+    def call_ended(self, frontend: str, outcome: str) -> None:
+        """Count a call: "ok", or the cause of its failure."""
+        self._calls.labels(self._bounded("frontend", frontend), self._bounded("outcome", outcome)).inc()
+
+    def add_bytes(self, direction: Direction, count: int) -> None:
+        """Count payload; cheap enough for every write."""
+        (self._to_node if direction == "to_node" else self._to_caller).inc(count)
+
+    def handshake_failed(self, reason: str) -> None:
+        """Count a handshake that failed; `reason` is a word, not a message."""
+        self._handshake_failures.labels(self._bounded("reason", reason)).inc()
+
+    def join_ended(self, outcome: str) -> None:
+        """Count a request to join: "ok", or the code of its refusal."""
+        self._joins.labels(self._bounded("join", outcome)).inc()
+
+    def render(self) -> bytes:
+        """Return everything in the text format that `CONTENT_TYPE` names."""
+        return generate_latest(self.registry)
+
+    def _bounded(self, label: str, value: str) -> str:
+        seen = self._values.setdefault(label, set())
+        if value not in seen:
+            if len(seen) >= MAX_VALUES:
+                return "other"
+            seen.add(value)
+        return value
+
+    def _gauge(self, name: str, doc: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"edge_tunnel_{name}", doc, labels, registry=self.registry)
+
+    def _counter(self, name: str, doc: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"edge_tunnel_{name}", doc, labels, registry=self.registry)

@@ -1,0 +1,1 @@
+"""The admin API: what tunnelctl asks and changes over a Unix socket."""

@@ -1,0 +1,109 @@
+"""The admin API's routes, and who may use them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel_daemon.http1 import HttpError, Request, Response
+from tunnel_daemon.router import Router
+from tunnel_server.admin.unix_socket import Credentials
+from tunnel_server.admin.views import Mappings, MappingView, NodeView, StatusView, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminSources:
+    """Where the core's facts come from, and how it is told of a change."""
+
+    nodes: Callable[[], Sequence[NodeView]]
+    status: Callable[[], StatusView]
+    mappings: Mappings
+    mapping_views: Callable[[], Sequence[MappingView]]
+    changed: Callable[[], Awaitable[None]]
+    """Put changed mappings into effect; returns when they are."""
+    default_listener_port: int
+    """Where a mapping goes that names no listener: insecure-port."""
+
+
+class AdminApi:
+    """A `Handler` for connections whose ``request.peer`` is their `Credentials`."""
+
+    def __init__(self, sources: AdminSources, *, admin_uids: Sequence[int] = ()) -> None:
+        self._sources = sources
+        self._uids = frozenset({0, os.geteuid(), *admin_uids})
+        self._changing = trio.Lock()
+        self._router = Router({
+            ("GET", "/v1/nodes"): self._nodes,
+            ("GET", "/v1/status"): self._status,
+            ("GET", "/v1/mappings"): self._mappings,
+            ("POST", "/v1/mappings"): self._add,
+            ("DELETE", "/v1/mappings/*"): self._remove,
+        })  # fmt: skip
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer root, the server's own user and the configured ones; 403 for the rest."""
+        peer = request.peer
+        if not isinstance(peer, Credentials) or peer.uid not in self._uids:
+            who = f"uid {peer.uid}" if isinstance(peer, Credentials) else "an unknown peer"
+            log.warning("an admin request was refused", extra={"peer": who, "path": request.path})
+            raise HttpError(
+                403, f"{who} may not use the admin socket: run as root, or add the uid to admin-uids"
+            )
+        return await self._router(request)
+
+    async def _nodes(self, _request: Request) -> Response:
+        return Response.json({"nodes": [to_json(node) for node in self._sources.nodes()]})
+
+    async def _status(self, _request: Request) -> Response:
+        return Response.json(to_json(self._sources.status()))
+
+    async def _mappings(self, _request: Request) -> Response:
+        return Response.json({"mappings": self._listed()})
+
+    async def _add(self, request: Request) -> Response:
+        body = request.json()
+        if not isinstance(body, dict) or not body.keys() <= {"port", "listener_port"}:
+            raise HttpError(400, 'expected {"port": 9081, "listener_port": 10264}')
+        port = _port(body.get("port"), "port")
+        target = _port(body.get("listener_port", self._sources.default_listener_port), "listener_port")
+        return await self._change(lambda: self._sources.mappings.add(port, target))
+
+    async def _remove(self, request: Request) -> Response:
+        text = request.parameter
+        port = _port(int(text) if text.isascii() and text.isdigit() and len(text) < 6 else text, "port")
+        return await self._change(lambda: self._sources.mappings.remove(port))
+
+    async def _change(self, change: Callable[[], object]) -> Response:
+        # One after another: two changes in flight could otherwise take effect in the wrong order.
+        async with self._changing:
+            before = self._listed()
+            try:
+                change()
+            except ValueError as error:
+                raise HttpError(409, str(error)) from None
+            after = self._listed()
+            if after != before:
+                with trio.CancelScope(shield=True):  # a client that leaves must not leave half a change
+                    await self._sources.changed()
+                log.info(
+                    "port mappings changed", extra={"ports": " ".join(str(each["port"]) for each in after)}
+                )
+            return Response.json({"changed": after != before, "mappings": after})
+
+    def _listed(self) -> list[dict[str, object]]:
+        return [to_json(view) for view in self._sources.mapping_views()]
+
+
+def _port(value: object, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 65536:
+        raise HttpError(400, f"{name} must be a port, 1 to 65535")
+    return value

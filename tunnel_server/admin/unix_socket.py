@@ -1,0 +1,97 @@
+"""The admin API's Unix socket: private, one server at a time, and who is at its other end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel_daemon.program import ProgramError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BACKLOG = 32
+_UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A peer as the kernel saw it connect."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_credentials(stream: trio.SocketStream) -> Credentials:
+    """Return who connected; raises OSError if the kernel does not say."""
+    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return Credentials(*_UCRED.unpack(raw))
+
+
+@contextlib.contextmanager
+def admin_listener(path: Path, *, mode: int = 0o600) -> Iterator[trio.SocketListener]:
+    """Listen at `path`, in a directory made 0700 (0711 if `mode` lets others connect) if it is missing.
+
+    What a dead server left there is replaced; a lock beside the socket, which the kernel drops
+    with its holder, tells dead from alive. Raises ProgramError. On leaving, the socket is closed
+    and removed; the lock file stays, since removing one invites a race.
+    """
+    try:
+        path.parent.mkdir(mode=0o700 if mode == 0o600 else 0o711, parents=True, exist_ok=True)
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another tunnel-server is running with admin-socket {path}: stop it, or set another"
+            raise ProgramError(message) from None
+        listener = _listen(path, mode)
+        try:
+            yield listener
+        finally:
+            listener.socket.close()
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
+def _listen(path: Path, mode: int) -> trio.SocketListener:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        _remove_stale(path)
+        # Linux gives the file the mode of the socket's own inode, umask applied: never a moment too open.
+        os.fchmod(sock.fileno(), 0o600)
+        sock.bind(str(path))
+        path.chmod(mode)
+        sock.listen(BACKLOG)
+        return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    except OSError as error:
+        sock.close()
+        raise _unusable(path, error) from None
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _remove_stale(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ProgramError(f"{path} is in the way and no socket: remove it, or set another admin-socket")
+        path.unlink()
+
+
+def _unusable(path: Path, error: OSError) -> ProgramError:
+    reason = (error.strerror or str(error)).lower()
+    return ProgramError(f"can't listen on {path}: {reason}; set an admin-socket in a directory of your own")

@@ -36,6 +36,9 @@ class Place(ABC):
     description: str
     edges: Sequence[Edge]
     server_address: str
+    """In the server's certificate."""
+    server: str
+    """What agents dial."""
     mapping: str | None
     """For `tunnelctl map-port`, if callers come by interception."""
     agent_config: str
@@ -60,6 +63,7 @@ class Namespaces(Place):
 
     description = "the namespaces cloud, nat, edge-1 and edge-2 are there: edges dial out, nobody dials in"
     server_address = "203.0.113.10"
+    server = "203.0.113.10:10262"
     mapping = f"{_PORT}=10264"
     agent_config = ""
 
@@ -105,13 +109,18 @@ class Loopback(Place):
 
     def __init__(self) -> None:
         with contextlib.ExitStack() as held:
-            ports = [_free_port(held, wish) for wish in (19081, 19082, 0, 0, 0)]
-        self._agents_port = ports[4]
-        self._listen = [f"127.0.0.1:{ports[at]}=edge-{at + 1}:{ports[at + 2]}" for at in (0, 1)]
+            callers = [_free_port(held, 19081), _free_port(held, 19082)]
+            services = [_free_port(held), _free_port(held)]
+            self._ports = {
+                f"{name}-port": _free_port(held) for name in ("tunnel", "secure", "insecure", "meta")
+            }
+        names = [f"edge-{number}" for number in (1, 2)]
+        pairs = list(zip(names, callers, services, strict=True))
+        self._listen = [f"127.0.0.1:{caller}={name}:{port}" for name, caller, port in pairs]
         self.edges = [
-            Edge(f"edge-{at + 1}", None, "127.0.0.1", ports[at + 2], f"http://127.0.0.1:{ports[at]}/")
-            for at in (0, 1)
+            Edge(name, None, "127.0.0.1", port, f"http://127.0.0.1:{caller}/") for name, caller, port in pairs
         ]
+        self.server = f"127.0.0.1:{self._ports['tunnel-port']}"
         url = self.edges[0].url
         self.suggestions = [
             ("any client", f"curl {url}"),
@@ -131,13 +140,14 @@ class Loopback(Place):
     def server_config(self, state: Path, admin_socket: Path) -> str:
         """Nothing that needs a privilege, and no port but free ones."""
         listen = ", ".join(f'"{each}"' for each in self._listen)
+        ports = "".join(f"{key} = {port}\n" for key, port in self._ports.items())
         return (
-            f'state-dir = "{state}"\nadmin-socket = "{admin_socket}"\n'
-            f'bind-address = "127.0.0.1"\nlisten = [{listen}]\n'
+            f'state-dir = "{state}"\nadmin-socket = "{admin_socket}"\nintercept = false\n'
+            f'bind-address = ["127.0.0.1"]\nlisten = [{listen}]\n{ports}'
         )
 
 
-def _free_port(held: contextlib.ExitStack, wish: int) -> int:
+def _free_port(held: contextlib.ExitStack, wish: int = 0) -> int:
     """`wish` if it is free, or any port that is; held until the stack closes, so that all differ."""
     try:
         sock = socket.create_server(("127.0.0.1", wish))

@@ -114,8 +114,8 @@ class Demo:
     def _join(self, name: str, address: str | None) -> None:
         """Make a token, and paste the line that comes out on the edge, as a person would."""
         where = [] if address is None else ["--ip", address]
-        line = self._ctl("token", "create", "--node", name, *where, "--state-dir", self._state).strip()
-        program, *words = shlex.split(line.splitlines()[-1])
+        where += ["--server", self._place.server, "--state-dir", str(self._state)]
+        program, *words = shlex.split(self._ctl("token", "create", "--node", name, *where))
         state = self._stage.make(name)
         config = self._stage.directory / f"{name}.toml"
         config.write_text(self._place.agent_config)

@@ -1,0 +1,172 @@
+"""A whole deployment in namespaces: the real programs, started and ended as an operator would."""
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from tests.e2e import services
+from tunnelctl.demo.processes import Processes
+from tunnelctl.demo.topology import Host, Topology
+
+T = TypeVar("T")
+BIN = Path(sys.executable).parent
+CLOUD = "203.0.113.10"
+EDGE_1, EDGE_2 = "192.168.2.143", "192.168.2.144"
+
+
+class System:
+    """A server in the cloud and agents on the edges of a topology; all state below one directory."""
+
+    def __init__(self, topology: Topology, directory: Path, processes: Processes) -> None:
+        self.topology = topology
+        self.directory = directory
+        self.processes = processes
+        self.state = directory / "server"
+        self.admin = directory / "admin.sock"
+        self.server_settings: dict[str, object] = {"state-dir": self.state, "admin-socket": self.admin}
+
+    # the server
+
+    def init(self) -> None:
+        self.ctl("init", "--state-dir", self.state, "--cert-ips", CLOUD)
+
+    def start_server(self, **settings: object) -> None:
+        """Start it with these settings beside the usual; return when it answers."""
+        self.server_settings |= {key.replace("_", "-"): value for key, value in settings.items()}
+        config = self.directory / "server.toml"
+        config.write_text(toml(self.server_settings))
+        self.start("server", self.topology.cloud, BIN / "tunnel-server", "--config", config)
+        self.until(lambda: self.try_ctl("nodes").returncode == 0, "server")
+
+    def ctl(self, *words: str | Path) -> str:
+        """The output of `tunnelctl` in the cloud, which must succeed."""
+        done = self.try_ctl(*words)
+        assert done.returncode == 0, f"tunnelctl {words}: {done.stderr}"
+        return done.stdout
+
+    def try_ctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        asks_server = words[0] in {"nodes", "status", "map-port"}
+        where = ["--admin-socket", self.admin] if asks_server else []
+        return self.topology.cloud.run([BIN / "tunnelctl", *words, *where])
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """What the server says of each node, by name."""
+        return {node["name"]: node for node in json.loads(self.ctl("nodes", "--json"))["nodes"]}
+
+    def connected(self) -> set[str]:
+        return {name for name, node in self.nodes().items() if node["connected"]}
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.ctl("status", "--json"))
+        return status
+
+    def map_port(self, pair: str, *words: str) -> str:
+        return self.ctl("map-port", pair, *words)
+
+    # the agents
+
+    def join_line(self, node: str, *addresses: str, ttl: str = "24h") -> list[str]:
+        """The words of the line that joins `node`, after `tunnel-agent`."""
+        where = [word for address in addresses for word in ("--ip", address)]
+        line = self.ctl("token", "create", "--node", node, *where, "--ttl", ttl, "--state-dir", self.state)
+        program, *words = shlex.split(line)
+        assert program == "tunnel-agent"
+        return words
+
+    def join(
+        self, edge: Host, words: Sequence[str], *more: str, env: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess[str]:
+        variables = ["env", *(f"{key}={value}" for key, value in env.items())]
+        argv = [BIN / "tunnel-agent", *words, "--state-dir", self.agent_state(edge), *more]
+        return edge.run([*variables, *argv])
+
+    def agent_state(self, edge: Host) -> Path:
+        return self.directory / edge.name
+
+    def start_agent(
+        self, edge: Host, *, env: Mapping[str, str] | None = None, **settings: object
+    ) -> subprocess.Popen[bytes]:
+        config = self.directory / f"{edge.name}.toml"
+        config.write_text(toml({key.replace("_", "-"): value for key, value in settings.items()}))
+        argv = [BIN / "tunnel-agent", "run", "--state-dir", self.agent_state(edge), "--config", config]
+        return self.start(edge.name, edge, *argv, env=env)
+
+    def add_edge(self, edge: Host, **settings: object) -> None:
+        """Join it under its own name and address, start its agent, wait until it is connected."""
+        joined = self.join(edge, self.join_line(edge.name, edge.address))
+        assert joined.returncode == 0, joined.stderr
+        self.start_agent(edge, **settings)
+        self.until(lambda: edge.name in self.connected(), edge.name)
+
+    # programs
+
+    def start(
+        self, name: str, host: Host, *argv: str | Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        return self.processes.start(name, host.command(argv), env=env)
+
+    def serve(self, host: Host, kind: str, port: int) -> None:
+        """Start one of services.py on a host; return when it accepts connections."""
+        name = f"{kind}-{host.name}-{port}"
+        self.start(name, host, sys.executable, services.__file__, kind, str(port), host.name)
+        self.until(lambda: self.listens(host, port), name)
+
+    def listens(self, host: Host, port: int) -> bool:
+        sockets = host.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
+        return re.search(f":{port:04X} 0+:0000 0A", sockets) is not None
+
+    def kill(self, name: str, signum: int = signal.SIGKILL) -> int:
+        """End a program as somebody does who does not ask, or with a signal that does."""
+        return self.processes.end(name, signum=signum)
+
+    def log(self, name: str) -> str:
+        return self.processes.log(name).read_text()
+
+    def until(self, condition: Callable[[], T], *logs: str, timeout: float = 15) -> T:
+        """What `condition` returns, once that is true; fails with the tails of the logs."""
+        deadline = time.monotonic() + timeout
+        while not (result := condition()):
+            tails = "\n".join(f"--- {name}:\n{self.processes.tail(name, 20)}" for name in logs)
+            ended = [name for name in logs if name in self.processes.ended()]
+            assert not ended, f"{ended} ended\n{tails}"
+            assert time.monotonic() < deadline, f"not within {timeout} s\n{tails}"
+            time.sleep(0.05)
+        return result
+
+
+def curl(host: Host, *words: str | Path, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    """curl on a host, silent but for errors; HTTP errors are errors."""
+    return host.run(["curl", "-sS", "--fail", "--noproxy", "*", *words], timeout=timeout)
+
+
+def curl_json(host: Host, *words: str | Path) -> dict[str, Any]:
+    """The JSON that curl got, and it must."""
+    done = curl(host, *words)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def resident(pid: int) -> float:
+    """MiB of memory that the process holds."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def missing(*programs: str) -> list[str]:
+    """Those that are not on this machine."""
+    return [program for program in programs if shutil.which(program) is None]
+
+
+def toml(settings: Mapping[str, object]) -> str:
+    """Settings as lines of TOML: JSON's strings, numbers, truths and arrays are TOML's."""
+    return "".join(f"{key} = {json.dumps(value, default=str)}\n" for key, value in settings.items())

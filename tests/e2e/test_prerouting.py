@@ -1,0 +1,76 @@
+"""Callers in pods: behind a veth whose near end has no address, as Calico, Cilium and AWS lay them."""
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.network import dial, listen
+from tests.e2e.system import CLOUD, EDGE_1, System, curl, curl_json
+from tunnelctl.demo.topology import Host
+
+POD, STRANGER = "10.244.0.5", "10.99.0.5"
+GATEWAY = "169.254.1.1"
+URL = f"http://{EDGE_1}:9081/"
+
+
+@pytest.fixture(scope="module")
+def own(deploy_for_module: Callable[..., System]) -> System:
+    made = deploy_for_module()
+    cloud = made.topology.cloud
+    assert cloud.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]).returncode == 0
+    made.start_server(caller_networks=["10.244.0.0/16"], prerouting_address=[CLOUD])
+    made.serve(made.topology.edge(1), "http", 9081)
+    made.add_edge(made.topology.edge(1))
+    made.map_port("9081=10264")
+    return made
+
+
+def _pod(system: System, name: str, address: str) -> Host:
+    """A namespace routed by the cloud: a /32, a gateway that no interface has, its neighbour entry."""
+    cloud = system.topology.cloud
+    pod = Host(name, cloud.namespace.removesuffix("cloud") + name, address)
+    subprocess.run(["ip", "netns", "add", pod.namespace], check=True)
+    link = f"link add name {name} type veth peer name eth0 netns {pod.namespace}"
+    near = f"{link}\nlink set dev {name} address 02:00:00:00:00:01 up\nroute add {address} dev {name}\n"
+    far = (
+        f"link set dev lo up\naddress add {address}/32 dev eth0\nlink set dev eth0 up\n"
+        f"route add {GATEWAY} dev eth0\nroute add default via {GATEWAY}\n"
+        f"neighbour add {GATEWAY} lladdr 02:00:00:00:00:01 dev eth0\n"
+    )
+    for host, lines in [(cloud, near), (pod, far)]:
+        done = host.run(["ip", "-batch", "-"], stdin=lines)
+        assert done.returncode == 0, done.stderr
+    return pod
+
+
+@pytest.fixture(scope="module")
+def pod(own: System) -> Host:
+    return _pod(own, "pod", POD)
+
+
+def test_a_pod_reaches_the_edge_at_its_address(pod: Host) -> None:
+    assert curl_json(pod, URL)["machine"] == "edge-1"
+
+
+def test_a_pod_reaches_anything_else_on_that_port_directly(own: System, pod: Host) -> None:
+    with listen(own.topology.cloud, (CLOUD, 9081)) as target, dial(pod, (CLOUD, 9081)):
+        caller, (address, _) = target.accept()
+        caller.close()
+        assert address == POD
+
+
+def test_a_caller_outside_the_named_networks_is_not_captured(own: System) -> None:
+    stranger = _pod(own, "stranger", STRANGER)
+    refused = curl(stranger, "--max-time", "5", URL)
+    assert refused.returncode in {7, 28}, refused.stdout
+
+
+def test_a_call_that_names_no_edge_is_refused(own: System, pod: Host) -> None:
+    """The listener's own address, dialled directly from a pod: not an open relay."""
+    refused = curl(pod, "--max-time", "5", "-H", f"Host: {EDGE_1}:9081", f"http://{CLOUD}:10264/")
+    assert refused.returncode != 0
+
+
+def test_callers_on_the_host_itself_work_as_well(own: System) -> None:
+    assert curl_json(own.topology.cloud, URL)["machine"] == "edge-1"

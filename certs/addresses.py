@@ -1,0 +1,137 @@
+"""Which addresses an edge may claim, and how addresses and server endpoints are written.
+
+An address is the edge's own claim, whoever relays it; the server will capture the traffic of whatever is
+accepted here, so the rule is narrow. Standard library only.
+"""
+
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from certs.identity import check_node_name
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+MAX_ADDRESSES = 16
+"""Addresses that one node may hold."""
+
+DEFAULT_EDGE_NETWORKS: tuple[IPNetwork, ...] = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("100.64.0.0/10"),
+    IPv6Network("fc00::/7"),
+)
+"""Private and carrier-grade NAT ranges (RFC 1918, RFC 6598, RFC 4193)."""
+
+
+def parse_address(text: str) -> IPAddress:
+    """Read one address; `str()` of the result is its canonical form. Raises ValueError."""
+    try:
+        address = ip_address(text.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address") from None
+    if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            raise ValueError(f"{text!r} has a zone: it means something on one machine only")
+        if address.ipv4_mapped is not None:
+            # One machine, two spellings: whoever compares addresses would see two.
+            raise ValueError(f"{text!r} is IPv4 in IPv6 form: write {address.ipv4_mapped}")
+    return address
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[IPNetwork, ...]:
+    """Read networks such as `192.168.0.0/16`; raises ValueError, also where host bits are set."""
+    networks = []
+    for text in texts:
+        try:
+            networks.append(ip_network(text))
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not a network: {error}") from None
+    return tuple(networks)
+
+
+def check_edge_address(address: IPAddress, networks: Iterable[IPNetwork]) -> None:
+    """Raise ValueError, with the reason, unless an edge may hold `address`.
+
+    Says nothing about the host this runs on: see `is_own_address`.
+    """
+    why = None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        why = "IPv4 in IPv6 form"
+    elif address.is_loopback:
+        why = "a loopback address"
+    elif address.is_link_local:
+        why = "a link-local address"
+    elif address.is_multicast:
+        why = "a multicast address"
+    elif address.is_unspecified:
+        why = "the unspecified address"
+    elif address == IPv4Address("255.255.255.255"):
+        why = "the broadcast address"
+    if why is not None:
+        raise ValueError(f"{address} is {why}: no edge can be reached by it")
+    known = tuple(networks)
+    if not any(address in network for network in known):
+        listed = ", ".join(map(str, known)) or "none"
+        raise ValueError(
+            f"{address} is outside the edge networks ({listed}): "
+            "name its network in edge-networks of the server's configuration"
+        )
+
+
+def is_own_address(address: IPAddress) -> bool:
+    """Whether this host itself has `address`, in the network namespace of the calling thread.
+
+    Asks the kernel for the source address it would use towards `address`, which is `address` itself only
+    when it is local. A UDP connect sends nothing.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.connect((str(address), 9))
+            source = ip_address(probe.getsockname()[0])
+    except OSError:
+        return False  # no route, or no such address family: certainly not ours
+    return source == address
+
+
+def parse_endpoint(text: str, default_port: int) -> tuple[str, int]:
+    """Read `HOST`, `HOST:PORT`, `ADDRESS:PORT`, `[IPV6]:PORT` or a bare IPv6 address; raises ValueError."""
+    host, port = text.strip(), ""
+    if host.startswith("["):
+        host, bracket, rest = host[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} is not an endpoint: write [IPV6]:PORT")
+        port = rest[1:] if rest else str(default_port)
+        return str(parse_address(host)), _port(port, text)
+    if host.count(":") > 1:
+        return str(parse_address(host)), default_port
+    host, separator, port = host.partition(":")
+    number = _port(port, text) if separator else default_port
+    try:
+        return str(parse_address(host)), number
+    except ValueError:
+        pass
+    host = host.lower()
+    try:
+        check_node_name(host)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not an endpoint: write HOST:PORT, ADDRESS:PORT or [IPV6]:PORT"
+        ) from None
+    if host.rsplit(".", 1)[-1].isdigit():
+        raise ValueError(f"{text!r} is neither a host name nor a valid address")
+    return host, number
+
+
+def format_endpoint(host: str, port: int) -> str:
+    """The inverse of `parse_endpoint`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _port(text: str, whole: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) < 65536:
+        raise ValueError(f"{whole!r} has no valid port: 1 to 65535")
+    return int(text)

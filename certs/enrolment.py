@@ -1,0 +1,103 @@
+"""Turning a token and a request into a node's certificate: all of it happens, or nothing.
+
+Ties authority, tokens and nodes together; knows no transport. Names and addresses come from the token,
+whatever the request claims.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+
+from certs.addresses import DEFAULT_EDGE_NETWORKS, IPAddress, IPNetwork, check_edge_address, is_own_address
+from certs.authority import NODE_LIFE, Authority
+from certs.files import StateDirectory
+from certs.nodes import NODES_FILE, NodeRecord, NodeStore
+from certs.requests import PublicKey, key_digest, read_request
+from certs.tokens import Issued, TokenRecord, TokenStore
+
+log = logging.getLogger(__name__)
+
+
+class AddressRefusedError(Exception):
+    """The token is good, but an address in it may no longer be held by an edge; one line."""
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What a node gets for its token."""
+
+    node: str
+    addresses: tuple[IPAddress, ...]
+    certificate: str
+    """PEM."""
+    ca: str
+    """PEM, the bundle to verify servers with."""
+
+
+class Enrolment:
+    """The server's desk for joining nodes. Its methods block on files; call them in threads."""
+
+    def __init__(
+        self,
+        state: StateDirectory,
+        authority: Authority,
+        *,
+        edge_networks: Iterable[IPNetwork] = DEFAULT_EDGE_NETWORKS,
+        node_life: timedelta = NODE_LIFE,
+        is_own: Callable[[IPAddress], bool] = is_own_address,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.authority = authority
+        self.tokens = TokenStore(state, clock)
+        self.nodes = NodeStore(state)
+        self._networks = tuple(edge_networks)
+        self._node_life = node_life
+        self._is_own = is_own
+        self._clock = clock
+
+    def check_address(self, address: IPAddress) -> None:
+        """Raise AddressRefusedError unless an edge may hold `address` behind this host."""
+        try:
+            check_edge_address(address, self._networks)
+        except ValueError as error:
+            raise AddressRefusedError(str(error)) from None
+        if self._is_own(address):
+            raise AddressRefusedError(f"{address} is an address of this host itself: no edge can hold it")
+
+    def join(self, token: str, node: str | None, request: bytes) -> Enrolled:
+        """Exchange `token` for a certificate over the key in `request` (PEM, PKCS #10).
+
+        `node`, where given, must be the token's. Raises TokenRefusedError, RequestError, AddressRefusedError,
+        StateError; none of them uses the token up.
+        """
+        self.tokens.find(token, node)  # before any cryptography: strangers get no work out of us
+        key = read_request(request)
+        record = self.tokens.redeem(token, node, key_digest(key), lambda found: self._issue(found, key))
+        return Enrolled(record.node, record.addresses, record.certificate, self.authority.pem)
+
+    def _issue(self, record: TokenRecord, key: PublicKey) -> Issued:
+        known = self.nodes.load()
+        for address in record.addresses:
+            self.check_address(address)
+            others = sorted(
+                n.name for n in known.values() if address in n.addresses and n.name != record.node
+            )
+            if others:
+                log.warning(
+                    "%s is now held by %s and by %s: none of them is reached by it, only by name",
+                    address, record.node, ", ".join(others),
+                )  # fmt: skip
+        pem = self.authority.issue_node(
+            key, record.node, record.addresses, life=self._node_life, now=self._clock()
+        )
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        known[record.node] = NodeRecord(
+            record.node,
+            record.addresses,
+            f"{certificate.serial_number:x}",
+            certificate.not_valid_after_utc,
+        )
+        return Issued(pem, {NODES_FILE: self.nodes.encode(known)})

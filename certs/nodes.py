@@ -1,0 +1,72 @@
+"""The nodes that have been given a certificate, kept so that they are known while they are away.
+
+The server captures a known node's addresses also while its agent is not connected.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from certs.addresses import IPAddress, parse_address
+from certs.files import StateDirectory, StateError
+from certs.identity import check_node_name
+
+NODES_FILE = "nodes.json"
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """What the authority last issued to a node."""
+
+    name: str
+    addresses: tuple[IPAddress, ...]
+    serial: str
+    """The certificate's, in hexadecimal."""
+    expires: datetime
+
+
+class NodeStore:
+    """`nodes.json` of a state directory. All methods block on files; raises StateError."""
+
+    def __init__(self, state: StateDirectory) -> None:
+        self._state = state
+
+    def load(self) -> dict[str, NodeRecord]:
+        """Return the known nodes by name; none when the file is not there yet."""
+        if not self._state.exists(NODES_FILE):
+            return {}
+        try:
+            document = json.loads(self._state.read(NODES_FILE))
+            return {name: _decode(name, entry) for name, entry in document["nodes"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StateError(
+                f"{self._state.path / NODES_FILE} is damaged ({error}): restore it from a backup, "
+                "or remove it; nodes are then known again as they join"
+            ) from None
+
+    def holders(self, address: IPAddress) -> list[str]:
+        """Return the names of the nodes that hold `address`."""
+        return sorted(node.name for node in self.load().values() if address in node.addresses)
+
+    @staticmethod
+    def encode(nodes: Mapping[str, NodeRecord]) -> bytes:
+        """Return the file's contents, for a Transaction."""
+        entries = {
+            name: {
+                "addresses": [str(address) for address in node.addresses],
+                "serial": node.serial,
+                "expires": node.expires.isoformat(),
+            }
+            for name, node in sorted(nodes.items())
+        }
+        return json.dumps({"version": 1, "nodes": entries}, indent=1).encode() + b"\n"
+
+
+def _decode(name: str, entry: Mapping[str, object]) -> NodeRecord:
+    check_node_name(name)
+    addresses = entry["addresses"]
+    if not isinstance(addresses, list):
+        raise TypeError(f"addresses of {name}")
+    expires = datetime.fromisoformat(str(entry["expires"]))
+    return NodeRecord(name, tuple(map(parse_address, addresses)), str(entry["serial"]), expires)

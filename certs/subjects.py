@@ -1,0 +1,50 @@
+"""What an issued certificate says: whom it is for, and by which names and addresses."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from certs.addresses import IPAddress
+from certs.identity import Identity
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A certificate of ours, read."""
+
+    certificate: x509.Certificate
+    identity: Identity
+    addresses: tuple[IPAddress, ...]
+    dns_names: tuple[str, ...]
+
+
+def read_subject(pem: bytes, issuer: x509.Certificate | None = None) -> Subject:
+    """Read one certificate with one SPIFFE URI, signed by `issuer` where that is given; raises ValueError."""
+    certificate = x509.load_pem_x509_certificate(pem)
+    if issuer is not None and not is_issued_by(certificate, issuer):
+        raise ValueError("the certificate is not signed by the authority")
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise ValueError("the certificate names nobody") from None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        raise ValueError(f"the certificate carries {len(uris)} URIs, not exactly one")
+    addresses = tuple(
+        address
+        for address in names.get_values_for_type(x509.IPAddress)
+        if isinstance(address, IPv4Address | IPv6Address)
+    )
+    dns_names = tuple(names.get_values_for_type(x509.DNSName))
+    return Subject(certificate, Identity.parse(uris[0]), addresses, dns_names)
+
+
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether the key of `issuer` signed `certificate`."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

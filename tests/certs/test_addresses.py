@@ -1,0 +1,131 @@
+"""Which addresses an edge may claim."""
+
+import socket
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certs.addresses import (
+    DEFAULT_EDGE_NETWORKS,
+    check_edge_address,
+    format_endpoint,
+    is_own_address,
+    parse_address,
+    parse_endpoint,
+    parse_networks,
+)
+
+EVERYTHING = [ip_network("0.0.0.0/0"), ip_network("::/0")]
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [("192.168.2.143", "192.168.2.143"), (" 10.0.0.1 ", "10.0.0.1"), ("FD00:0::0001", "fd00::1")],
+)
+def test_addresses_have_one_form(text, canonical):
+    assert str(parse_address(text)) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "not an IP"),
+        ("192.168.2", "not an IP"),
+        ("192.168.02.1", "not an IP"),
+        ("192.168.2.0/24", "not an IP"),
+        ("edge-1", "not an IP"),
+        ("fe80::1%eth0", "zone"),
+        ("::ffff:192.168.2.143", "write 192.168.2.143"),
+    ],
+)
+def test_not_addresses(text, why):
+    with pytest.raises(ValueError, match=why):
+        parse_address(text)
+
+
+@pytest.mark.parametrize("text", ["192.168.2.143", "10.0.0.1", "172.31.255.1", "100.64.0.9", "fd12:3456::1"])
+def test_private_addresses_are_edges_by_default(text):
+    check_edge_address(ip_address(text), DEFAULT_EDGE_NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("127.0.0.1", "loopback"),
+        ("127.8.8.8", "loopback"),
+        ("::1", "loopback"),
+        ("169.254.1.1", "link-local"),
+        ("fe80::1", "link-local"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("0.0.0.0", "unspecified"),
+        ("::", "unspecified"),
+        ("255.255.255.255", "broadcast"),
+        ("::ffff:127.0.0.1", "IPv4 in IPv6"),
+        ("::ffff:192.168.2.1", "IPv4 in IPv6"),
+    ],
+)
+def test_never_an_edge_whatever_the_networks(text, why):
+    with pytest.raises(ValueError, match=why):
+        check_edge_address(ip_address(text), EVERYTHING)
+
+
+def test_outside_the_networks_names_them_and_the_remedy():
+    with pytest.raises(ValueError, match=r"8\.8\.8\.8 is outside.*192\.168\.0\.0/16.*edge-networks"):
+        check_edge_address(ip_address("8.8.8.8"), DEFAULT_EDGE_NETWORKS)
+
+
+def test_networks():
+    assert parse_networks(["10.0.0.0/8", "fd00::/8"]) == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    with pytest.raises(ValueError, match=r"10\.0\.0\.1/8.*host bits"):
+        parse_networks(["10.0.0.1/8"])
+
+
+def test_own_addresses():
+    assert is_own_address(ip_address("127.0.0.1"))
+    assert not is_own_address(ip_address("192.0.2.77"))
+    assert not is_own_address(ip_address("2001:db8::77"))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.77", 9))
+        except OSError:
+            return  # no route out of this machine: it has no other address to ask about
+        assert is_own_address(ip_address(probe.getsockname()[0]))
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("tunnel.example.org", ("tunnel.example.org", 10262)),
+        ("Tunnel.Example.org:443", ("tunnel.example.org", 443)),
+        ("203.0.113.5:1", ("203.0.113.5", 1)),
+        ("203.0.113.5", ("203.0.113.5", 10262)),
+        ("[2001:DB8::1]:65535", ("2001:db8::1", 65535)),
+        ("[2001:db8::1]", ("2001:db8::1", 10262)),
+        ("2001:db8::1", ("2001:db8::1", 10262)),
+    ],
+)
+def test_endpoints(text, endpoint):
+    assert parse_endpoint(text, 10262) == endpoint
+    assert parse_endpoint(format_endpoint(*endpoint), 1) == endpoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":1", "a:", "a:0", "a:65536", "a:x", "a:1:2", "[::1", "[::1]1", "[a]:1", "a b:1", "1.2.3:1",
+     "1.2.3.4.5", "https://a", "a:٣", "a:-1", "a/b"],
+)  # fmt: skip
+def test_not_endpoints(text):
+    with pytest.raises(ValueError, match=r"."):
+        parse_endpoint(text, 10262)
+
+
+@given(st.text())
+def test_an_endpoint_is_refused_or_survives(text):
+    try:
+        endpoint = parse_endpoint(text, 1)
+    except ValueError:
+        return
+    assert parse_endpoint(format_endpoint(*endpoint), 2) == endpoint

@@ -1,0 +1,101 @@
+"""Token and request in, certificate out; or nothing at all has happened."""
+
+import logging
+from datetime import timedelta
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from certs.authority import Authority
+from certs.enrolment import AddressRefusedError, Enrolment
+from certs.files import StateDirectory
+from certs.requests import RequestError, make_request, new_key
+from certs.subjects import read_subject
+from certs.tokens import TokenRefusedError
+
+ADDRESS = ip_address("192.168.2.143")
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def state(tmp_path):
+    return StateDirectory.create(tmp_path / "state")
+
+
+@pytest.fixture
+def enrolment(state):
+    return Enrolment(state, Authority.create(state, "d"), node_life=timedelta(days=7), is_own=lambda _: False)
+
+
+def contents(state):
+    return {path.name: path.read_bytes() for path in state.path.iterdir()}
+
+
+def test_names_and_addresses_come_from_the_token(enrolment):
+    token, _ = enrolment.tokens.create("edge-1", [ADDRESS], HOUR)
+    key = new_key()
+    enrolled = enrolment.join(token, None, make_request(key))
+    subject = read_subject(enrolled.certificate.encode(), enrolment.authority.certificate)
+    assert subject.identity.uri == "spiffe://d/node/edge-1"
+    assert subject.addresses == enrolled.addresses == (ADDRESS,)
+    assert subject.certificate.public_key() == key.public_key()
+    life = subject.certificate.not_valid_after_utc - subject.certificate.not_valid_before_utc
+    assert life == timedelta(days=7, hours=1)
+    node = enrolment.nodes.load()["edge-1"]
+    assert (node.addresses, int(node.serial, 16)) == ((ADDRESS,), subject.certificate.serial_number)
+    assert enrolled.ca == enrolment.authority.pem
+
+
+def test_a_lost_answer_is_given_again_to_the_same_key_only(enrolment):
+    token, _ = enrolment.tokens.create("edge-1", [ADDRESS], HOUR)
+    key = new_key()
+    first = enrolment.join(token, None, make_request(key))
+    assert enrolment.join(token, None, make_request(key)) == first
+    with pytest.raises(TokenRefusedError, match="used"):
+        enrolment.join(token, None, make_request(new_key()))
+
+
+def test_a_bad_request_uses_nothing_up(state, enrolment):
+    token, _ = enrolment.tokens.create("edge-1", [ADDRESS], HOUR)
+    before = contents(state)
+    with pytest.raises(RequestError):
+        enrolment.join(token, None, b"nonsense")
+    with pytest.raises(TokenRefusedError):
+        enrolment.join(token, "edge-2", make_request(new_key()))
+    assert contents(state) == before
+    assert enrolment.join(token, "edge-1", make_request(new_key())).node == "edge-1"
+
+
+def test_strangers_get_no_cryptography(enrolment, monkeypatch):
+    monkeypatch.setattr("certs.enrolment.read_request", lambda _: pytest.fail("the request was read"))
+    with pytest.raises(TokenRefusedError):
+        enrolment.join(f"00000000.{'A' * 43}", None, make_request(new_key()))
+
+
+def test_addresses_are_judged_again_when_the_token_is_used(state, enrolment):
+    token, _ = enrolment.tokens.create("edge-1", [ADDRESS], HOUR)
+    before = contents(state)
+    elsewhere = Enrolment(state, enrolment.authority, edge_networks=[ip_network("10.0.0.0/8")])
+    with pytest.raises(AddressRefusedError, match="outside the edge networks"):
+        elsewhere.join(token, None, make_request(new_key()))
+    own = Enrolment(state, enrolment.authority, is_own=lambda address: address == ADDRESS)
+    with pytest.raises(AddressRefusedError, match="address of this host itself"):
+        own.join(token, None, make_request(new_key()))
+    assert contents(state) == before
+
+
+def test_this_hosts_own_address_is_asked_of_the_kernel(state, enrolment):
+    real = Enrolment(state, enrolment.authority, edge_networks=[ip_network("0.0.0.0/0")])
+    with pytest.raises(AddressRefusedError, match="loopback"):
+        real.check_address(ip_address("127.0.0.1"))
+    real.check_address(ip_address("192.0.2.77"))
+
+
+def test_a_second_holder_of_an_address_is_loud(enrolment, caplog):
+    for node in ("edge-1", "edge-2", "edge-2"):
+        token, _ = enrolment.tokens.create(node, [ADDRESS], HOUR)
+        with caplog.at_level(logging.WARNING):
+            caplog.clear()
+            enrolment.join(token, None, make_request(new_key()))
+        assert ("edge-2 and by edge-1" in caplog.text) == (node == "edge-2")
+    assert enrolment.nodes.holders(ADDRESS) == ["edge-1", "edge-2"]

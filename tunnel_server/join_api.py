@@ -1,0 +1,182 @@
+"""The HTTPS API by which an edge joins: `GET /v1/ca` and `POST /v1/join`.
+
+It is reached before there is any identity, by anybody. Whatever goes wrong is answered as
+`{"error": {"code": ..., "message": ...}}`: the code for programs, the message for whoever ran the join line.
+Failures are limited by source address. A right token is looked at first and never refused for them, because a
+whole factory is one source.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
+
+import trio
+
+from certs.enrolment import AddressRefusedError, Enrolled, Enrolment
+from certs.files import StateError
+from certs.requests import MAX_REQUEST, RequestError
+from certs.tokens import Refusal, TokenRefusedError
+from tunnel_daemon.http1 import Request, Response
+from tunnel_daemon.router import Router
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from certs.addresses import IPAddress
+
+log = logging.getLogger(__name__)
+
+_STATUS = {Refusal.MALFORMED: 400, Refusal.USED: 409}  # the others are 403
+
+
+@dataclass(frozen=True)
+class JoinLimits:
+    """Bounds on what strangers can make the server do."""
+
+    failures: int = 10
+    """Failed joins of one source that are answered in full before it is told to wait."""
+    seconds_per_failure: float = 6.0
+    """How long until one more is."""
+    sources: int = 4096
+    """Sources remembered; the one that failed longest ago is forgotten first."""
+    threads: int = 2
+    """Joins worked on at once: each holds a thread, for files and cryptography."""
+
+
+class JoinApi:
+    """Answers the requests of one server; `handle` is a `tunnel_daemon.http1.Handler`."""
+
+    def __init__(
+        self,
+        enrolment: Enrolment,
+        *,
+        servers: Callable[[], Sequence[str]],
+        on_issued: Callable[[str, tuple[IPAddress, ...]], None] = lambda _node, _addresses: None,
+        limits: JoinLimits | None = None,
+    ) -> None:
+        """Take what answers: `servers` returns `HOST:PORT` of each server that agents may dial.
+
+        `on_issued(node, addresses)` is called in trio's thread after each join.
+        """
+        self._limits = limits or JoinLimits()
+        self._enrolment = enrolment
+        self._servers = servers
+        self._on_issued = on_issued
+        self._threads = trio.CapacityLimiter(self._limits.threads)
+        self._failures = FailureLimiter(self._limits)
+        self._router = Router({("GET", "/v1/ca"): self._ca, ("POST", "/v1/join"): self._join})
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request; raises nothing of ours.
+
+        Cancelled, a join that has begun is finished all the same: the agent asks again with the same key
+        and is given the same certificate.
+        """
+        return await self._router(request)
+
+    async def _ca(self, _request: Request) -> Response:
+        return Response(200, self._enrolment.authority.pem.encode(), "application/x-pem-file")
+
+    async def _join(self, request: Request) -> Response:
+        try:
+            token, node, csr = _fields(request.body)
+            enrolled = await trio.to_thread.run_sync(
+                self._enrolment.join, token, node, csr, limiter=self._threads
+            )
+        except TokenRefusedError as error:
+            return self._refuse(request, _STATUS.get(error.refusal, 403), error.refusal.value, str(error))
+        except AddressRefusedError as error:
+            return self._refuse(request, 403, "address-not-allowed", str(error))
+        except RequestError as error:
+            return self._refuse(request, 400, "bad-certificate-request", str(error))
+        except _BodyError as error:
+            return self._refuse(request, 400, "bad-request", str(error))
+        except StateError:
+            log.exception("a join failed")
+            message = "the server cannot use its own state, see its log; the token stays good"
+            return _error(503, "server-state", message)
+        self._on_issued(enrolled.node, enrolled.addresses)
+        log.info("node %s joined from %s", enrolled.node, source_of(request.peer))
+        return Response.json(self._answer(enrolled))
+
+    def _answer(self, enrolled: Enrolled) -> dict[str, object]:
+        return {
+            "node": enrolled.node,
+            "addresses": [str(address) for address in enrolled.addresses],
+            "certificate": enrolled.certificate,
+            "ca": enrolled.ca,
+            "servers": list(self._servers()),
+        }
+
+    def _refuse(self, request: Request, status: int, code: str, message: str) -> Response:
+        source = source_of(request.peer)
+        wait = self._failures.failed(source, trio.current_time())
+        if wait > 0:
+            message = f"too many failed joins from {source}: try again in {wait:.0f} s"
+            return _error(429, "too-many-failures", message)
+        log.warning("join refused from %s: %s", source, code)
+        return _error(status, code, message)
+
+
+class FailureLimiter:
+    """A token bucket for each source of failures, and a bounded number of sources."""
+
+    def __init__(self, limits: JoinLimits) -> None:
+        self._limits = limits
+        self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()  # failures left, at which time
+
+    def failed(self, source: str, now: float) -> float:
+        """Count one failure at `now` (seconds); return 0, or the seconds until one would be in bounds."""
+        left, then = self._sources.pop(source, (float(self._limits.failures), now))
+        pace = self._limits.seconds_per_failure
+        left = min(self._limits.failures, left + (now - then) / pace)
+        wait = 0.0 if left >= 1 else (1 - left) * pace
+        self._sources[source] = (left - 1 if left >= 1 else left, now)
+        if len(self._sources) > self._limits.sources:
+            self._sources.popitem(last=False)
+        return wait
+
+
+def source_of(peer: object) -> str:
+    """Return what failures are counted by: the address of a socket's peer, an IPv6 one as its /64.
+
+    Whoever has one IPv6 address usually has the other 2**64 of its network.
+    """
+    host = peer[0] if isinstance(peer, tuple) and peer else peer
+    try:
+        address = ip_address(str(host).partition("%")[0])
+    except ValueError:
+        return str(host)
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+    return str(address)
+
+
+class _BodyError(Exception):
+    """The body is not what the route takes."""
+
+
+def _fields(body: bytes) -> tuple[str, str | None, bytes]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _BodyError("the body is not JSON") from None
+    if not isinstance(document, dict):
+        raise _BodyError('the body is no JSON object: {"token": ..., "csr": ...}')
+    token, node, csr = (document.get(name) for name in ("token", "node", "csr"))
+    if not isinstance(token, str) or not isinstance(csr, str) or not isinstance(node, str | None):
+        raise _BodyError('the body must have "token" and "csr", and may have "node", all of them strings')
+    if len(csr) > MAX_REQUEST:
+        raise RequestError(f"the certificate request has more than {MAX_REQUEST} bytes")
+    return token, node, csr.encode(errors="replace")
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    return Response.json({"error": {"code": code, "message": message}}, status)

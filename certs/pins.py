@@ -9,6 +9,7 @@ import re
 from hmac import compare_digest
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 _FORM = re.compile(r"sha256:[0-9a-f]{64}")
@@ -36,7 +37,10 @@ def find_ca(bundle: bytes, wanted: str) -> tuple[x509.Certificate | None, list[s
     found = None
     seen = []
     for certificate in x509.load_pem_x509_certificates(bundle):
-        seen.append(ca_hash(certificate))
+        try:
+            seen.append(ca_hash(certificate))
+        except UnsupportedAlgorithm:
+            raise ValueError("a certificate has a key of no known kind") from None
         if compare_digest(seen[-1], wanted):
             found = certificate
     return found, seen

@@ -1,0 +1,136 @@
+"""The command line's entrance: which module does what, and failures in one line with an exit code.
+
+Only the module of the command that was asked for is imported, so that each stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from tunnelctl.errors import FAILED, OK, WRONG_USE, CommandError
+
+INTERRUPTED = 130
+
+COMMANDS = {
+    "init": ("tunnelctl.init", "make the authority and the server's certificate"),
+    "token": ("tunnelctl.token", "admit a new edge: make, list and revoke join tokens"),
+    "map-port": ("tunnelctl.map_port", "capture a port of the edges, at once and for good"),
+    "nodes": ("tunnelctl.nodes", "list the edges, and how each is doing"),
+    "status": ("tunnelctl.status", "show how the server is doing, and which calls failed lately"),
+    "cleanup": (
+        "tunnelctl.cleanup",
+        "take away what a killed server left in this host's nftables and routes",
+    ),
+    "demo": (
+        "tunnelctl.demo",
+        "an edge behind NAT answers at its own address, here and now, on this machine alone",
+    ),
+}
+
+EPILOG = """\
+exit codes:
+  0  done
+  1  failed
+  2  wrong use: the command line, or a file it names
+  3  the server can't be reached
+  4  refused, by the server or by the state of things
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser for which wrong use costs one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where to read on; exits."""
+        self.exit(WRONG_USE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except CommandError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough. The interpreter flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        remedy = "; run it as root" if isinstance(error, PermissionError) else ""
+        return _fail(f"{place}{error.strerror or error}{remedy}", FAILED)
+    except Exception as error:  # noqa: BLE001 - a defect of ours, and still no traceback for its user
+        return _fail(f"internal error: {type(error).__name__}: {error} ({_place(error)})", FAILED)
+    return code
+
+
+def build_parser(asked: str | None) -> argparse.ArgumentParser:
+    """Return the parser with the asked command's options; of the others only names and help."""
+    parser = Parser(
+        prog="tunnelctl",
+        description="Set up and look after a tunnel server. Each command has its own --help.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, help="print the version")
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for name, (module, line) in COMMANDS.items():
+        if name == asked:
+            importlib.import_module(module).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=line)
+    return parser
+
+
+def _run(arguments: list[str]) -> int:
+    asked = next((each for each in arguments if not each.startswith("-")), None)
+    parser = build_parser(asked)
+    if asked is not None and asked not in COMMANDS:
+        close = difflib.get_close_matches(asked, COMMANDS, n=1)
+        parser.error(f"no command {asked!r}" + (f"; did you mean {close[0]}?" if close else ""))
+    parsed = parser.parse_args(arguments)
+    if asked is None:
+        parser.error(f"name a command: {', '.join(COMMANDS)}")
+    code: int | None = parsed.run(parsed)
+    return code or OK
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, **options: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=options["help"])
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"tunnelctl {version('edge-tunnel')}")
+        parser.exit()
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stdout.flush()
+    print(f"tunnelctl: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _place(error: BaseException) -> str:
+    traceback = error.__traceback__
+    while traceback and traceback.tb_next:
+        traceback = traceback.tb_next
+    return (
+        f"{traceback.tb_frame.f_globals.get('__name__')}:{traceback.tb_lineno}"
+        if traceback
+        else "unknown place"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""`tunnelctl map-port`: which ports of the edges are captured."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tunnelctl.admin_client import add_arguments, ask
+from tunnelctl.errors import RefusedError, UsageError
+from tunnelctl.tables import table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `map-port`; sets `run`."""
+    parser = subparsers.add_parser(
+        "map-port",
+        help="capture a port of the edges, at once and for good",
+        description="Capture connections to a port of any edge's address, from now on and over restarts. "
+        "`map-port 9081=10264` sends them to the listener on 10264, the one for plain protocols; "
+        "10263 is the one for TLS. A bare port means the plain one. Connections that are open stay so.",
+    )
+    parser.add_argument("mapping", nargs="?", metavar="PORT[=LISTENER-PORT]")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--remove", action="store_true", help="capture the port no longer")
+    group.add_argument("--list", action="store_true", help="list what is captured")
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Change or list the mappings; raises CommandError."""
+    if args.list:
+        if args.mapping:
+            raise UsageError("--list takes no port")
+        answer = ask(args.admin_socket, "GET", "/v1/mappings")
+        text = "\n".join(mapping_lines(answer["mappings"]))
+    elif not args.mapping:
+        raise UsageError("name a port, `tunnelctl map-port 9081=10264`, or see them with --list")
+    else:
+        port, listener_port = parse_mapping(args.mapping)
+        if args.remove:
+            answer = ask(args.admin_socket, "DELETE", f"/v1/mappings/{port}")
+            text = _removed(port, answer)
+        else:
+            body = {"port": port} | ({} if listener_port is None else {"listener_port": listener_port})
+            answer = ask(args.admin_socket, "POST", "/v1/mappings", body)
+            text = _added(port, answer)
+    print(json.dumps(answer, indent=1) if args.json else text)
+    return 0
+
+
+def parse_mapping(text: str) -> tuple[int, int | None]:
+    """Read ``9081=10264`` or ``9081``; raises UsageError."""
+    left, equals, right = text.partition("=")
+    return _port(left, text), _port(right, text) if equals else None
+
+
+def mapping_lines(mappings: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the mappings as a table."""
+    rows = [(each["port"], each["listener_port"], each["source"]) for each in mappings]
+    return table(("PORT", "LISTENER", "SOURCE"), rows)
+
+
+def _added(port: int, answer: dict[str, Any]) -> str:
+    target = next((each["listener_port"] for each in answer["mappings"] if each["port"] == port), None)
+    if answer["changed"]:
+        return f"port {port} is captured, to {target}"
+    return f"port {port} was captured already, to {target}; nothing changed"
+
+
+def _removed(port: int, answer: dict[str, Any]) -> str:
+    for each in answer["mappings"]:
+        if each["port"] == port:
+            raise RefusedError(f"port {port} is still captured, by {each['source']}; change it there")
+    if answer["changed"]:
+        return f"port {port} is no longer captured"
+    return f"port {port} was not captured; nothing changed"
+
+
+def _port(text: str, whole: str) -> int:
+    text = text.strip()
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) < 65536:
+        raise UsageError(
+            f"{whole!r} is no mapping: write PORT=LISTENER-PORT, like 9081=10264, ports 1 to 65535"
+        )
+    return int(text)

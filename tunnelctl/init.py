@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if done.made_authority:
         print(f"made the authority of {done.authority.domain} in {state.path}, {done.authority.hash}")
-    print(f"issued the server's certificate for {done.names} until {until}: {done.issued}")
+    why = "" if done.made_authority else f": {done.issued}"
+    print(f"issued the server's certificate for {done.names} until {until}{why}")
     if done.made_authority:
         print("next, for each edge: tunnelctl token create --node NAME --ip ADDRESS")
     else:

@@ -1,0 +1,242 @@
+"""The ledgers of DATA: what was written, framed, received, granted and kept. The hot path, without I/O.
+
+Offsets are absolute, in bytes of payload from the stream's start, so that they mean the same on every link:
+
+    Outgoing   acknowledged <= sent <= written <= limit      [acknowledged, sent) is kept, [sent, written)
+    is queued
+    Incoming   consumed <= received <= granted               [consumed, received) is queued for the consumer
+
+Credit (`limit`, `granted`) is permission and never receipt: sent bytes are let go of by `acknowledge` alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunnel_wire.limits import WireLimits
+
+Buffer = bytes | bytearray | memoryview
+
+SEGMENT = 256 * 1024
+"""Size in bytes of the pieces in which sockets are read, and in which sent bytes are kept."""
+
+
+class CreditExceeded(Exception):
+    """The peer sent more than it was granted, or granted more than HTTP/2 can count."""
+
+
+class Budget:
+    """Memory promised or held for streams by the whole process, in bytes."""
+
+    __slots__ = ("total", "used")
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.used = 0
+
+    def reserve(self, amount: int) -> bool:
+        """Take `amount` bytes out of the budget, or say that they are not there."""
+        if self.used + amount > self.total:
+            return False
+        self.used += amount
+        return True
+
+    def release(self, amount: int) -> None:
+        """Give back what `reserve` took."""
+        self.used -= amount
+        assert self.used >= 0
+
+
+class SegmentPool:
+    """Buffers for reading sockets, used again instead of being zeroed by the allocator each time."""
+
+    __slots__ = ("_spare", "_spares")
+
+    def __init__(self, spares: int = 64) -> None:
+        self._spare: list[bytearray] = []
+        self._spares = spares
+
+    def take(self) -> bytearray:
+        """A buffer of `SEGMENT` bytes with unspecified content."""
+        return self._spare.pop() if self._spare else bytearray(SEGMENT)
+
+    def give(self, segment: bytearray) -> None:
+        """Return a buffer that nobody looks at any more."""
+        if len(self._spare) < self._spares:
+            self._spare.append(segment)
+
+
+class Outgoing:
+    """One direction's bytes from here: queued, then sent and kept until their receipt is known."""
+
+    __slots__ = (
+        "_budget",
+        "_kept",
+        "_limits",
+        "_pool",
+        "_queue",
+        "acknowledged",
+        "allowance",
+        "end",
+        "end_acknowledged",
+        "end_sent",
+        "limit",
+        "sent",
+        "written",
+    )
+
+    def __init__(self, budget: Budget, pool: SegmentPool, limits: WireLimits) -> None:
+        self._budget = budget
+        self._pool = pool
+        self._limits = limits
+        self.acknowledged = 0
+        self.sent = 0
+        self.written = 0
+        self.limit = 0
+        """Highest offset that the peer has granted."""
+        self.allowance = limits.kept_floor
+        """Bytes that may stand between `acknowledged` and `written`; the floor is reserved by the stream."""
+        self.end: int | None = None
+        """Offset of the end, once the user has ended this direction."""
+        self.end_sent = False
+        self.end_acknowledged = False
+        # Each piece: the bytes, and the pool's segment to give back with the last slice of it.
+        self._queue: deque[tuple[Buffer, bytearray | None]] = deque()
+        self._kept: deque[tuple[int, Buffer, bytearray | None]] = deque()
+
+    @property
+    def queued(self) -> int:
+        """Bytes written and not yet framed."""
+        return self.written - self.sent
+
+    def room(self) -> int:
+        """Bytes that may be written now. Nothing is taken that the peer has not granted room for."""
+        room = min(self.limit - self.written, self._limits.max_queued - (self.written - self.sent))
+        if room <= 0:
+            return 0
+        kept = self.written - self.acknowledged
+        while self.allowance - kept < room and self.allowance < self._limits.max_kept:
+            if not self._budget.reserve(self.allowance):
+                break
+            self.allowance *= 2
+        return max(0, min(room, self.allowance - kept))
+
+    def write(self, data: Buffer, segment: bytearray | None = None) -> None:
+        """Queue `data`, which must not change until its receipt; `segment` then goes back to the pool."""
+        self._queue.append((data, segment))
+        self.written += len(data)
+
+    def sendable(self) -> int:
+        """Bytes that may be framed now, as far as this stream is concerned."""
+        return min(self.written, self.limit) - self.sent
+
+    def take(self, size: int) -> list[Buffer]:
+        """The next at most `size` bytes, for one frame. They stay kept until `acknowledge`."""
+        pieces: list[Buffer] = []
+        left = min(size, self.sendable())
+        while left > 0:
+            data, segment = self._queue.popleft()
+            if len(data) > left:
+                view = memoryview(data)
+                self._queue.appendleft((view[left:], segment))
+                data, segment = view[:left], None
+            left -= len(data)
+            self.sent += len(data)
+            self._kept.append((self.sent, data, segment))
+            pieces.append(data)
+        return pieces
+
+    def acknowledge(self, offset: int) -> None:
+        """The peer has received everything before `offset`: let go of it."""
+        kept = self._kept
+        while kept and kept[0][0] <= offset:
+            _, _, segment = kept.popleft()
+            if segment is not None:
+                self._pool.give(segment)
+        self.acknowledged = max(self.acknowledged, offset)
+        if self.acknowledged == self.written and self.allowance > self._limits.kept_floor:
+            self._budget.release(self.allowance - self._limits.kept_floor)
+            self.allowance = self._limits.kept_floor
+
+    def discard(self) -> None:
+        """The stream was reset: forget everything queued and kept."""
+        # Their segments go to the allocator, not to the pool: resets are rare, and a reader may still hold
+        # one.
+        self._queue.clear()
+        self._kept.clear()
+        self.sent = self.acknowledged = self.written
+        if self.allowance > self._limits.kept_floor:
+            self._budget.release(self.allowance - self._limits.kept_floor)
+            self.allowance = self._limits.kept_floor
+
+
+class Incoming:
+    """One direction's bytes to here: received, queued while the consumer is slow, consumed, granted."""
+
+    __slots__ = (
+        "_budget",
+        "_limits",
+        "_mark_offset",
+        "_mark_time",
+        "consumed",
+        "end",
+        "granted",
+        "queue",
+        "received",
+        "window",
+    )
+
+    def __init__(self, budget: Budget, limits: WireLimits) -> None:
+        self._budget = budget
+        self._limits = limits
+        self.received = 0
+        self.consumed = 0
+        self.window = limits.initial_window
+        """Bytes that may be granted and not consumed; reserved in the budget by the stream."""
+        self.granted = self.window
+        self.end: int | None = None
+        """Offset of the peer's end."""
+        self.queue: deque[bytes] = deque()
+        self._mark_offset = 0
+        self._mark_time: float | None = None
+
+    @property
+    def queued(self) -> int:
+        """Bytes received and not yet consumed."""
+        return self.received - self.consumed
+
+    def admit(self, size: int) -> None:
+        """Check a DATA frame's length at its header. Raises `CreditExceeded`."""
+        if self.received + size > self.granted:
+            raise CreditExceeded(f"{self.received + size - self.granted} bytes beyond the window")
+
+    def consume(self, size: int, now: float, round_trip: float | None) -> int:
+        """The consumer took `size` bytes at `now`. Returns credit to send in WINDOW_UPDATE, often 0.
+
+        Credit goes back in eighths of the window. The window doubles when the consumer drained more than
+        half of it
+        faster than about two round trips refill it: then the window was the limit, and not the consumer.
+        """
+        self.consumed += size
+        owed = self.window - (self.granted - self.consumed)
+        if owed * 8 < self.window or self.end is not None:
+            return 0
+        if self._mark_time is None:
+            self._mark_time, self._mark_offset = now, self.consumed
+        elif (drained := self.consumed - self._mark_offset) * 2 > self.window:
+            limited = (
+                round_trip is not None and now - self._mark_time < 4 * round_trip * drained / self.window
+            )
+            if limited and self.window < self._limits.max_window and self._budget.reserve(self.window):
+                owed += self.window
+                self.window *= 2
+            self._mark_time, self._mark_offset = now, self.consumed
+        self.granted += owed
+        return owed
+
+    def discard(self) -> None:
+        """Nobody will consume what is queued."""
+        self.queue.clear()
+        self.consumed = self.received

@@ -1,0 +1,68 @@
+"""HTTP/2 frames as bytes: types, flags, and the 9-byte header (RFC 9113, 4.1 and 6)."""
+
+import struct
+from enum import IntEnum
+
+HEADER_SIZE = 9
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MAX_WINDOW = 2**31 - 1
+
+DATA = 0x0
+HEADERS = 0x1
+PRIORITY = 0x2
+RST_STREAM = 0x3
+SETTINGS = 0x4
+PUSH_PROMISE = 0x5
+PING = 0x6
+GOAWAY = 0x7
+WINDOW_UPDATE = 0x8
+CONTINUATION = 0x9
+
+FLAG_ACK = 0x1
+FLAG_END_STREAM = 0x1
+FLAG_END_HEADERS = 0x4
+FLAG_PADDED = 0x8
+
+_HEADER = struct.Struct(">HBBBL")
+_WINDOW_UPDATE = struct.Struct(">HBBBLL")
+
+
+class ErrorCode(IntEnum):
+    """RFC 9113, 7."""
+
+    NO_ERROR = 0x0
+    PROTOCOL_ERROR = 0x1
+    INTERNAL_ERROR = 0x2
+    FLOW_CONTROL_ERROR = 0x3
+    SETTINGS_TIMEOUT = 0x4
+    STREAM_CLOSED = 0x5
+    FRAME_SIZE_ERROR = 0x6
+    REFUSED_STREAM = 0x7
+    CANCEL = 0x8
+    COMPRESSION_ERROR = 0x9
+    CONNECT_ERROR = 0xA
+    ENHANCE_YOUR_CALM = 0xB
+
+
+def frame_header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
+    """The header of a frame whose payload has `length` bytes."""
+    return _HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream_id)
+
+
+def window_update(stream_id: int, increment: int) -> bytes:
+    """A whole WINDOW_UPDATE frame."""
+    return _WINDOW_UPDATE.pack(0, 4, WINDOW_UPDATE, 0, stream_id, increment)
+
+
+def parse_header(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[int, int, int, int]:
+    """Length, type, flags and stream id of the frame header that starts at `at`."""
+    high, low, kind, flags, stream_id = _HEADER.unpack_from(data, at)
+    return high << 8 | low, kind, flags, stream_id & 0x7FFFFFFF
+
+
+def error_name(code: int) -> str:
+    """The code's name, or the number of one that this version does not know."""
+    try:
+        return ErrorCode(code).name
+    except ValueError:
+        return str(code)

@@ -1,0 +1,90 @@
+"""Link control messages: hello and drain (spec.md, 3 and 4)."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+HELLO_PATH = "/hello"
+DRAIN_PATH = "/drain"
+
+Headers = list[tuple[bytes, bytes]]
+
+_MAX_FIELD = 256
+
+
+class DrainReason(StrEnum):
+    """Why a link is retired. An unknown one reads as SHUTDOWN."""
+
+    SHUTDOWN = "shutdown"
+    DUPLICATE = "duplicate"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    REPLACED = "replaced"
+
+    @classmethod
+    def read(cls, text: str) -> DrainReason:
+        """The reason named on the wire."""
+        try:
+            return cls(text)
+        except ValueError:
+            return cls.SHUTDOWN
+
+
+class BadHello(ValueError):
+    """The peer's hello lacks or garbles a field."""
+
+
+def new_id() -> str:
+    """A session or instance id: 128 random bits, hex."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """One end's introduction. The session id is a secret and stays out of `repr`."""
+
+    version: str
+    instance: str = ""
+    session: str = field(default="", repr=False)
+    node: str = ""
+    link: int = 0
+    capabilities: frozenset[str] = frozenset()
+
+    def to_headers(self) -> Headers:
+        """The fields that say something, in a fixed order."""
+        fields = [("version", self.version), ("instance", self.instance), ("session", self.session)]
+        if self.session:
+            fields += [("node", self.node), ("link", str(self.link))]
+        fields.append(("capabilities", ",".join(sorted(self.capabilities))))
+        return [(b"tunnel-" + name.encode(), value.encode()) for name, value in fields if value]
+
+    @classmethod
+    def from_headers(cls, headers: Headers) -> Hello:
+        """Read the peer's fields, ignoring unknown ones. Raises `BadHello`."""
+        fields = read_fields(headers)
+        session, instance = fields.get("session", ""), fields.get("instance", "")
+        for name, value in (("session", session), ("instance", instance)):
+            if value and (len(value) != 32 or not set(value) <= set("0123456789abcdef")):
+                raise BadHello(f"tunnel-{name} is not 128 bits in hex")
+        try:
+            link = int(fields.get("link", "0"))
+        except ValueError:
+            raise BadHello("tunnel-link is not a number") from None
+        if not 0 <= link < 256:
+            raise BadHello("tunnel-link is out of range")
+        names = fields.get("capabilities", "")
+        capabilities = frozenset(name.strip() for name in names.split(",") if name.strip())
+        return cls(fields.get("version", ""), instance, session, fields.get("node", ""), link, capabilities)
+
+
+def read_fields(headers: Headers) -> dict[str, str]:
+    """The `tunnel-` fields by name without the prefix. Oversized ones are left out, bytes beyond ASCII
+    replaced.
+    """
+    return {
+        name[7:].decode("ascii", "replace"): value.decode("ascii", "replace")
+        for name, value in headers
+        if name.startswith(b"tunnel-") and len(value) <= _MAX_FIELD
+    }

@@ -1,0 +1,59 @@
+"""Every bound and timeout of the wire, with its unit."""
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """Bounds that one end keeps, whatever the other grants or asks for. Sizes in bytes, times in seconds."""
+
+    max_streams: int = 10_000
+    """Streams open at once on a link."""
+    initial_window: int = 64 * KIB
+    """A stream's receive window when it opens (65,536 in the protocol)."""
+    max_window: int = 16 * MIB
+    """What a stream's receive window may grow to."""
+    kept_floor: int = 64 * KIB
+    """Sent bytes that a stream may always keep until their receipt is known."""
+    max_kept: int = 32 * MIB
+    """What that may grow to: two round trips of the largest window, as one receipt is asked for at a time."""
+    max_queued: int = 1 * MIB
+    """Bytes of one stream accepted but not yet framed."""
+    connection_window: int = 64 * MIB
+    """The connection's receive window; credit is returned on receipt."""
+    max_frame: int = 1 * MIB
+    """Largest DATA frame accepted, and sent where the peer accepts it."""
+    min_frame: int = 16 * KIB
+    """Smallest target for DATA frames on a slow link."""
+    max_control_frame: int = 16 * KIB
+    """Largest frame other than DATA."""
+    max_header_block: int = 64 * KIB
+    """HEADERS and CONTINUATION together."""
+    max_queued_control: int = 256 * KIB
+    """Control frames that wait to be sent."""
+    control_rate: int = 1_000
+    """PING, SETTINGS, PRIORITY, unknown and empty frames accepted per second, in the long run."""
+    control_burst: int = 2_000
+    """... and at once."""
+    reset_rate: int = 1_000
+    """Streams reset by the peer per second, in the long run."""
+    reset_burst: int = 10_000
+    """... and at once: a caller with every stream open may die."""
+    heartbeat_after: float = 4.0
+    """Silence after which a PING asks for life."""
+    silence_limit: float = 12.0
+    """Silence after which the link is given up; with the heartbeat's own delay below 15 s."""
+    receipt_interval: float = 0.005
+    """Shortest time between two PINGs that ask for receipt."""
+    hello_timeout: float = 10.0
+    """From the end of the TLS handshake to hello."""
+    reset_behind_data: float = 1.0
+    """How long a reset waits for the data before it."""
+    linger: float = 60.0
+    """How long a stream whose user has closed it waits for the peer's end."""
+
+
+DEFAULT_LIMITS = WireLimits()

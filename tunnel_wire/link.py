@@ -1,0 +1,333 @@
+"""One link over a real socket: its reader, its pump, its writer for what the kernel refused, its clock.
+
+A byte's way out: whoever queued it calls `pump`, which takes frames from the connection, encrypts and sends
+them, all
+synchronously; a task waits only for what the kernel did not take. A byte's way in: the reader decrypts, the
+connection
+parses, and the stream's face gets the payload before the reader reads on. The reader never waits for anybody.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel_wire.connection import Connection, ConnectionFailed
+from tunnel_wire.events import (
+    Answered,
+    DataReceived,
+    DrainReceived,
+    EndReceived,
+    Event,
+    HelloReceived,
+    RoomGained,
+    StreamRequested,
+    StreamReset,
+)
+from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unsent
+from tunnel_wire.tls import RECEIVE_SIZE, TlsEnded, TlsPump
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from tunnel_wire.hello import Hello
+    from tunnel_wire.session import Stream
+
+_TURN = 1024 * 1024
+"""Bytes that one call of the pump, or one turn of the reader, moves before other tasks get theirs."""
+_DRAIN_TIME = 0.002
+"""A frame is what the network drains in this many seconds: what is encrypted can't be overtaken."""
+_SHORT_READ = 4096
+"""A read below this has most likely emptied the socket: waiting costs less than finding out."""
+
+
+class LinkEnded(Exception):
+    """The link is over. `str()` says why; `clean` is true when one of the ends meant it."""
+
+    def __init__(self, reason: str, *, clean: bool = False) -> None:
+        super().__init__(reason)
+        self.clean = clean
+
+
+class _ReceiveBuffers:
+    """One pair of receive buffers for all links of an event loop: they are used without waiting in
+    between.
+    """
+
+    __slots__ = ("ciphertext", "plaintext")
+
+    def __init__(self) -> None:
+        self.ciphertext = memoryview(bytearray(RECEIVE_SIZE))
+        self.plaintext = memoryview(bytearray(RECEIVE_SIZE))
+
+
+_buffers: trio.lowlevel.RunVar[_ReceiveBuffers] = trio.lowlevel.RunVar("tunnel_wire receive buffers")
+
+
+class Link:
+    """A connection's socket and TLS. Create it after the handshake, then `run` it."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        pump: TlsPump,
+        connection: Connection,
+        *,
+        on_hello: Callable[[Hello | None], None] = lambda hello: None,
+        on_drain: Callable[[str, str], None] = lambda reason, detail: None,
+        on_request: Callable[[Stream], None] | None = None,
+    ) -> None:
+        self.connection = connection
+        connection.output_ready = self.pump
+        self._sock = prepare(sock, link=True)
+        self._tls = pump
+        self._on_hello = on_hello
+        self._on_drain = on_drain
+        self._on_request = on_request
+        self._pumping = False
+        self._unsent = memoryview(b"")
+        self._blocked_since: float | None = None
+        self._frame_target = 4 * connection.limits.min_frame
+        self._writer_wanted = trio.Event()
+        self._timer_changed = trio.Event()
+        self._timer_due = connection.deadline()
+        self._scope = trio.CancelScope()
+        self._ending: LinkEnded | None = None
+        self.bytes_sent = 0
+        """Ciphertext, in bytes."""
+        self.bytes_received = 0
+        self.hello_received = trio.Event()
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Carry frames until the link ends. Always raises: `LinkEnded`, or trio.Cancelled.
+
+        Either way the socket is closed then, and the streams that were attached have been told.
+        """
+        try:
+            buffers = _buffers.get()
+        except LookupError:
+            buffers = _ReceiveBuffers()
+            _buffers.set(buffers)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._keep_time)
+                    self.pump()
+                    await self._read(buffers)
+            if self._ending is None:
+                # Whoever cancelled stands outside: let trio say so.
+                await trio.lowlevel.checkpoint_if_cancelled()
+            raise self._ending or LinkEnded("the link was cancelled")
+        finally:
+            self._say_goodbye()
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+            self._end_streams()
+
+    def close(self, reason: str) -> None:
+        """End the link now; `run` raises `LinkEnded` with this reason."""
+        self._end(LinkEnded(reason, clean=True))
+
+    @property
+    def ended(self) -> bool:
+        """The link is over, or about to be."""
+        return self._ending is not None
+
+    def _end(self, ending: LinkEnded) -> None:
+        if self._ending is None:
+            self._ending = ending
+            self._scope.cancel()
+
+    def _say_goodbye(self) -> None:
+        """GOAWAY and close_notify, as far as the kernel takes them at once."""
+        if self._unsent:
+            return
+        try:
+            if self._ending is not None and self._ending.clean:
+                self.connection.close()
+            out = self.connection.take(0)
+            if out:
+                self._tls.write(out, sum(map(len, out)))
+            self._tls.close_notify()
+            self._sock.send(self._tls.ciphertext())
+        except (OSError, ssl.SSLError):
+            pass
+
+    def _end_streams(self) -> None:
+        self.connection.output_ready = _nothing
+        session = self.connection.session
+        if session is not None:
+            for stream in session.end_streams(self.connection):
+                if stream.face is not None:
+                    stream.face.on_reset()
+
+    # --- in ---------------------------------------------------------------------------------------
+
+    async def _read(self, buffers: _ReceiveBuffers) -> None:
+        sock, tls = self._sock, self._tls
+        turn = 0
+        try:
+            while True:
+                # What came with the end of the handshake is in the pump already.
+                self._receive(buffers)
+                try:
+                    size = sock.recv_into(buffers.ciphertext)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(sock)
+                    turn = 0
+                    continue
+                if not size:
+                    self._end(LinkEnded("the connection was cut"))
+                    return
+                self.bytes_received += size
+                tls.feed(buffers.ciphertext[:size])
+                turn += size
+                if size < _SHORT_READ:
+                    self._receive(buffers)
+                    await trio.lowlevel.wait_readable(sock)
+                    turn = 0
+                elif turn >= _TURN:
+                    self._receive(buffers)
+                    await trio.lowlevel.checkpoint()
+                    turn = 0
+        except TlsEnded:
+            self._end(LinkEnded("the other end closed the link", clean=True))
+        except ssl.SSLError as exc:
+            self._end(LinkEnded(f"TLS: {exc.reason or exc}"))
+        except OSError as exc:
+            self._end(LinkEnded(f"the connection was lost: {exc.strerror or exc}"))
+
+    def _receive(self, buffers: _ReceiveBuffers) -> None:
+        """Decrypt and dispatch everything that is in the pump, then send what that made due."""
+        connection = self.connection
+        try:
+            while size := self._tls.read_into(buffers.plaintext):
+                for event in connection.receive(buffers.plaintext[:size], trio.current_time()):
+                    if type(event) is DataReceived:
+                        face = event.stream.face
+                        if face is not None:
+                            face.on_data(event.data)
+                    else:
+                        self._dispatch(event)
+        except ConnectionFailed as exc:
+            self._end(LinkEnded(str(exc)))
+            return
+        self.pump()
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case RoomGained():
+                if event.stream.face is not None:
+                    event.stream.face.on_room()
+            case EndReceived():
+                if event.stream.face is not None:
+                    event.stream.face.on_end()
+            case StreamReset():
+                if event.stream.face is not None:
+                    event.stream.face.on_reset()
+            case Answered():
+                if event.stream.face is not None:
+                    event.stream.face.on_answer()
+            case StreamRequested():
+                if self._on_request is not None:
+                    self._on_request(event.stream)
+            case HelloReceived():
+                self.hello_received.set()
+                self._on_hello(event.hello)
+            case DrainReceived():
+                self._on_drain(event.reason, event.detail)
+            case DataReceived():  # pragma: no cover - dispatched by the caller
+                pass
+
+    # --- out --------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Send what is due and what the kernel takes, now. Not re-entrant: the outer call goes on instead."""
+        if self._pumping or self._ending is not None:
+            return
+        self._pumping = True
+        try:
+            self._pump()
+        except ssl.SSLError as exc:
+            self._end(LinkEnded(f"TLS: {exc.reason or exc}"))
+        except OSError as exc:
+            self._end(LinkEnded(f"the connection was lost: {exc.strerror or exc}"))
+        finally:
+            self._pumping = False
+        due = self.connection.deadline()
+        if due < self._timer_due:
+            self._timer_due = due
+            self._timer_changed.set()
+
+    def _pump(self) -> None:
+        connection, tls, sock = self.connection, self._tls, self._sock
+        left = _TURN
+        while True:
+            if not self._unsent:
+                out = connection.take(self._frame_target)
+                if not out and connection.ask_for_receipt(trio.current_time()):
+                    out = connection.take(0)
+                if out:
+                    tls.write(out, sum(map(len, out)))
+                # Without output of ours there may still be TLS's own: an answer to a key update.
+                self._unsent = memoryview(tls.ciphertext())
+                if not self._unsent:
+                    return
+            size = len(self._unsent)
+            try:
+                sent = sock.send(self._unsent)
+            except BlockingIOError:
+                sent = 0
+            self.bytes_sent += sent
+            left -= sent
+            self._unsent = self._unsent[sent:]
+            if self._unsent or left <= 0 or (size > NOT_SENT_LOW_WATER and unsent(sock) > NOT_SENT_LOW_WATER):
+                self._wait_for_kernel()
+                return
+            if size >= self._frame_target:
+                self._frame_target = min(2 * self._frame_target, connection.limits.max_frame)
+
+    def _wait_for_kernel(self) -> None:
+        if self._blocked_since is None:
+            self._blocked_since = trio.current_time()
+        self._writer_wanted.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._writer_wanted.wait()
+            self._writer_wanted = trio.Event()
+            await trio.lowlevel.wait_writable(self._sock)
+            if self._blocked_since is not None:
+                self._adapt(trio.current_time() - self._blocked_since)
+                self._blocked_since = None
+            self.pump()
+
+    def _adapt(self, waited: float) -> None:
+        """Aim frames at what drains in `_DRAIN_TIME`, given how long the last took to drain."""
+        if waited > _DRAIN_TIME:
+            target = int(self._frame_target * _DRAIN_TIME / waited)
+            self._frame_target = max(target, self._frame_target // 2, self.connection.limits.min_frame)
+
+    async def _keep_time(self) -> None:
+        while True:
+            now = trio.current_time()
+            try:
+                self.connection.tick(now)
+            except ConnectionFailed as exc:
+                self._end(LinkEnded(exc.reason))
+                return
+            self.pump()
+            self._timer_due = self.connection.deadline()
+            with trio.move_on_at(self._timer_due):
+                await self._timer_changed.wait()
+            self._timer_changed = trio.Event()
+
+
+def _nothing() -> None:
+    pass

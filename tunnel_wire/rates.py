@@ -1,0 +1,22 @@
+"""Token buckets over a clock that is passed in."""
+
+
+class Allowance:
+    """`burst` events at once, `rate` a second in the long run."""
+
+    __slots__ = ("_burst", "_left", "_rate", "_when")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._left = burst
+        self._when = now
+
+    def spend(self, now: float) -> bool:
+        """Count one event at `now`; false when it is one too many."""
+        self._left = min(self._burst, self._left + (now - self._when) * self._rate)
+        self._when = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -1,0 +1,63 @@
+"""What the tunnel asks of Linux sockets beyond reading and writing."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+
+_SIOCOUTQ = termios.TIOCOUTQ
+"""Bytes that the peer's kernel has not acknowledged (tcp(7))."""
+_SIOCOUTQNSD = 0x894B
+"""Bytes that have not been sent yet (linux/sockios.h)."""
+_TCP_NOTSENT_LOWAT = 25
+_LINGER_RESET = struct.pack("ii", 1, 0)
+
+NOT_SENT_LOW_WATER = 16 * 1024
+"""Bytes not yet sent, below which the kernel calls a link's socket writable: what waits there can't be
+overtaken.
+"""
+
+
+def prepare(sock: socket.socket, *, link: bool = False) -> socket.socket:
+    """Non-blocking and without Nagle; a link also with a low-water mark. Returns the socket."""
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if link:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
+    return sock
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes in the socket's send queue that have not reached the peer; 0 if the kernel does not say."""
+    return _queue(sock, _SIOCOUTQ)
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes in the socket's send queue that have not left this host; 0 if the kernel does not say."""
+    return _queue(sock, _SIOCOUTQNSD)
+
+
+def _queue(sock: socket.socket, request: int) -> int:
+    value = array.array("i", [0])
+    try:
+        fcntl.ioctl(sock.fileno(), request, value)
+    except (OSError, ValueError):
+        return 0
+    return value[0]
+
+
+def close_with_reset(sock: socket.socket) -> None:
+    """Close so that a TCP peer sees a reset, and what is queued is dropped (SO_LINGER 0, socket(7))."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    sock.close()
+
+
+def from_trio(stream_socket: object) -> socket.socket:
+    """The plain non-blocking socket inside a `trio.socket`, which is left empty."""
+    return prepare(socket.socket(fileno=stream_socket.detach()))  # type: ignore[attr-defined]

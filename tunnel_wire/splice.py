@@ -1,0 +1,208 @@
+"""Join a local TCP socket and a tunnel stream: bytes, ends and resets, both ways.
+
+FIN to END_STREAM and RST to RST_STREAM, and back, never one for the other: a truncated body must not look
+complete.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel_wire.flow import SEGMENT
+from tunnel_wire.frames import ErrorCode
+from tunnel_wire.session import EndCause
+from tunnel_wire.sockets import close_with_reset, unacknowledged
+
+if TYPE_CHECKING:
+    from tunnel_wire.stream import TunnelStream
+
+_TURN = 1024 * 1024
+"""Bytes read from the socket before other tasks get their turn."""
+_COPY_BELOW = 64 * 1024
+"""A shorter read is copied, so that a kept segment is never mostly empty."""
+_DRAIN_LIMIT = 1.0
+"""Seconds that a reset from the tunnel waits for the local peer to take what came before it."""
+_DRAIN_POLL = 0.01
+
+
+class End(StrEnum):
+    """How a spliced connection ended."""
+
+    FINISHED = "finished"
+    LOCAL_RESET = "local-reset"
+    """The socket's peer reset it, or went away."""
+    REMOTE_RESET = "remote-reset"
+    """The other end of the tunnel reset it."""
+    LINK_LOST = "link-lost"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class SpliceResult:
+    """What went through. Bytes are counted from the socket's point of view."""
+
+    to_tunnel: int = 0
+    from_tunnel: int = 0
+    end: End = End.CANCELLED
+
+
+class _LocalReset(Exception):
+    """The local socket failed."""
+
+
+async def splice(
+    tunnel: TunnelStream, sock: socket.socket, result: SpliceResult | None = None
+) -> SpliceResult:
+    """Carry bytes between `sock` (non-blocking) and `tunnel` until both directions have ended or one was
+    reset.
+
+    Both are closed afterwards. Counts go to `result` as they happen. Cancelled, both are reset, and
+    trio.Cancelled
+    goes on. Raises nothing else.
+    """
+    splicer = _Splice(tunnel, sock, result or SpliceResult())
+    await splicer.run()
+    return splicer.result
+
+
+class _Splice:
+    def __init__(self, tunnel: TunnelStream, sock: socket.socket, result: SpliceResult) -> None:
+        self._tunnel = tunnel
+        self._sock = sock
+        self.result = result
+        self._watch = trio.CancelScope()
+
+    async def run(self) -> None:
+        tunnel, result = self._tunnel, self.result
+        tunnel.sink = self._sink
+        try:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._from_tunnel_and_watch)
+                    await self._to_tunnel()
+                    self._watch.cancel()
+            except* _LocalReset:
+                result.end = End.LOCAL_RESET
+            except* trio.BrokenResourceError:
+                lost = tunnel.end_cause is EndCause.LINK_LOST
+                result.end = End.LINK_LOST if lost else End.REMOTE_RESET
+            else:
+                result.end = End.FINISHED
+        finally:
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """Close both ends as their other side deserves."""
+        tunnel, sock, end = self._tunnel, self._sock, self.result.end
+        tunnel.sink = None
+        if end is End.LOCAL_RESET:
+            tunnel.reset(ErrorCode.CONNECT_ERROR, behind_data=True)
+            close_with_reset(sock)
+        elif end is End.CANCELLED:
+            tunnel.reset(ErrorCode.CANCEL)
+            close_with_reset(sock)
+        elif end is End.FINISHED:
+            tunnel.close()
+            sock.close()
+        else:
+            try:
+                await self._drain()
+            finally:
+                tunnel.close()
+                close_with_reset(sock)
+
+    async def _drain(self) -> None:
+        """Let the local peer take what came before the reset, for a bounded time."""
+        with trio.move_on_after(_DRAIN_LIMIT):
+            try:
+                await self._from_tunnel()
+            except (trio.BrokenResourceError, _LocalReset):
+                pass
+            while unacknowledged(self._sock):  # noqa: ASYNC110 - the kernel tells nobody when it falls to 0
+                await trio.sleep(_DRAIN_POLL)
+
+    # --- socket to tunnel -------------------------------------------------------------------------
+
+    async def _to_tunnel(self) -> None:
+        tunnel, sock, pool = self._tunnel, self._sock, self._tunnel.pool
+        turn = 0
+        while True:
+            if not (room := tunnel.room()):
+                # Nothing may be held back while we wait: the peer's credit is its answer.
+                tunnel.flush()
+                room = await tunnel.wait_room()
+            segment = pool.take()
+            try:
+                size = sock.recv_into(segment, min(room, SEGMENT))
+            except BlockingIOError:
+                pool.give(segment)
+                tunnel.flush()
+                await trio.lowlevel.wait_readable(sock)
+                turn = 0
+                continue
+            except OSError as exc:
+                pool.give(segment)
+                raise _LocalReset from exc
+            if not size:
+                pool.give(segment)
+                tunnel.end()
+                return
+            if size < _COPY_BELOW:
+                tunnel.write(bytes(memoryview(segment)[:size]))
+                pool.give(segment)
+            else:
+                tunnel.write(memoryview(segment)[:size], segment)
+            self.result.to_tunnel += size
+            turn += size
+            if size < min(room, SEGMENT):
+                # A short read has most likely emptied the socket.
+                tunnel.flush()
+                await trio.lowlevel.wait_readable(sock)
+                turn = 0
+            elif turn >= _TURN:
+                tunnel.flush()
+                await trio.lowlevel.checkpoint()
+                turn = 0
+
+    # --- tunnel to socket -------------------------------------------------------------------------
+
+    def _sink(self, data: memoryview) -> int:
+        """Called by the link's reader while nothing is queued: the fastest way, without a task switch."""
+        try:
+            sent = self._sock.send(data)
+        except OSError:
+            # Would block, or worse: then it is queued, and the task below meets the same error.
+            return 0
+        self.result.from_tunnel += sent
+        return sent
+
+    async def _from_tunnel_and_watch(self) -> None:
+        await self._from_tunnel()
+        with self._watch:
+            # A reset can still come, while the other direction waits for its socket.
+            await self._tunnel.wait_closed()
+
+    async def _from_tunnel(self) -> None:
+        tunnel, sock = self._tunnel, self._sock
+        while True:
+            data = await tunnel.wait_arrival()
+            if data is None:
+                try:
+                    sock.shutdown(socket.SHUT_WR)
+                except OSError as exc:
+                    raise _LocalReset from exc
+                return
+            try:
+                sent = sock.send(data)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(sock)
+                continue
+            except OSError as exc:
+                raise _LocalReset from exc
+            self.result.from_tunnel += sent
+            tunnel.took(sent)

@@ -1,0 +1,241 @@
+"""TLS without a socket, and the two things to do with it over one: a handshake, an ordinary stream.
+
+Links do not use `trio.SSLStream`: it gives one 16 KiB record a call, and cancelling its `send_all` breaks
+both
+directions. An `SSLObject` over memory buffers encrypts whole frames at a time, and whoever has bytes to
+send can
+do it synchronously.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import ssl
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+
+from tunnel_wire.exclusive import Exclusive
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Iterator
+
+    from tunnel_wire.flow import Buffer
+
+RECEIVE_SIZE = 256 * 1024
+"""Bytes asked of a socket at once."""
+_SMALL = 16 * 1024
+"""Buffers that are together below this are joined: one record is cheaper than several."""
+
+
+class TlsEnded(Exception):
+    """The peer closed TLS properly (close_notify). A connection that ends without it was cut."""
+
+
+class TlsPump:
+    """One TLS connection over two memory buffers. Ciphertext in and out, plaintext in and out."""
+
+    def __init__(
+        self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
+    ) -> None:
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(
+            self._in, self._out, server_side=server_side, server_hostname=server_hostname
+        )
+
+    def handshake_step(self) -> bool:
+        """Go on with the handshake; true when it is complete. Raises `ssl.SSLError`."""
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def feed(self, ciphertext: Buffer) -> None:
+        """Take bytes from the network."""
+        self._in.write(ciphertext)
+
+    def feed_eof(self) -> None:
+        """The network has no more bytes."""
+        self._in.write_eof()
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Decrypt into `buffer`; the bytes written, 0 when more ciphertext is needed.
+
+        Raises `TlsEnded`, or `ssl.SSLError` for anything forged, cut or alerted.
+        """
+        filled, size = 0, len(buffer)
+        try:
+            while filled < size:
+                # With a buffer, read() returns a count; the stubs know only the form that returns bytes.
+                count = cast("int", self._ssl.read(size - filled, buffer[filled:]))
+                if not count:  # close_notify; it says so again at the next call
+                    break
+                filled += count
+        except ssl.SSLWantReadError:
+            return filled
+        if not filled and size:
+            raise TlsEnded
+        return filled
+
+    def write(self, buffers: Iterable[Buffer], total: int) -> None:
+        """Encrypt buffers of `total` bytes together; `ciphertext` has the result."""
+        if total <= _SMALL:
+            self._ssl.write(b"".join(buffers))
+            return
+        for buffer in buffers:
+            self._ssl.write(buffer)
+
+    def ciphertext(self) -> bytes:
+        """Everything that is to go to the network now."""
+        return self._out.read()
+
+    def close_notify(self) -> None:
+        """Queue the alert that ends TLS properly."""
+        try:
+            self._ssl.unwrap()
+        except ssl.SSLError:
+            pass
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that ALPN chose."""
+        return self._ssl.selected_alpn_protocol()
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The peer's verified certificate in `getpeercert` form; None or empty without one."""
+        return self._ssl.getpeercert()
+
+    @property
+    def peer_certificate_der(self) -> bytes | None:
+        """The same, in DER."""
+        return self._ssl.getpeercert(binary_form=True)
+
+
+async def send_all(sock: socket.socket, data: Buffer) -> None:
+    """Send everything on a non-blocking socket. Cancelled, it leaves an unknown part sent. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[sock.send(view) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+
+
+async def receive_some(sock: socket.socket, size: int) -> bytes:
+    """Wait for bytes on a non-blocking socket; empty at its end. Cancellable without loss. Raises OSError."""
+    while True:
+        try:
+            return sock.recv(size)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(sock)
+
+
+async def handshake(sock: socket.socket, pump: TlsPump) -> None:
+    """Complete the TLS handshake over a non-blocking socket.
+
+    Raises `ssl.SSLError` (the alert is sent first), or an OSError when the peer goes away.
+    Cancelled, it leaves a connection that can only be closed.
+    """
+    while True:
+        try:
+            done = pump.handshake_step()
+        except ssl.SSLError:
+            with trio.move_on_after(1) as scope:
+                scope.shield = True
+                await send_all(sock, pump.ciphertext())
+            raise
+        if data := pump.ciphertext():
+            await send_all(sock, data)
+        if done:
+            return
+        received = await receive_some(sock, RECEIVE_SIZE)
+        if not received:
+            raise ConnectionResetError("the peer closed the connection during the TLS handshake")
+        pump.feed(received)
+
+
+class TlsStream(trio.abc.Stream):
+    """An ordinary trio stream over a finished handshake, for protocols that are not ours (the HTTPS API)."""
+
+    def __init__(self, sock: socket.socket, pump: TlsPump) -> None:
+        self._sock = sock
+        self._pump = pump
+        self._buffer = memoryview(bytearray(RECEIVE_SIZE // 4))
+        self._send_conflict = Exclusive("another task is sending on this TlsStream")
+        self._receive_conflict = Exclusive("another task is receiving on this TlsStream")
+
+    async def send_all(self, data: Buffer) -> None:
+        """Send `data`. Cancelled, it leaves a stream that can only be closed."""
+        with self._send_conflict:
+            await trio.lowlevel.checkpoint()
+            self._check_open()
+            if len(data):
+                self._pump.write([data], len(data))
+            await self._flush()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the socket takes more."""
+        with self._send_conflict:
+            self._check_open()
+            with _trio_errors():
+                await trio.lowlevel.wait_writable(self._sock)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Decrypted bytes; empty at a proper end. Cancellable without loss.
+
+        Raises BrokenResourceError when the connection was cut.
+        """
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._receive_conflict:
+            await trio.lowlevel.checkpoint()
+            buffer = self._buffer[:max_bytes]
+            while True:
+                self._check_open()
+                try:
+                    if count := self._pump.read_into(buffer):
+                        return bytes(buffer[:count])
+                except TlsEnded:
+                    return b""
+                except ssl.SSLError as exc:
+                    raise trio.BrokenResourceError(str(exc)) from exc
+                with _trio_errors():
+                    received = await receive_some(self._sock, RECEIVE_SIZE)
+                if received:
+                    self._pump.feed(received)
+                else:
+                    self._pump.feed_eof()
+
+    async def aclose(self) -> None:
+        """Say close_notify if the socket takes it at once, and close."""
+        if self._sock.fileno() >= 0:
+            self._pump.close_notify()
+            try:
+                self._sock.send(self._pump.ciphertext())
+            except OSError:
+                pass
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError("this stream was closed")
+
+    async def _flush(self) -> None:
+        with _trio_errors():
+            await send_all(self._sock, self._pump.ciphertext())
+
+
+@contextlib.contextmanager
+def _trio_errors() -> Iterator[None]:
+    """Turn a socket's OSError into trio's BrokenResourceError."""
+    try:
+        yield
+    except OSError as exc:
+        raise trio.BrokenResourceError(str(exc)) from exc

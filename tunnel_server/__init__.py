@@ -1,0 +1,1 @@
+"""The server: listens for agents, accepts callers, joins them."""

@@ -1,0 +1,51 @@
+"""The `tunnel-server` program."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from certs.files import StateError
+from tunnel_daemon.logs import configure_logging
+from tunnel_daemon.program import report, run_program
+from tunnel_daemon.settings import SettingsError
+from tunnel_server.config import add_arguments, config_from
+from tunnel_server.intercept.config import InterceptUnavailable
+from tunnel_server.mappings import MappingError
+from tunnel_wire import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROGRAM = "tunnel-server"
+_DESCRIPTION = """\
+The cloud end of the tunnel: agents on edge machines dial it, and callers reach every edge through it,
+unmodified, at the address and port that they already use. `tunnelctl init` makes what it needs."""
+_EPILOG = """\
+Exit codes: 0 stopped in order, 1 failed, 2 wrong configuration or command line.
+SIGTERM and SIGINT stop it: agents are told, no rule is left behind."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until it is told to stop; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        PROGRAM,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    add_arguments(parser)
+    parsed = parser.parse_args(arguments)
+    try:
+        config = config_from(parsed)
+    except SettingsError as exc:
+        return report(PROGRAM, exc)
+    configure_logging(config.log_level, config.log_format)
+
+    async def serve() -> None:
+        from tunnel_server.server import Server
+
+        await Server(config).run()
+
+    return run_program(PROGRAM, serve, known=(StateError, MappingError, InterceptUnavailable))

@@ -1,0 +1,1 @@
+"""How callers come in; every way ends in `tunnel_server.calls`."""

@@ -1,0 +1,53 @@
+"""Accepting callers: a task for each connection, and nothing that one of them does ends the others."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel_wire.sockets import from_trio
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+_ACCEPT_PAUSE = 0.1
+"""Seconds to wait when file descriptors or memory have run out."""
+
+
+async def accept_callers(
+    listener: trio.SocketListener, serve: Callable[[socket.socket, str], Awaitable[None]]
+) -> None:
+    """Call `serve(sock, caller)` in a task of its own for each connection, until cancelled; closes the
+    listener.
+
+    `serve` must close the socket. Cancelled, the connections' tasks are cancelled too.
+    """
+    async with listener, trio.open_nursery() as nursery:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as exc:
+                log.error("cannot accept a caller: %s", exc.strerror or exc)  # noqa: TRY400 - no traceback
+                await trio.sleep(_ACCEPT_PAUSE)
+                continue
+            nursery.start_soon(_serve, stream, serve)
+
+
+async def _serve(stream: trio.SocketStream, serve: Callable[[socket.socket, str], Awaitable[None]]) -> None:
+    try:
+        host, port = stream.socket.getpeername()[:2]
+        sock = from_trio(stream.socket)
+    except OSError:
+        # Gone before we looked.
+        await trio.aclose_forcefully(stream)
+        return
+    try:
+        await serve(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except Exception:
+        log.exception("serving a caller failed")
+        sock.close()

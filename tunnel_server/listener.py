@@ -1,0 +1,155 @@
+"""The one public port: links by ALPN `tunnel/1`, the HTTPS API for everything else."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel_daemon.http1 import Handler, serve_connection
+from tunnel_wire.sockets import from_trio
+from tunnel_wire.tls import TlsPump, TlsStream, handshake
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tunnel_server.links import Links
+    from tunnel_server.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+TUNNEL_PROTOCOL = "tunnel/1"
+
+_ACCEPT_PAUSE = 0.1
+"""Seconds to wait when the process or the system is out of file descriptors or memory."""
+
+_API_CONNECTIONS = 256
+"""HTTPS connections at once, by strangers: who joins needs one for a second."""
+
+
+def tls_context(certificate: Path, key: Path, authority: str) -> ssl.SSLContext:
+    """The public port's TLS: 1.3, a client certificate asked for but not required, no session tickets.
+
+    Joining has no certificate yet; what needs one checks for it after the handshake. Raises OSError,
+    ssl.SSLError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.num_tickets = 0
+    context.set_alpn_protocols([TUNNEL_PROTOCOL, "http/1.1"])
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(cadata=authority)
+    return context
+
+
+class TunnelListener:
+    """Accepts agents, each in its own task, with a bounded number of handshakes under a deadline."""
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        links: Links,
+        api: Handler,
+        metrics: Metrics,
+        *,
+        handshakes: int,
+        handshake_timeout: float,
+    ) -> None:
+        self.context = context
+        """May be replaced by one with a newer certificate at any time."""
+        self._links = links
+        self._api = api
+        self._metrics = metrics
+        self._handshakes = trio.CapacityLimiter(handshakes)
+        self._timeout = handshake_timeout
+        self._api_connections = 0
+
+    async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
+        """Accept until cancelled, then close everything."""
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(self._accept, listener, nursery)
+
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        async with listener:
+            while True:
+                # A token for each connection, taken before accepting: the rest waits in the kernel's backlog.
+                token = object()
+                await self._handshakes.acquire_on_behalf_of(token)
+                try:
+                    stream = await listener.accept()
+                except OSError as exc:
+                    self._handshakes.release_on_behalf_of(token)
+                    log.error("cannot accept an agent: %s", exc.strerror or exc)  # noqa: TRY400 - no traceback
+                    await trio.sleep(_ACCEPT_PAUSE)
+                    continue
+                except BaseException:
+                    self._handshakes.release_on_behalf_of(token)
+                    raise
+                nursery.start_soon(self._serve, stream, token)
+
+    async def _serve(self, stream: trio.SocketStream, token: object) -> None:
+        try:
+            peer = stream.socket.getpeername()
+            sock = from_trio(stream.socket)
+        except OSError:
+            self._handshakes.release_on_behalf_of(token)
+            await trio.aclose_forcefully(stream)
+            return
+        try:
+            try:
+                pump = await self._handshake(sock, peer)
+            finally:
+                self._handshakes.release_on_behalf_of(token)
+            if pump is None:
+                return
+            if pump.alpn == TUNNEL_PROTOCOL:
+                await self._links.serve(sock, pump, _place(peer))
+            else:
+                await self._serve_api(TlsStream(sock, pump), peer)
+        except Exception:
+            # One connection's defect must not end the others.
+            log.exception("a connection from %s failed", _place(peer))
+        finally:
+            if sock.fileno() >= 0:
+                trio.lowlevel.notify_closing(sock)
+                sock.close()
+
+    async def _serve_api(self, stream: TlsStream, peer: tuple[str, int]) -> None:
+        if self._api_connections >= _API_CONNECTIONS:
+            log.warning("an API connection from %s was closed: %d are open", _place(peer), _API_CONNECTIONS)
+            await stream.aclose()
+            return
+        self._api_connections += 1
+        try:
+            await serve_connection(stream, self._api, peer=peer)
+        finally:
+            self._api_connections -= 1
+
+    async def _handshake(self, sock: socket.socket, peer: tuple[str, int]) -> TlsPump | None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        pump = TlsPump(self.context, server_side=True)
+        reason = "timeout"
+        with trio.move_on_after(self._timeout):
+            try:
+                await handshake(sock, pump)
+            except ssl.SSLError as exc:
+                reason = "certificate" if isinstance(exc, ssl.SSLCertVerificationError) else "tls"
+                detail = exc.reason or str(exc)
+            except OSError:
+                reason, detail = "cut", "the connection was cut"
+            else:
+                return pump
+            log.info("TLS handshake with %s failed: %s", _place(peer), detail)
+        self._metrics.handshake_failed(reason)
+        return None
+
+
+def _place(peer: tuple[str, int]) -> str:
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,156 @@
+"""The server's state as the admin API tells it, and as its gauges count it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel_server.admin.views import (
+    FailureView,
+    InterceptionView,
+    ListenerView,
+    MappingView,
+    NodeView,
+    StatusView,
+)
+
+if TYPE_CHECKING:
+    from tunnel_server.calls import Calls
+    from tunnel_server.intercept.interception import Interception
+    from tunnel_server.mappings import PortMappings
+    from tunnel_server.metrics import Metrics
+    from tunnel_server.registry import Node, Registry
+
+
+class Overview:
+    """Reads the parts of a running server; changes none of them."""
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        instance: str,
+        registry: Registry,
+        calls: Calls,
+        mappings: PortMappings,
+        interception: Interception | None,
+        metrics: Metrics,
+        problems: tuple[str, ...],
+    ) -> None:
+        self.listeners: list[ListenerView] = []
+        self._version = version
+        self._instance = instance
+        self._registry = registry
+        self._calls = calls
+        self._mappings = mappings
+        self._interception = interception
+        self._metrics = metrics
+        self._problems = problems
+        self._started = datetime.now(UTC)
+        self._started_clock = trio.current_time()
+
+    def nodes(self) -> list[NodeView]:
+        """Every node, by name."""
+        captured = frozenset[object](self._interception.statistics().addresses if self._interception else ())
+        return [self._node(node, captured) for _, node in sorted(self._registry.nodes.items())]
+
+    def _node(self, node: Node, captured: frozenset[object]) -> NodeView:
+        link = next(iter(node.agent.links.values()), None) if node.agent else None
+        round_trip = link.connection.round_trip if link else None
+        return NodeView(
+            name=node.name,
+            addresses=tuple(sorted(map(str, node.addresses))),
+            captured=tuple(sorted(str(a) for a in node.addresses if a in captured)),
+            connected=link is not None,
+            since=self._moment(node.since) if node.since is not None else None,
+            agent_version=link.version if link else "",
+            remote_address=link.remote if link else "",
+            rtt_ms=round(round_trip * 1000, 2) if round_trip is not None else None,
+            open_calls=node.open_calls,
+            bytes_up=node.bytes_up,
+            bytes_down=node.bytes_down,
+            problem=self._problem(node),
+        )
+
+    def _problem(self, node: Node) -> str | None:
+        for address in sorted(node.addresses, key=str):
+            others = sorted(each.name for each in self._registry.holders(address) if each is not node)
+            if others:
+                return f"{address} is claimed by {', '.join(others)} too: it is refused for all of them"
+        return node.problem or None
+
+    def mappings(self) -> list[MappingView]:
+        """The port mappings in force."""
+        return [
+            MappingView(port=each.port, listener_port=each.listener_port, source=each.origin.value)
+            for each in self._mappings.describe()
+        ]
+
+    def status(self) -> StatusView:
+        """The server at a glance."""
+        registry = self._registry
+        return StatusView(
+            version=self._version,
+            instance=self._instance[:8],
+            started=self._started,
+            uptime_seconds=round(trio.current_time() - self._started_clock, 1),
+            listeners=tuple(self.listeners),
+            interception=self._intercepting(),
+            nodes_known=len(registry.nodes),
+            nodes_connected=sum(node.agent is not None for node in registry.nodes.values()),
+            calls_open=self._calls.open,
+            memory_used_bytes=registry.budget.used,
+            memory_budget_bytes=registry.budget.total,
+            mappings=tuple(self.mappings()),
+            mapping_problems=self._problems,
+            recent_failures=tuple(
+                FailureView(
+                    time=each.when,
+                    frontend=each.frontend,
+                    caller=each.caller,
+                    node=each.node,
+                    target=each.target,
+                    cause=each.cause.value,
+                    detail=each.detail,
+                )
+                for each in self._calls.failures
+            ),
+        )
+
+    def _intercepting(self) -> InterceptionView:
+        if self._interception is None:
+            return InterceptionView(state="off")
+        now = self._interception.statistics()
+        problems = [str(each) for each in now.refused]
+        if now.problem:
+            problems.insert(0, now.problem)
+        return InterceptionView(
+            state="active" if now.active else "failed",
+            addresses=len(now.addresses),
+            restored=now.restored,
+            problems=tuple(problems),
+        )
+
+    def checks(self) -> dict[str, str | None]:
+        """What /readyz tells: each part, and what is wrong with it."""
+        view = self._intercepting()
+        failed = view.state == "failed"
+        return {"interception": "; ".join(view.problems) or "not active" if failed else None}
+
+    def count(self) -> None:
+        """Set the gauges."""
+        metrics, registry = self._metrics, self._registry
+        sessions = [node.agent for node in registry.nodes.values() if node.agent is not None]
+        metrics.nodes_connected.set(len(sessions))
+        metrics.sessions.set(len(sessions))
+        metrics.links.set(sum(len(session.links) for session in sessions))
+        metrics.memory_used.set(registry.budget.used)
+        metrics.memory_budget.set(registry.budget.total)
+        view = self._intercepting()
+        metrics.interception_active.set(view.state == "active")
+        metrics.addresses_captured.set(view.addresses)
+
+    def _moment(self, clock: float) -> datetime:
+        return datetime.now(UTC) - timedelta(seconds=trio.current_time() - clock)

@@ -1,0 +1,255 @@
+"""Which nodes there are, where they are reached, and which agent session speaks for each.
+
+Identity comes from certificates alone: a node's name and addresses are what its verified certificate carries.
+A known node stays known, and its addresses captured, while it is away.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from certs.addresses import IPAddress, IPNetwork, check_edge_address
+from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.hello import DrainReason
+from tunnel_wire.session import Session
+from tunnel_wire.stream import TunnelStream, open_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tunnel_wire.flow import Budget, SegmentPool
+    from tunnel_wire.hello import Hello
+    from tunnel_wire.limits import WireLimits
+    from tunnel_wire.link import Link
+    from tunnel_wire.opener import OpenerConnection
+
+log = logging.getLogger(__name__)
+
+_PROBE_TIME = 2.0
+"""Seconds that an old session's link gets to show life before a new session of the same node replaces it."""
+_PROBE_POLL = 0.05
+_PROBLEM_SHOWN = 300.0
+"""Seconds that a problem stands in the status after it was last seen."""
+
+
+class Refused(Exception):
+    """A link is not taken; the agent is told `reason`."""
+
+    def __init__(self, reason: DrainReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(eq=False)
+class AgentLink:
+    """One link of a session, as the server holds it."""
+
+    link: Link
+    connection: OpenerConnection
+    remote: str
+    """The agent's address as seen from here, `host:port`: its NAT's, usually."""
+    addresses: frozenset[IPAddress]
+    """From the certificate."""
+    version: str = ""
+
+
+@dataclass(eq=False)
+class AgentSession:
+    """What one agent process and this server share."""
+
+    session: Session
+    links: dict[int, AgentLink] = field(default_factory=dict)
+
+    async def open(self, host: str, port: int) -> TunnelStream:
+        """Have the agent dial `host`:`port`. Raises OpenFailed; put a deadline around it."""
+        for link in self.links.values():
+            if not link.connection.draining and not link.link.ended:
+                return await open_stream(link.connection, self.session, host, port)
+        raise OpenFailed(Cause.AWAY, "the agent's link is being retired")
+
+    async def answers(self) -> bool:
+        """Whether any link shows life within `_PROBE_TIME` seconds."""
+        asked = trio.current_time()
+        for link in self.links.values():
+            link.connection.probe(asked)
+            link.link.pump()
+        with trio.move_on_after(_PROBE_TIME):
+            while self.links:
+                if any(link.connection.last_received > asked for link in self.links.values()):
+                    return True
+                await trio.sleep(_PROBE_POLL)
+        return False
+
+
+@dataclass(eq=False)
+class Node:
+    """An edge machine, connected or away."""
+
+    name: str
+    addresses: frozenset[IPAddress] = frozenset()
+    agent: AgentSession | None = None
+    since: float | None = None
+    """trio's clock at the last change between connected and away; None if it was never here."""
+    open_calls: int = 0
+    bytes_up: int = 0
+    """From callers to the edge."""
+    bytes_down: int = 0
+    adopting: trio.Lock = field(default_factory=trio.Lock)
+    _problem: tuple[float, str] = (0.0, "")
+
+    @property
+    def problem(self) -> str:
+        """What the operator should know, if it was seen lately."""
+        seen, text = self._problem
+        return text if text and trio.current_time() - seen < _PROBLEM_SHOWN else ""
+
+    def note_problem(self, text: str) -> None:
+        """Show `text` in the status for a while."""
+        self._problem = (trio.current_time(), text)
+
+
+class Registry:
+    """Nodes by name and by address."""
+
+    def __init__(
+        self,
+        *,
+        edge_networks: tuple[IPNetwork, ...],
+        budget: Budget,
+        pool: SegmentPool,
+        limits: WireLimits,
+        links_per_node: int,
+        on_addresses: Callable[[], None],
+    ) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.budget = budget
+        self._edge_networks = edge_networks
+        self._pool = pool
+        self._limits = limits
+        self._links_per_node = links_per_node
+        self._on_addresses = on_addresses
+        self._holders: dict[IPAddress, list[Node]] = {}
+
+    # --- who is where -----------------------------------------------------------------------------
+
+    def learn(self, name: str, addresses: Iterable[IPAddress]) -> Node:
+        """A node's certificate names these addresses. Those outside of the rules are refused, loudly."""
+        node = self.nodes.setdefault(name, Node(name))
+        allowed = set()
+        for address in addresses:
+            try:
+                check_edge_address(address, self._edge_networks)
+            except ValueError as exc:
+                log.error("%s is not captured for %s: %s", address, name, exc)  # noqa: TRY400 - no traceback
+                node.note_problem(f"{address} is refused: {exc}")
+            else:
+                allowed.add(address)
+        if allowed != node.addresses:
+            before, node.addresses = node.addresses, frozenset(allowed)
+            self._move(node, before)
+            self._on_addresses()
+        return node
+
+    def _move(self, node: Node, before: frozenset[IPAddress]) -> None:
+        for address in before - node.addresses:
+            self._holders[address].remove(node)
+            if not self._holders[address]:
+                del self._holders[address]
+        for address in node.addresses - before:
+            holders = self._holders.setdefault(address, [])
+            holders.append(node)
+            if len(holders) > 1:
+                names = ", ".join(sorted(holder.name for holder in holders))
+                log.error("%s is claimed by %s: it is refused for all of them", address, names)
+
+    def addresses(self) -> set[IPAddress]:
+        """Every address that some node holds, shared ones included (calls to those are refused, not
+        misled).
+        """
+        return set(self._holders)
+
+    def holders(self, address: IPAddress) -> list[Node]:
+        """The nodes whose certificates name `address`."""
+        return self._holders.get(address, [])
+
+    def by_name(self, name: str) -> Node:
+        """Raises OpenFailed (no-such-node)."""
+        node = self.nodes.get(name)
+        if node is None:
+            raise OpenFailed(Cause.NO_SUCH_NODE, f"no node is called {name}; see `tunnelctl nodes`")
+        return node
+
+    def by_address(self, address: IPAddress) -> Node:
+        """Raises OpenFailed (no-such-node), also when several nodes claim the address."""
+        holders = self.holders(address)
+        if len(holders) == 1:
+            return holders[0]
+        if not holders:
+            raise OpenFailed(Cause.NO_SUCH_NODE, f"no node has the address {address}; see `tunnelctl nodes`")
+        names = ", ".join(sorted(holder.name for holder in holders))
+        raise OpenFailed(Cause.NO_SUCH_NODE, f"{address} is claimed by several nodes: {names}")
+
+    # --- who speaks for it ------------------------------------------------------------------------
+
+    async def adopt(self, node: Node, hello: Hello, link: AgentLink) -> AgentSession:
+        """Take `link` for the node. Raises `Refused`. Cancelled, nothing has changed.
+
+        The newest session replaces a stale one. One that still answers is another machine with the
+        same certificate: then the first one stays, and the newcomer is refused, so that they do not flap.
+        """
+        async with node.adopting:
+            current = node.agent
+            if current is not None and current.session.identifier != hello.session:
+                if await current.answers():
+                    first = next(iter(current.links.values())).remote
+                    text = (
+                        f"two machines use the certificate of {node.name}: {first} is connected, "
+                        f"{link.remote} is refused; give one of them a name of its own with a new token"
+                    )
+                    log.error("%s", text)
+                    node.note_problem(text)
+                    raise Refused(DrainReason.DUPLICATE, f"{node.name} is connected from {first} already")
+                self._drop(node, "replaced by a newer session of the same node")
+            return self._add(node, hello, link)
+
+    def _add(self, node: Node, hello: Hello, link: AgentLink) -> AgentSession:
+        agent = node.agent
+        if agent is None:
+            session = Session(
+                budget=self.budget, limits=self._limits, pool=self._pool, identifier=hello.session
+            )
+            agent = node.agent = AgentSession(session)
+            node.since = trio.current_time()
+        old = agent.links.get(hello.link)
+        if old is not None:
+            old.link.close("replaced by a new link of the same session")
+        elif len(agent.links) >= self._links_per_node:
+            detail = f"{node.name} has {len(agent.links)} links already, see links-per-node"
+            raise Refused(DrainReason.REPLACED, detail)
+        agent.links[hello.link] = link
+        link.version = hello.version
+        link.connection.session = agent.session
+        self.learn(node.name, link.addresses)
+        return agent
+
+    def _drop(self, node: Node, reason: str) -> None:
+        agent, node.agent = node.agent, None
+        node.since = trio.current_time()
+        if agent is not None:
+            for link in agent.links.values():
+                link.link.close(reason)
+            agent.links.clear()
+
+    def remove(self, node: Node, agent: AgentSession, link: AgentLink) -> None:
+        """The link has ended."""
+        for index, held in list(agent.links.items()):
+            if held is link:
+                del agent.links[index]
+        if node.agent is agent and not agent.links:
+            node.agent = None
+            node.since = trio.current_time()

@@ -1,0 +1,245 @@
+"""Port mappings: which ports of the edges are captured, and which listener each goes to.
+
+Three origins, the earlier winning: built in (the kubelet's 10250 and 10255), configured (`dnat-ports-pair`,
+with yurt-tunnel's meaning), and added while running (`tunnelctl map-port`), which are kept in `mappings.json`
+of the state directory. Nothing is dropped in silence, and a bad entry never disables a good one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from certs.files import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from certs.files import StateDirectory
+
+INSECURE_PORT, SECURE_PORT = 10264, 10263
+KUBELET_TLS, KUBELET_PLAIN = 10250, 10255
+OWN_PORTS = frozenset(range(10262, 10267))
+MAX_MAPPINGS = 1024
+"""Of one origin. A server that needs more wants a range of ports, which the table does not have."""
+
+_FILE = "mappings.json"
+
+
+class MappingError(ValueError):
+    """A mapping that cannot be; the message is one line with the remedy."""
+
+
+class Origin(StrEnum):
+    """Where a mapping comes from."""
+
+    BUILT_IN = "built-in"
+    CONFIGURED = "configured"
+    ADDED = "added"
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapping:
+    """One captured port."""
+
+    port: int
+    listener_port: int
+    origin: Origin
+
+
+def parse_ports_pair(
+    text: str, insecure_port: int = INSECURE_PORT, secure_port: int = SECURE_PORT
+) -> tuple[dict[int, int], list[str]]:
+    """Read `dnat-ports-pair`: the mapping, and a line for each entry that is not part of it.
+
+    `9081=10264, 9051=10264`: captured port and listener. A list without any `=` is one of ports for the
+    insecure listener; with any `=`, each entry must be a pair (yurt-tunnel 0.5.0). The built-in ports are
+    not in the mapping. Never raises.
+    """
+    entries = [entry for entry in (part.strip() for part in text.split(",")) if entry]
+    pairs = "=" in text
+    mapping: dict[int, int] = {}
+    problems: list[str] = []
+    for entry in entries:
+        try:
+            port, target = _read_pair(entry, insecure_port, pairs=pairs)
+            check_mapping(port, target, insecure_port, secure_port)
+            _check_room(port, mapping)
+        except MappingError as problem:
+            problems.append(f'dnat-ports-pair: "{entry[:40]}" {problem}')
+        else:
+            mapping[port] = target
+    return mapping, problems
+
+
+def check_mapping(port: int, listener_port: int, insecure_port: int, secure_port: int) -> None:
+    """Raise MappingError if the port of an edge may not be captured for this listener."""
+    if not 0 < port < 65536:
+        raise MappingError(f"names port {port}: ports are 1 to 65535")
+    if listener_port not in {insecure_port, secure_port}:
+        raise MappingError(
+            f"leads to port {listener_port}: "
+            f"the listeners are {insecure_port} (plain) and {secure_port} (TLS)"
+        )
+    if port in OWN_PORTS | {insecure_port, secure_port}:
+        raise MappingError(f"would capture {port}, a port of the tunnel itself: choose another")
+
+
+class PortMappings:
+    """The mappings in force, and those added at run time on disk. One process changes them: the server."""
+
+    def __init__(
+        self,
+        state: StateDirectory,
+        configured: Mapping[int, int] | None = None,
+        *,
+        insecure_port: int = INSECURE_PORT,
+        secure_port: int = SECURE_PORT,
+    ) -> None:
+        """Read what was added earlier. Raises MappingError, naming the file, if it is not one of ours.
+
+        `problems` then has a line for each entry in it that does not count.
+        """
+        self._state = state
+        self._configured = dict(configured or {})
+        self._listeners = {"plain": insecure_port, "tls": secure_port}
+        self.problems: list[str] = []
+        self._added = self._load() if state.exists(_FILE) else {}
+
+    def effective(self) -> dict[int, int]:
+        """What to capture: port of the edge to port of the listener."""
+        added = {port: self._listeners[kind] for port, kind in self._added.items()}
+        return {**added, **self._configured, **self._built_in()}
+
+    def describe(self) -> list[PortMapping]:
+        """Each mapping in force with its origin, by port."""
+        built_in = self._built_in()
+        return [
+            PortMapping(
+                port,
+                target,
+                Origin.BUILT_IN
+                if port in built_in
+                else Origin.CONFIGURED
+                if port in self._configured
+                else Origin.ADDED,
+            )
+            for port, target in sorted(self.effective().items())
+        ]
+
+    def add(self, port: int, listener_port: int) -> bool:
+        """Map a port from now on, restarts included; False if it was so already.
+
+        Raises MappingError and StateError, with nothing changed. Blocks on the disk: from trio, in a thread.
+        """
+        insecure_port, secure_port = self._listeners.values()
+        try:
+            self._check_not_fixed(port)
+            check_mapping(port, listener_port, insecure_port, secure_port)
+            if port not in self._added:
+                _check_number(len(self._added))
+        except MappingError as problem:
+            raise MappingError(f"{port}={listener_port} {problem}") from None
+        kind = "plain" if listener_port == insecure_port else "tls"
+        if self._added.get(port) == kind:
+            return False
+        self._save({**self._added, port: kind})
+        return True
+
+    def remove(self, port: int) -> None:
+        """Map it no more. Raises MappingError, also if it is not mapped, and StateError. Blocks likewise."""
+        try:
+            self._check_not_fixed(port)
+            self._check_added(port)
+        except MappingError as problem:
+            raise MappingError(f"{port} {problem}") from None
+        self._save({other: kind for other, kind in self._added.items() if other != port})
+
+    def _built_in(self) -> dict[int, int]:
+        return {KUBELET_TLS: self._listeners["tls"], KUBELET_PLAIN: self._listeners["plain"]}
+
+    def _check_not_fixed(self, port: int) -> None:
+        if port in self._built_in():
+            raise MappingError("is built in and cannot be changed")
+        if port in self._configured:
+            raise MappingError("is configured in dnat-ports-pair: change it there")
+
+    def _check_added(self, port: int) -> None:
+        if port not in self._added:
+            raise MappingError("is not mapped: `tunnelctl map-port --list` shows what is")
+
+    def _save(self, added: dict[int, str]) -> None:
+        # The kind of listener is kept, not its port: that may be another after the next restart.
+        document = {"version": 1, "added": {str(port): kind for port, kind in sorted(added.items())}}
+        with self._state.transaction() as transaction:
+            transaction.write({_FILE: json.dumps(document, indent=1).encode() + b"\n"})
+        self._added = added
+
+    def _load(self) -> dict[int, str]:
+        path = self._state.path / _FILE
+        entries = _read_file(self._state, path)
+        insecure_port, secure_port = self._listeners.values()
+        added: dict[int, str] = {}
+        for text, kind in entries.items():
+            try:
+                port = _number(text)
+                check_mapping(port, self._listener(kind), insecure_port, secure_port)
+                _check_number(len(added))
+            except MappingError as problem:
+                self.problems.append(f'{path}: "{text[:40]}" {problem}')
+                continue
+            if port in self._built_in() or port in self._configured:
+                self.problems.append(f'{path}: "{port}" is configured now, and what was added does not count')
+            added[port] = str(kind)
+        return added
+
+    def _listener(self, kind: object) -> int:
+        if not isinstance(kind, str) or kind not in self._listeners:
+            raise MappingError("leads to no listener that there is (plain, tls)")
+        return self._listeners[kind]
+
+
+def _read_pair(entry: str, insecure_port: int, *, pairs: bool) -> tuple[int, int]:
+    left, equals, right = entry.partition("=")
+    if pairs and not equals:
+        raise MappingError(f"is not a pair, but other entries are: write {entry[:20]}={insecure_port}")
+    port = _number(left.strip())
+    target = _number(right.strip()) if equals else insecure_port
+    if port in {KUBELET_TLS, KUBELET_PLAIN}:
+        raise MappingError("is built in and cannot be changed: remove the entry")
+    return port, target
+
+
+def _read_file(state: StateDirectory, path: Path) -> dict[str, object]:
+    try:
+        document: Any = json.loads(state.read(_FILE))
+        version, entries = document["version"], dict(document["added"])
+    except StateError as error:
+        raise MappingError(str(error)) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise MappingError(
+            f"{path} is not a file of port mappings: mend it, or remove it and map the ports again"
+        ) from None
+    if version != 1:
+        raise MappingError(f"{path} is of version {version}, which this release cannot read")
+    return entries
+
+
+def _check_room(port: int, mapping: Mapping[int, int]) -> None:
+    if port in mapping:
+        raise MappingError(f"names port {port} again: {port}={mapping[port]} stands")
+    _check_number(len(mapping))
+
+
+def _check_number(mapped: int) -> None:
+    if mapped >= MAX_MAPPINGS:
+        raise MappingError(f"is beyond the {MAX_MAPPINGS} ports that can be mapped: remove another")
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 9 or not 0 < int(text) < 65536:
+        raise MappingError(f'names "{text[:20]}", which is not a port from 1 to 65535')
+    return int(text)

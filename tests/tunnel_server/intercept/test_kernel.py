@@ -1,0 +1,111 @@
+"""The kernel's side by itself: all or nothing, bounded, and gone when it is told to go."""
+
+import os
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from tests.tunnel_server.intercept.netns import namespaces
+from tunnel_server.intercept import table
+from tunnel_server.intercept.config import InterceptConfig, InterceptUnavailable
+from tunnel_server.intercept.kernel import KernelState
+from tunnel_server.intercept.netlink import NETLINK_NETFILTER, NetlinkSocket
+from tunnel_server.intercept.ownership import find_table
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
+
+A, B, C = (ip_address(f"192.168.2.{number}") for number in (1, 2, 3))
+
+
+def there() -> bool:
+    with NetlinkSocket(NETLINK_NETFILTER) as sock:
+        return find_table(sock) is not None
+
+
+def test_the_number_of_addresses_is_bounded_and_those_captured_stay():
+    def work() -> None:
+        state = KernelState(InterceptConfig(max_addresses=2))
+        assert state.apply([C], {}).added == (C,)
+        change = state.apply([A, B, C], {})
+        assert change.added == (A,)
+        assert [refusal.address for refusal in change.refused] == [B]
+        assert "more than 2" in change.refused[0].reason
+        assert state.apply([B, C], {}).added == (B,)
+        state.remove()
+
+    with namespaces("host") as (host,):
+        host.run(work)
+
+
+def test_nothing_to_change_changes_nothing():
+    def work() -> None:
+        state = KernelState(InterceptConfig())
+        state.apply([A], {80: 10264})
+        change = state.apply([A], {80: 10264})
+        assert (change.added, change.removed, change.ports_set, change.ports_removed) == ((), (), {}, ())
+        state.remove()
+
+    with namespaces("host") as (host,):
+        host.run(work)
+
+
+def test_a_change_that_cannot_be_leaves_all_as_it_was():
+    def work() -> None:
+        state = KernelState(InterceptConfig())
+        state.apply([A], {80: 10264})
+        with pytest.raises(ValueError, match="0=10264"):
+            state.apply([B], {0: 10264})
+        assert (state.addresses, state.ports) == ({A}, {80: 10264})
+        state.remove()
+
+    with namespaces("host") as (host,):
+        host.run(work)
+
+
+def test_a_change_finds_the_table_removed_and_puts_all_of_it_back(monkeypatch):
+    monkeypatch.setattr(table, "FLAG_OWNER", 0x8000)  # as on a kernel that has no owner flag
+
+    def work() -> None:
+        state = KernelState(InterceptConfig())
+        assert not state.owned
+        state.apply([A], {80: 10264})
+        with NetlinkSocket(NETLINK_NETFILTER) as somebody:
+            somebody.transact(table.delete())
+        assert not state.check()
+        assert state.apply([A, B], {80: 10264}).added == (B,)
+        assert state.check()
+        state.remove()
+        assert not there()
+
+    with namespaces("host") as (host,):
+        host.run(work)
+
+
+def test_a_table_that_another_has_taken_over_is_not_fought_for(monkeypatch):
+    monkeypatch.setattr(table, "FLAG_OWNER", 0x8000)
+
+    def work() -> None:
+        state = KernelState(InterceptConfig())
+        with NetlinkSocket(NETLINK_NETFILTER) as other:
+            other.transact(table.build(InterceptConfig(), port=other.port, owned=False))
+            assert not state.check()
+            with pytest.raises(InterceptUnavailable, match="belongs to process"):
+                state.build()
+            state.remove()
+            assert there()  # theirs
+
+    with namespaces("host") as (host,):
+        host.run(work)
+
+
+def test_it_starts_whole_or_not_at_all():
+    def work() -> None:
+        config = InterceptConfig(
+            caller_networks=(ip_network("10.0.0.0/8"),), prerouting_address4=ip_address("10.1.2.3")
+        )
+        with pytest.raises(InterceptUnavailable, match=r"10\.1\.2\.3 is not an address of this host"):
+            KernelState(config)
+        assert not there()
+
+    with namespaces("host") as (host,):
+        host.run(work)

@@ -1,0 +1,113 @@
+"""The table is, letter for letter, what its docstring says: as the nft program reads it back."""
+
+import os
+import shutil
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.tunnel_server.intercept.netns import namespaces
+from tunnel_server.intercept import table
+from tunnel_server.intercept.config import InterceptConfig
+from tunnel_server.intercept.messages import DELSETELEM, NEWSETELEM
+from tunnel_server.intercept.netlink import NETLINK_NETFILTER, NetlinkSocket
+
+real = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root"),
+    pytest.mark.skipif(shutil.which("nft") is None, reason="plays the operator with nft (package nftables)"),
+]
+
+
+def with_marks(function):
+    for mark in real:
+        function = mark(function)
+    return function
+
+
+def listed(config: InterceptConfig, elements) -> str:
+    with namespaces("host") as (host,):
+        sock = host.run(lambda: NetlinkSocket(NETLINK_NETFILTER))
+        with sock:
+            sock.transact([*table.build(config, port=77, owned=False), *elements])
+            return " ".join(host.sh("nft list ruleset").split())
+
+
+@with_marks
+def test_without_caller_networks():
+    text = listed(InterceptConfig(mark=0x1234), [])
+    assert text == (
+        'table inet edge-tunnel { comment "tunnel-server, netlink port 77" '
+        "set edges4 { type ipv4_addr } "
+        "set edges6 { type ipv6_addr } "
+        "map ports { type inet_service : inet_service } "
+        "chain output { type nat hook output priority -105; policy accept; "
+        "fib daddr type local return "
+        "meta mark 0x00001234 return "
+        "ip daddr @edges4 meta l4proto tcp redirect to :tcp dport map @ports "
+        "ip6 daddr @edges6 meta l4proto tcp redirect to :tcp dport map @ports } }"
+    )
+
+
+@with_marks
+def test_with_caller_networks():
+    networks = ("10.0.0.0/24", "10.0.0.128/25", "10.0.1.0/24", "192.168.0.0/16",
+        "255.0.0.0/8", "fd00::/64")  # fmt: skip
+    config = InterceptConfig(
+        caller_networks=tuple(map(ip_network, networks)),
+        prerouting_address4=ip_address("10.9.9.9"),
+        prerouting_address6=ip_address("fd09::9"),
+    )
+    text = listed(config, [])
+    assert "set callers4 { type ipv4_addr flags interval" in text
+    assert "elements = { 10.0.0.0/23, 192.168.0.0/16, 255.0.0.0/8 } }" in text
+    assert "set callers6 { type ipv6_addr flags interval elements = { fd00::/64 } }" in text
+    assert text.endswith(
+        "chain prerouting { type nat hook prerouting priority dstnat - 5; policy accept; "
+        "fib daddr type local return "
+        "ip saddr @callers4 ip daddr @edges4 meta l4proto tcp dnat ip to 10.9.9.9:tcp dport map @ports "
+        "ip6 saddr @callers6 ip6 daddr @edges6 meta l4proto tcp "
+        "dnat ip6 to [fd09::9]:tcp dport map @ports } }"
+    )
+
+
+@with_marks
+def test_everybody_may_be_a_caller():
+    config = InterceptConfig(
+        caller_networks=(ip_network("0.0.0.0/0"),), prerouting_address4=ip_address("10.9.9.9")
+    )
+    assert "elements = { 0.0.0.0/0 }" in listed(config, [])
+
+
+@with_marks
+def test_elements_by_differences():
+    first = ([ip_address("10.0.0.1"), ip_address("fd00::1")], {80: 10264, 443: 10263, 81: 10264})
+    second = ([ip_address("10.0.0.2"), ip_address("fd00::1")], {80: 10263, 443: 10263})
+    text = listed(InterceptConfig(), [*table.difference(((), {}), first), *table.difference(first, second)])
+    assert "set edges4 { type ipv4_addr elements = { 10.0.0.2 } }" in text
+    assert "set edges6 { type ipv6_addr elements = { fd00::1 } }" in text
+    assert "map ports { type inet_service : inet_service elements = { 80 : 10263, 443 : 10263 } }" in text
+
+
+ADDRESSES = st.lists(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), max_size=20)
+PORTS = st.dictionaries(st.integers(1, 65535), st.sampled_from([10263, 10264]), max_size=10)
+
+
+@given(ADDRESSES, PORTS, ADDRESSES, PORTS)
+def test_a_difference_touches_only_what_differs(old, old_ports, new, new_ports):
+    keys = {NEWSETELEM: set(), DELSETELEM: set()}
+    for message in table.difference((old, old_ports), (new, new_ports)):
+        attributes = dict(message.attributes)
+        for element in attributes["NFTA_SET_ELEM_LIST_ELEMENTS"]:
+            key = dict(dict(element["attrs"])["NFTA_SET_ELEM_KEY"]["attrs"])["NFTA_DATA_VALUE"]
+            keys[message.kind % 256].add((attributes["NFTA_SET_ELEM_LIST_SET"], key))
+
+    def elements(addresses, ports):
+        sets = {(f"edges{address.version}", address.packed) for address in addresses}
+        return sets, {("ports", port.to_bytes(2, "big")): to for port, to in ports.items()}
+
+    (old_set, old_map), (new_set, new_map) = elements(old, old_ports), elements(new, new_ports)
+    changed = {key for key in old_map.keys() & new_map.keys() if old_map[key] != new_map[key]}
+    assert keys[NEWSETELEM] == (new_set - old_set) | (new_map.keys() - old_map.keys()) | changed
+    assert keys[DELSETELEM] == (old_set - new_set) | (old_map.keys() - new_map.keys()) | changed

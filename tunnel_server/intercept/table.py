@@ -1,0 +1,299 @@
+"""The table `inet edge-tunnel`, as data: what it is, and the messages that build, change and remove it.
+
+    set edges4, edges6      captured addresses
+    map ports               captured port : port of the listener
+    set callers4, callers6  who is captured in `prerouting`; only with caller networks
+    chain output (nat, priority -105)
+        fib daddr type local return                         this host's own addresses stay its own
+        meta mark MARK return                               the server's own dials
+        ip daddr @edges4 meta l4proto tcp redirect to :tcp dport map @ports
+        ip6 daddr @edges6 meta l4proto tcp redirect to :tcp dport map @ports
+    chain prerouting (nat, priority -105)                   only with caller networks
+        fib daddr type local return
+        ip saddr @callers4 ip daddr @edges4 meta l4proto tcp dnat ip to HOST : tcp dport map @ports
+        ip6 saddr @callers6 ip6 daddr @edges6 meta l4proto tcp dnat ip6 to HOST : tcp dport map @ports
+
+Priority: destination NAT, kube-proxy's included (iptables or nftables), happens at -100, and the first
+chain that translates a connection decides; connection tracking is at -200 and nat chains must come after
+it. -105 is just ahead of everybody's. A port that is not in the map ends its rule without a verdict, so
+that the packet goes on as if there were no table. `redirect` in `output` lands on 127.0.0.1 and ::1. In
+`prerouting` it would need an address on the interface the packet came in by, which the host's side of a
+pod's veth lacks; and 127.0.0.1 is not reachable from there at all without route_localnet; hence `dnat` to a
+configured address of the host.
+"""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import collapse_addresses
+from typing import TYPE_CHECKING, Any
+
+from tunnel_server.intercept import messages as nl
+from tunnel_server.intercept.messages import Attributes, Message, nftables
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from tunnel_server.intercept.config import Address, InterceptConfig, Network
+
+NAME = "edge-tunnel"
+FLAG_OWNER = 0x2  # NFT_TABLE_F_OWNER, Linux 5.12: only this socket may change the table, and it goes with it
+PRIORITY = -105
+
+_ACCEPT, _RETURN = 1, -5
+_HOOK_PREROUTING, _HOOK_OUTPUT = 0, 3
+_TYPE_PORT, _TYPE_IPV4, _TYPE_IPV6 = 13, 7, 8  # libnftables' numbers, which `nft list` reads
+_META_MARK, _META_PROTOCOL_FAMILY, _META_L4PROTO = 3, 15, 16
+_FIB_RESULT_TYPE, _FIB_FLAG_DESTINATION, _ADDRESS_LOCAL = 3, 2, 2
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_NAT_DESTINATION = 1
+_TCP = b"\x06"
+_INTERVAL_END = 1
+_ELEMENTS_A_MESSAGE = 1000  # of at most 36 bytes each: an attribute holds 64 KiB
+
+_Nested = dict[str, Attributes]
+
+_VERDICT, _R1, _R2 = 0, 1, 2
+
+
+class _Family:
+    """What differs between the two address families: names, offsets, sizes, numbers."""
+
+    def __init__(
+        self, version: int, number: int, kind: int, size: int, source: int, destination: int
+    ) -> None:
+        self.edges, self.callers = f"edges{version}", f"callers{version}"
+        self.number, self.kind, self.size = number, kind, size
+        self.source, self.destination = source, destination
+
+
+_FAMILIES = {4: _Family(4, 2, _TYPE_IPV4, 4, 12, 16), 6: _Family(6, 10, _TYPE_IPV6, 16, 8, 24)}
+
+
+def owner_comment(port: int) -> str:
+    """The table's comment: names the netlink port of the server that holds it.
+
+    It tells a living owner from a dead one's leftover on kernels that have no owner flag.
+    """
+    return f"tunnel-server, netlink port {port}"
+
+
+def build(config: InterceptConfig, *, port: int, owned: bool) -> list[Message]:
+    """The messages that make the table, without elements, whatever stood there before."""
+    made: Attributes = [("NFTA_TABLE_NAME", NAME), ("NFTA_TABLE_USERDATA", owner_comment(port))]
+    if owned:
+        made.append(("NFTA_TABLE_FLAGS", FLAG_OWNER))
+    result = [
+        # There must be one, for DELTABLE not to fail; without flags this changes none that is there.
+        nftables(nl.NEWTABLE, [("NFTA_TABLE_NAME", NAME)], f"table {NAME}", nl.NLM_F_CREATE),
+        *delete(),
+        nftables(nl.NEWTABLE, made, f"table {NAME}", nl.NLM_F_CREATE),
+        _set(1, "edges4", _TYPE_IPV4, 4),
+        _set(2, "edges6", _TYPE_IPV6, 16),
+        _set(3, "ports", _TYPE_PORT, 2, [("NFTA_SET_DATA_TYPE", _TYPE_PORT), ("NFTA_SET_DATA_LEN", 2)]),
+        _chain("output", _HOOK_OUTPUT),
+        _rule("output", [*_destination_is_local(), _return()]),
+        _rule("output", [_meta(_META_MARK), _equals(struct.pack("=I", config.mark)), _return()]),
+    ]
+    result += [_rule("output", [*_to_edge(family), *_redirect()]) for family in _FAMILIES.values()]
+    serving = list(config.prerouting())
+    if serving:
+        result.append(_chain("prerouting", _HOOK_PREROUTING))
+        result.append(_rule("prerouting", [*_destination_is_local(), _return()]))
+    for address, networks in serving:
+        family = _FAMILIES[address.version]
+        flags: Attributes = [("NFTA_SET_FLAGS", {"NFT_SET_INTERVAL"})]
+        result.append(_set(address.version, family.callers, family.kind, family.size, flags))
+        result += _elements(nl.NEWSETELEM, family.callers, _intervals(networks))
+        expressions = [*_to_edge(family, callers=family.callers), *_translate(family, address)]
+        result.append(_rule("prerouting", expressions))
+    return result
+
+
+def delete() -> list[Message]:
+    """The messages that remove the table."""
+    return [nftables(nl.DELTABLE, [("NFTA_TABLE_NAME", NAME)], f"table {NAME}")]
+
+
+def get() -> Message:
+    """The question whether there is a table, and whose."""
+    return nftables(nl.GETTABLE, [("NFTA_TABLE_NAME", NAME)], f"table {NAME}")
+
+
+def difference(
+    old: tuple[Collection[Address], Mapping[int, int]], new: tuple[Collection[Address], Mapping[int, int]]
+) -> list[Message]:
+    """The messages that turn the elements of `old` (addresses, ports) into those of `new`; none if equal."""
+    (old_addresses, old_ports), (new_addresses, new_ports) = old, new
+    gone, come = set(old_addresses) - set(new_addresses), set(new_addresses) - set(old_addresses)
+    result: list[Message] = []
+    for version, family in _FAMILIES.items():
+        for kind, addresses in ((nl.DELSETELEM, gone), (nl.NEWSETELEM, come)):
+            keys = sorted(address.packed for address in addresses if address.version == version)
+            result += _elements(kind, family.edges, [_element(key) for key in keys])
+    changed = {
+        port for port in old_ports.keys() | new_ports.keys() if old_ports.get(port) != new_ports.get(port)
+    }
+    gone_ports = sorted(changed & old_ports.keys())
+    new_elements = [(port, new_ports[port]) for port in sorted(changed & new_ports.keys())]
+    result += _elements(nl.DELSETELEM, "ports", [_element(_port(port)) for port in gone_ports])
+    result += _elements(
+        nl.NEWSETELEM, "ports", [_element(_port(port), _port(target)) for port, target in new_elements]
+    )
+    return result
+
+
+def _set(number: int, name: str, kind: int, size: int, more: Attributes | None = None) -> Message:
+    attributes: Attributes = [
+        ("NFTA_SET_TABLE", NAME),
+        ("NFTA_SET_NAME", name),
+        ("NFTA_SET_KEY_TYPE", kind),
+        ("NFTA_SET_KEY_LEN", size),
+        ("NFTA_SET_ID", number),
+        *(more or []),
+    ]
+    if name == "ports":
+        attributes.append(("NFTA_SET_FLAGS", {"NFT_SET_MAP"}))
+    return nftables(nl.NEWSET, attributes, f"set {name}", nl.NLM_F_CREATE)
+
+
+def _chain(name: str, hook: int) -> Message:
+    attributes: Attributes = [
+        ("NFTA_CHAIN_TABLE", NAME),
+        ("NFTA_CHAIN_NAME", name),
+        ("NFTA_CHAIN_TYPE", "nat"),
+        ("NFTA_CHAIN_POLICY", _ACCEPT),
+        ("NFTA_CHAIN_HOOK", _attrs(("NFTA_HOOK_HOOKNUM", hook), ("NFTA_HOOK_PRIORITY", PRIORITY))),
+    ]
+    return nftables(nl.NEWCHAIN, attributes, f"chain {name}", nl.NLM_F_CREATE)
+
+
+def _rule(chain: str, expressions: list[_Nested]) -> Message:
+    attributes: Attributes = [
+        ("NFTA_RULE_TABLE", NAME),
+        ("NFTA_RULE_CHAIN", chain),
+        ("NFTA_RULE_EXPRESSIONS", expressions),
+    ]
+    return nftables(nl.NEWRULE, attributes, f"rule in chain {chain}", nl.NLM_F_CREATE | nl.NLM_F_APPEND)
+
+
+def _elements(kind: int, name: str, elements: Sequence[_Nested]) -> Iterator[Message]:
+    for start in range(0, len(elements), _ELEMENTS_A_MESSAGE):
+        attributes: Attributes = [
+            ("NFTA_SET_ELEM_LIST_TABLE", NAME),
+            ("NFTA_SET_ELEM_LIST_SET", name),
+            ("NFTA_SET_ELEM_LIST_ELEMENTS", elements[start : start + _ELEMENTS_A_MESSAGE]),
+        ]
+        flags = nl.NLM_F_CREATE if kind == nl.NEWSETELEM else 0
+        yield nftables(kind, attributes, f"elements of {name}", flags)
+
+
+def _element(key: bytes, data: bytes | None = None, flags: int = 0) -> _Nested:
+    attributes: Attributes = [("NFTA_SET_ELEM_KEY", _value(key))]
+    if data is not None:
+        attributes.append(("NFTA_SET_ELEM_DATA", _value(data)))
+    if flags:
+        attributes.append(("NFTA_SET_ELEM_FLAGS", flags))
+    return _attrs(*attributes)
+
+
+def _intervals(networks: Sequence[Network]) -> list[_Nested]:
+    result = []
+    for network in collapse_addresses(networks):  # type: ignore[type-var]  # one family, as the caller sees to
+        result.append(_element(network.network_address.packed))
+        beyond = int(network.broadcast_address) + 1
+        size = network.max_prefixlen // 8
+        if beyond < 1 << network.max_prefixlen:
+            result.append(_element(beyond.to_bytes(size, "big"), flags=_INTERVAL_END))
+    return result
+
+
+def _to_edge(family: _Family, callers: str | None = None) -> list[_Nested]:
+    sources = [_payload(_NETWORK_HEADER, family.source, family.size), _in_set(callers)] if callers else []
+    return [
+        _meta(_META_PROTOCOL_FAMILY),
+        _equals(bytes([family.number])),
+        *sources,
+        _payload(_NETWORK_HEADER, family.destination, family.size),
+        _in_set(family.edges),
+        _meta(_META_L4PROTO),
+        _equals(_TCP),
+    ]
+
+
+def _redirect() -> list[_Nested]:
+    return [*_listener_port(_R1), _expression("redir", ("NFTA_REDIR_REG_PROTO_MIN", _R1))]
+
+
+def _translate(family: _Family, address: Address) -> list[_Nested]:
+    nat = _expression(
+        "nat",
+        ("NFTA_NAT_TYPE", _NAT_DESTINATION),
+        ("NFTA_NAT_FAMILY", family.number),
+        ("NFTA_NAT_REG_ADDR_MIN", _R1),
+        ("NFTA_NAT_REG_PROTO_MIN", _R2),
+    )
+    load = _expression(
+        "immediate", ("NFTA_IMMEDIATE_DREG", _R1), ("NFTA_IMMEDIATE_DATA", _value(address.packed))
+    )
+    return [load, *_listener_port(_R2), nat]
+
+
+def _listener_port(register: int) -> list[_Nested]:
+    lookup = _expression(
+        "lookup", ("NFTA_LOOKUP_SET", "ports"), ("NFTA_LOOKUP_SREG", register), ("NFTA_LOOKUP_DREG", register)
+    )
+    return [_payload(_TRANSPORT_HEADER, 2, 2, register), lookup]
+
+
+def _destination_is_local() -> list[_Nested]:
+    fib = _expression(
+        "fib",
+        ("NFTA_FIB_DREG", _R1),
+        ("NFTA_FIB_RESULT", _FIB_RESULT_TYPE),
+        ("NFTA_FIB_FLAGS", _FIB_FLAG_DESTINATION),
+    )
+    return [fib, _equals(struct.pack("=I", _ADDRESS_LOCAL))]
+
+
+def _meta(key: int) -> _Nested:
+    return _expression("meta", ("NFTA_META_KEY", key), ("NFTA_META_DREG", _R1))
+
+
+def _payload(base: int, offset: int, size: int, register: int = _R1) -> _Nested:
+    return _expression(
+        "payload",
+        ("NFTA_PAYLOAD_DREG", register),
+        ("NFTA_PAYLOAD_BASE", base),
+        ("NFTA_PAYLOAD_OFFSET", offset),
+        ("NFTA_PAYLOAD_LEN", size),
+    )
+
+
+def _in_set(name: str) -> _Nested:
+    return _expression("lookup", ("NFTA_LOOKUP_SET", name), ("NFTA_LOOKUP_SREG", _R1))
+
+
+def _equals(value: bytes) -> _Nested:
+    return _expression("cmp", ("NFTA_CMP_SREG", _R1), ("NFTA_CMP_OP", 0), ("NFTA_CMP_DATA", _value(value)))
+
+
+def _return() -> _Nested:
+    verdict = _attrs(("NFTA_DATA_VERDICT", _attrs(("NFTA_VERDICT_CODE", _RETURN))))
+    return _expression("immediate", ("NFTA_IMMEDIATE_DREG", _VERDICT), ("NFTA_IMMEDIATE_DATA", verdict))
+
+
+def _expression(name: str, *attributes: tuple[str, Any]) -> _Nested:
+    return _attrs(("NFTA_EXPR_NAME", name), ("NFTA_EXPR_DATA", _attrs(*attributes)))
+
+
+def _value(data: bytes) -> _Nested:
+    return _attrs(("NFTA_DATA_VALUE", data))
+
+
+def _port(number: int) -> bytes:
+    return struct.pack(">H", number)
+
+
+def _attrs(*attributes: tuple[str, Any]) -> _Nested:
+    return {"attrs": list(attributes)}

@@ -59,6 +59,9 @@ class KernelState:
             self._check_prerouting_addresses()
             self.build()
             self._routes.added = self._routes.leftovers()
+        except OSError as error:
+            self._close()
+            raise unavailable(error) from error
         except BaseException:
             self._close()
             raise

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tunnelctl.admin_client import add_arguments, ask
-from tunnelctl.errors import RefusedError, UsageError
+from tunnelctl.errors import UsageError
 from tunnelctl.tables import table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         port, listener_port = parse_mapping(args.mapping)
         if args.remove:
             answer = ask(args.admin_socket, "DELETE", f"/v1/mappings/{port}")
-            text = _removed(port, answer)
+            text = f"port {port} is no longer captured"
         else:
             body = {"port": port} | ({} if listener_port is None else {"listener_port": listener_port})
             answer = ask(args.admin_socket, "POST", "/v1/mappings", body)
@@ -70,15 +70,6 @@ def _added(port: int, answer: dict[str, Any]) -> str:
     if answer["changed"]:
         return f"port {port} is captured, to {target}"
     return f"port {port} was captured already, to {target}; nothing changed"
-
-
-def _removed(port: int, answer: dict[str, Any]) -> str:
-    for each in answer["mappings"]:
-        if each["port"] == port:
-            raise RefusedError(f"port {port} is still captured, by {each['source']}; change it there")
-    if answer["changed"]:
-        return f"port {port} is no longer captured"
-    return f"port {port} was not captured; nothing changed"
 
 
 def _port(text: str, whole: str) -> int:

@@ -1,4 +1,4 @@
-"""A real admin API for the commands that ask one, with a core that lives in memory."""
+"""A real admin API for the commands that ask one, with real port mappings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from certs.files import StateDirectory
 from tunnel_server.admin.api import AdminSources
 from tunnel_server.admin.server import serve_admin
 from tunnel_server.admin.views import InterceptionView, ListenerView, MappingView, NodeView, StatusView
+from tunnel_server.mappings import PortMappings
 from tunnelctl.cli import main
 
 if TYPE_CHECKING:
@@ -19,31 +21,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class MemoryCore:
-    """Nodes and mappings as a test wants them."""
+class Core:
+    """Nodes as a test wants them, and mappings."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Path) -> None:
         self.nodes: list[NodeView] = []
-        self.fixed = {10250: 10263}
-        self.ports: dict[int, int] = {}
+        self.mappings = PortMappings(StateDirectory.create(state), {9443: 10263})
         self.in_effect: dict[int, int] = {}
         self.differently: dict[str, Any] = {}
 
-    def add(self, port: int, listener_port: int) -> None:
-        if port in self.fixed:
-            raise ValueError(f"{port} is built in")
-        self.ports[port] = listener_port
-
-    def remove(self, port: int) -> None:
-        self.ports.pop(port, None)
-
     async def changed(self) -> None:
-        self.in_effect = self.fixed | self.ports
+        self.in_effect = self.mappings.effective()
 
     def views(self) -> list[MappingView]:
         return [
-            MappingView(port=port, listener_port=to, source="tunnelctl" if port in self.ports else "built in")
-            for port, to in sorted((self.fixed | self.ports).items())
+            MappingView(port=each.port, listener_port=each.listener_port, source=each.origin.value)
+            for each in self.mappings.describe()
         ]
 
     def status(self) -> StatusView:
@@ -58,16 +51,16 @@ class MemoryCore:
 
 
 @pytest.fixture
-def core() -> MemoryCore:
-    return MemoryCore()
+def core(tmp_path: Path) -> Core:
+    return Core(tmp_path / "state")
 
 
 @pytest.fixture
-async def tunnelctl(core: MemoryCore, tmp_path: Path, capsys) -> AsyncIterator[Callable]:
+async def tunnelctl(core: Core, tmp_path: Path, capsys) -> AsyncIterator[Callable]:
     """Run `tunnelctl ARGS --admin-socket ...` against the real API; returns (exit code, stdout, stderr)."""
     path = tmp_path / "admin.sock"
     sources = AdminSources(
-        nodes=lambda: core.nodes, status=core.status, mappings=core, mapping_views=core.views,
+        nodes=lambda: core.nodes, status=core.status, mappings=core.mappings, mapping_views=core.views,
         changed=core.changed, default_listener_port=10264,
     )  # fmt: skip
 

@@ -20,7 +20,9 @@ async def test_status_at_a_glance(tunnelctl) -> None:
         "tunnel    0.0.0.0:10262  -",
         "",
         " PORT  LISTENER  SOURCE",
-        "10250     10263  built in",
+        " 9443     10263  configured",
+        "10250     10263  built-in",
+        "10255     10264  built-in",
     ]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from certs.files import StateError
 from tunnel_daemon.http1 import HttpError, Request, Response
 from tunnel_daemon.router import Router
 from tunnel_server.admin.unix_socket import Credentials
@@ -84,16 +85,20 @@ class AdminApi:
 
     async def _change(self, change: Callable[[], object]) -> Response:
         # One after another: two changes in flight could otherwise take effect in the wrong order.
+        # Shielded: a client that leaves must not leave half a change.
         async with self._changing:
-            before = self._listed()
-            try:
-                change()
-            except ValueError as error:
-                raise HttpError(409, str(error)) from None
-            after = self._listed()
-            if after != before:
-                with trio.CancelScope(shield=True):  # a client that leaves must not leave half a change
+            with trio.CancelScope(shield=True):
+                before = self._listed()
+                try:
+                    await trio.to_thread.run_sync(change)
+                except ValueError as error:
+                    raise HttpError(409, str(error)) from None
+                except StateError as error:
+                    raise HttpError(500, str(error)) from None
+                after = self._listed()
+                if after != before:
                     await self._sources.changed()
+            if after != before:
                 log.info(
                     "port mappings changed", extra={"ports": " ".join(str(each["port"]) for each in after)}
                 )

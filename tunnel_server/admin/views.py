@@ -108,7 +108,11 @@ class StatusView:
 
 
 class Mappings(Protocol):
-    """What the admin API needs of the port mappings. Both raise ValueError, in words for the operator."""
+    """What the admin API needs of the port mappings.
+
+    Both may block on the disk, and are called in a thread; both raise ValueError for what can't be and
+    StateError for what can't be kept, in words for the operator.
+    """
 
     def add(self, port: int, listener_port: int) -> object:
         """Map a port, and keep that over restarts."""

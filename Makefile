@@ -46,13 +46,13 @@ clean: ## remove .venv and every cache
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# $(VENV)/bin/pip is the last thing a venv gets: without it, the venv is half made or its Python is gone.
+# A venv whose pip does not start is half made, or its Python is gone: that one is made anew.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or newer is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		$(PYTHON) -c 'import sys; sys.exit("make: this Python cannot make a venv: apt-get install python%d.%d-venv" % sys.version_info[:2])'; }
-	@echo "make: setting up $(VENV) (once)"
-	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		echo "make: setting up $(VENV) (once)" && $(PYTHON) -m venv --clear $(VENV); }
 	@touch $@
 
 # The package itself comes last, editable, with nothing fetched for it: its build tool is in the lock

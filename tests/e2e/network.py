@@ -52,8 +52,17 @@ def dial(host: Host, address: tuple[str, int], *, timeout: float = 5) -> socket.
 
 
 def listen(host: Host, address: tuple[str, int], *, backlog: int = 128) -> socket.socket:
-    """A listening TCP socket on `host`; nobody accepts unless the test does."""
-    return inside(host, lambda: socket.create_server(address, backlog=backlog))
+    """A listening TCP socket on `host`; nobody accepts unless the test does, which waits ten seconds at most."""
+    listener = inside(host, lambda: socket.create_server(address, backlog=backlog))
+    listener.settimeout(10)
+    return listener
+
+
+def accept(listener: socket.socket, *, timeout: float = 10) -> socket.socket:
+    """The next connection, whose every operation waits for `timeout` seconds at most."""
+    sock = listener.accept()[0]
+    sock.settimeout(timeout)
+    return sock
 
 
 def read_to_end(sock: socket.socket) -> bytes:

@@ -3,6 +3,7 @@
 import getpass
 import hashlib
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.e2e import services
-from tests.e2e.network import dial, listen, read_to_end
+from tests.e2e.network import accept, dial, listen, read_to_end
 from tests.e2e.system import EDGE_1, EDGE_2, System, curl, curl_json
 
 HTTP = f"http://{EDGE_1}:9081"
@@ -40,9 +41,8 @@ def test_half_close(system: System) -> None:
     with (
         listen(system.topology.edge(1), ("0.0.0.0", 9082)) as target,
         dial(system.topology.cloud, (EDGE_1, 9082)) as caller,
-        target.accept()[0] as served,
+        accept(target) as served,
     ):
-        served.settimeout(10)
         caller.sendall(body)
         caller.shutdown(socket.SHUT_WR)
         assert read_to_end(served) == body
@@ -58,9 +58,8 @@ def test_a_targets_end_comes_first(system: System) -> None:
     with (
         listen(system.topology.edge(1), ("0.0.0.0", 9083)) as target,
         dial(system.topology.cloud, (EDGE_1, 9083)) as caller,
-        target.accept()[0] as served,
+        accept(target) as served,
     ):
-        served.settimeout(10)
         served.sendall(b"hello")
         served.shutdown(socket.SHUT_WR)
         assert read_to_end(caller) == b"hello"
@@ -161,15 +160,12 @@ def test_a_callers_reset_reaches_the_target_and_a_targets_the_caller(system: Sys
     system.map_port("9085=10264")
     with listen(system.topology.edge(1), ("0.0.0.0", 9085)) as target:
         for breaks in ("caller", "target"):
-            caller = dial(system.topology.cloud, (EDGE_1, 9085))
-            served = target.accept()[0]
-            ends = {"caller": caller, "target": served}
-            breaker, other = ends.pop(breaks), ends.popitem()[1]
-            breaker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            breaker.close()
-            other.settimeout(10)
-            with other, pytest.raises(ConnectionResetError):
-                read_to_end(other)
+            with dial(system.topology.cloud, (EDGE_1, 9085)) as caller, accept(target) as served:
+                breaker, other = (caller, served) if breaks == "caller" else (served, caller)
+                breaker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                breaker.close()
+                with pytest.raises(ConnectionResetError):
+                    read_to_end(other)
 
 
 def test_a_hundred_at_once(system: System) -> None:

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tests.e2e.network import dial, listen
+from tests.e2e.network import accept, dial, listen
 from tests.e2e.system import EDGE_1, System, curl, curl_json
 
 OTHER = "203.0.113.20"
@@ -14,15 +14,13 @@ def test_a_mapping_comes_and_goes_while_a_transfer_on_another_goes_on(system: Sy
     edge, cloud = system.topology.edge(1), system.topology.cloud
     system.map_port("9091=10264")
     with listen(edge, ("0.0.0.0", 9091)) as one, listen(edge, ("0.0.0.0", 9092)) as two:
-        caller = dial(cloud, (EDGE_1, 9091))
-        served = one.accept()[0]
-        with caller, served:
+        with dial(cloud, (EDGE_1, 9091)) as caller, accept(one) as served:
             _exchange(caller, served)
             with pytest.raises(OSError, match=r"unreachable|No route|refused"):
                 dial(cloud, (EDGE_1, 9092))
             system.map_port("9092=10264")
             _exchange(caller, served)
-            with dial(cloud, (EDGE_1, 9092)) as other, two.accept()[0] as other_served:
+            with dial(cloud, (EDGE_1, 9092)) as other, accept(two) as other_served:
                 _exchange(other, other_served)
                 system.map_port("9092=10264", "--remove")
                 _exchange(other, other_served)
@@ -70,7 +68,6 @@ def test_a_bad_mapping_costs_one_line_and_changes_nothing(system: System) -> Non
 
 
 def _exchange(one: socket.socket, other: socket.socket) -> None:
-    other.settimeout(10)
     for here, there in [(one, other), (other, one)]:
         here.sendall(b"still here")
         assert there.recv(10, socket.MSG_WAITALL) == b"still here"

@@ -41,7 +41,17 @@ def settings_from_flags(arguments: argparse.Namespace, cls: type[S], default: Pa
     """
     given = vars(arguments)
     path: Path | None = given.get("config")
-    if path is None and default.exists():
+    if path is None and not _is_missing(default):
         path = default
     keys = fields_by_key(cls)
     return read_settings(cls, path, {key: given[key] for key in keys if key in given})
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # it is there, and reading it will say why it can't be: never defaults in silence
+        return False
+    return False

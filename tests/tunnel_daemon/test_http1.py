@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import subprocess
 
 import h11
@@ -274,3 +275,43 @@ async def test_curl_is_served_over_tcp() -> None:
         nursery.cancel_scope.cancel()
     assert done.stdout.count(b'"path":"/a b"') == 2
     assert done.stdout.endswith(b"0 ")  # the second went over the first's connection
+
+
+async def test_curl_is_served_over_tls_and_a_truncated_client_is_no_error(tmp_path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    served = trio.Event()
+
+    async def serve(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await serve_connection(stream, echo)
+        served.set()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            lambda task_status: trio.serve_ssl_over_tcp(
+                serve, 0, context, host="127.0.0.1", https_compatible=True, task_status=task_status
+            )
+        )
+        port = listeners[0].transport_listener.socket.getsockname()[1]
+        done = await trio.run_process(
+            ["curl", "-sS", "-m", "10", "--cacert", certificate, f"https://127.0.0.1:{port}/a", "-d", "x"],
+            capture_stdout=True, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert b'"body":"x"' in done.stdout
+        with trio.fail_after(5):
+            await served.wait()
+        served = trio.Event()
+        client = await trio.open_ssl_over_tcp_stream(
+            "127.0.0.1", port, ssl_context=ssl.create_default_context(cafile=str(certificate))
+        )
+        await client.send_all(GET[:10])
+        await client.transport_stream.aclose()  # no close_notify
+        with trio.fail_after(5):
+            await served.wait()
+        nursery.cancel_scope.cancel()

@@ -48,6 +48,14 @@ def test_a_named_file_must_exist_and_flags_are_named(tmp_path: Path) -> None:
         parse(tmp_path / "default.toml", "--tunnel-port", "six")
 
 
+def test_a_default_file_that_can_not_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(SettingsError, match="can't be read: Too many levels of symbolic links"):
+        parse(loop)
+    assert parse(tmp_path / "missing" / "default.toml") == Config()
+
+
 @pytest.mark.parametrize("flag", ["--proxy", "--x", "--deep"])
 def test_neither_secrets_nor_tables_are_flags(flag: str, tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import re
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from tunnel_daemon.settings import declared, fields_by_key, is_table, read_settings
+from tunnel_daemon.settings_values import nearest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 S = TypeVar("S", bound="DataclassInstance")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser for which wrong use costs one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, the flag that was probably meant, and where to read on; exits with 2."""
+        flag = re.match(r"unrecognized arguments: (--[a-z-]+)", message)
+        known = [option for action in self._actions for option in action.option_strings]
+        meant = nearest(flag[1], known) if flag else None
+        hint = f"; did you mean {meant}?" if meant else ""
+        self.exit(2, f"{self.prog}: {message}{hint}; see {self.prog} --help\n")
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, cls: type[DataclassInstance], default: Path) -> None:

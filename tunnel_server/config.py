@@ -122,7 +122,7 @@ class ServerConfig:
         doc='where agents are listened for, on tunnel-port; add "::" for IPv6',
     )
     tunnel_port: int = setting(
-        10262, doc="for agents: links, and joining by HTTPS; 0, here and below: any free one", check=_PORT
+        10262, doc="for agents: links, and joining by HTTPS; 0: any free one", check=_PORT
     )
     secure_port: int = setting(10263, doc="where captured connections to TLS ports arrive", check=_PORT)
     insecure_port: int = setting(10264, doc="where captured connections to plain ports arrive", check=_PORT)
@@ -130,7 +130,7 @@ class ServerConfig:
         IPv4Address("127.0.0.1"),
         doc="where /healthz, /readyz and /metrics are served, to anybody",
     )
-    meta_port: int = setting(10265, doc="its port", check=_PORT)
+    meta_port: int = setting(10265, doc="its port; 0: any free one", check=_PORT)
     admin_socket: Path = setting(DEFAULT_ADMIN_SOCKET, doc="Unix socket for tunnelctl")
     admin_uids: tuple[int, ...] = setting(
         (), doc="users who may use the admin socket, besides root and the server's own; by number"
@@ -186,6 +186,8 @@ class ServerConfig:
             if port in taken and port:
                 yield key, f"{port} is {taken[port]}'s already; each needs its own"
             taken.setdefault(port, key)
+            if self.intercept and not port and key in {"secure-port", "insecure-port"}:
+                yield key, "captured connections need a port that is known: give one"
 
     def _check_prerouting(self) -> Iterator[tuple[str, str]]:
         versions = [address.version for address in self.prerouting_address]

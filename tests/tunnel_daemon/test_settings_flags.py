@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunnel_daemon.settings import SettingsError, setting
-from tunnel_daemon.settings_flags import add_setting_flags, settings_from_flags
+from tunnel_daemon.settings_flags import OneLineParser, add_setting_flags, settings_from_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,17 @@ def test_a_default_file_that_can_not_be_read_is_not_passed_over(tmp_path: Path) 
     with pytest.raises(SettingsError, match="can't be read: Too many levels of symbolic links"):
         parse(loop)
     assert parse(tmp_path / "missing" / "default.toml") == Config()
+
+
+def test_wrong_use_is_one_line_that_names_what_was_meant(tmp_path: Path, capsys) -> None:
+    parser = OneLineParser("prog")
+    add_setting_flags(parser, Config, tmp_path / "default.toml")
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(["--tunnel-prot", "3"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "prog: unrecognized arguments: --tunnel-prot 3; did you mean --tunnel-port?; see prog --help\n"
+    )
 
 
 @pytest.mark.parametrize("flag", ["--proxy", "--x", "--deep"])

@@ -72,6 +72,7 @@ def test_defaults_pass_their_own_checks_and_everything_is_documented(cls: type) 
         ("handshake-timeout = 3", "unknown key; it belongs in [limits]"),
         ("tunnel-port = 65536", "tunnel-port: expected 0 to 65535, not 65536"),
         ("meta-port = 10262", "meta-port: 10262 is tunnel-port's already; each needs its own"),
+        ("secure-port = 0", "secure-port: captured connections need a port that is known"),
         ("bind-address = []", "bind-address: no agent can connect without one"),
         ("caller-networks = '10.0.0.0/8'", "IPv4 callers need a prerouting-address"),
         (

@@ -63,6 +63,7 @@ def test_all_names_carry_the_prefix_and_registries_are_separate() -> None:
     assert samples(second)["edge_tunnel_links",] == 0
     names = {key[0] for key in samples(first)}
     assert all(name.startswith(("edge_tunnel_", "process_")) for name in names)
+    assert not any(name.endswith("_created") for name in names)
 
 
 def test_labels_are_bounded() -> None:

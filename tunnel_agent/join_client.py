@@ -125,7 +125,8 @@ class Client:
             raise UnreachableError(text, sent=False) from None
         try:
             sock.settimeout(self.timeout)
-            return context.wrap_socket(sock, server_hostname=self.server.host)
+            # TLS says where the answer ends; an end without that is somebody's cut, not the server's.
+            return context.wrap_socket(sock, server_hostname=self.server.host, suppress_ragged_eofs=False)
         except ssl.SSLError as error:
             failure = explain(error, self.server.host, time.time())
             if failure.kind == "tls-closed":
@@ -157,6 +158,10 @@ def _reason(error: OSError) -> str:
         error = cause.exceptions[0]
     if isinstance(error, ProxyError):
         return str(error)
+    if isinstance(error, ssl.SSLEOFError):
+        return "the answer was cut short"
+    if isinstance(error, ssl.SSLError):  # its errno is OpenSSL's, not the kernel's
+        return f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}"
     if isinstance(error, socket.gaierror):
         return f"its name can't be resolved ({error.strerror})"
     if isinstance(error, TimeoutError):

@@ -40,13 +40,16 @@ def context(tmp_path):
     return server, client
 
 
-def answering(context, answer, asked):
+def answering(context, answer, asked, *, cut=False):
     async def serve(stream):
-        secure = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        secure = trio.SSLStream(stream, context, server_side=True)
         try:
-            asked.append(bytes(await secure.receive_some()))
+            request = b""
+            while not request.endswith(b"{}") and (data := await secure.receive_some()):
+                request += data
+            asked.append(request)
             await secure.send_all(answer)
-            await secure.aclose()
+            await (trio.aclose_forcefully(secure) if cut else secure.aclose())
         except (trio.BrokenResourceError, ssl.SSLError):
             await trio.aclose_forcefully(secure)
 
@@ -90,6 +93,16 @@ async def test_an_answer_that_is_none(context, answer):
             await ask(port, client)
     assert caught.value.sent
     assert "\n" not in str(caught.value)
+
+
+async def test_an_end_that_anybody_could_have_made_is_no_answer(context):
+    answer = b"HTTP/1.1 200 OK\r\n\r\nhi"
+    async with listening(answering(context[0], answer, [])) as port:
+        assert (await ask(port, context[1])).body == b"hi"
+    async with listening(answering(context[0], answer, [], cut=True)) as port:
+        with pytest.raises(UnreachableError, match="the answer was cut short") as caught:
+            await ask(port, context[1])
+    assert caught.value.sent
 
 
 async def test_the_peer_is_checked_before_anything_is_sent(context):

@@ -48,6 +48,7 @@ class Overview:
         self._interception = interception
         self._metrics = metrics
         self._problems = problems
+        self._restores_counted = 0
         self._started = datetime.now(UTC)
         self._started_clock = trio.current_time()
 
@@ -151,6 +152,8 @@ class Overview:
         view = self._intercepting()
         metrics.interception_active.set(view.state == "active")
         metrics.addresses_captured.set(view.addresses)
+        metrics.interception_restores.inc(view.restored - self._restores_counted)
+        self._restores_counted = view.restored
 
     def _moment(self, clock: float) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=trio.current_time() - clock)

@@ -11,7 +11,7 @@ import trio
 from certs.addresses import format_endpoint
 from certs.authority import Authority
 from certs.enrolment import Enrolment
-from certs.files import StateDirectory
+from certs.files import StateDirectory, StateError
 from certs.server_state import SERVER_CERTIFICATE, SERVER_KEY, server_names
 from tunnel_daemon.http_service import serve_http
 from tunnel_daemon.listeners import open_tcp_listeners
@@ -57,6 +57,8 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         """Raises StateError, MappingError, ssl.SSLError, each in one line for the operator."""
         self._config = config
+        if not config.state_dir.exists():
+            raise StateError(f"{config.state_dir} does not exist: run `tunnelctl init` first")
         state = StateDirectory(config.state_dir)
         authority = Authority.load(state)
         enrolment = Enrolment(state, authority, edge_networks=config.edge_networks)

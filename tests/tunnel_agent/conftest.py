@@ -1,0 +1,189 @@
+"""A real authority, and the server's end of a link as far as an agent needs one."""
+
+import ipaddress
+import json
+import socket
+import ssl
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trio
+
+from certs.authority import Authority
+from certs.requests import key_pem, new_key
+from tunnel_wire.flow import Budget
+from tunnel_wire.hello import Hello, new_id
+from tunnel_wire.link import Link, LinkEnded
+from tunnel_wire.opener import OpenerConnection
+from tunnel_wire.session import Session
+from tunnel_wire.sockets import from_trio
+from tunnel_wire.stream import TunnelStream, open_stream
+from tunnel_wire.tls import TlsPump, handshake
+
+NODE_ADDRESS = "192.168.2.143"
+
+
+class Pki:
+    """An authority, and what it issues as files."""
+
+    def __init__(self, directory: Path, domain: str = "tunnel.test") -> None:
+        self.directory = directory
+        self.authority, _ = Authority.make(domain)
+
+    def state(
+        self,
+        name="state",
+        servers=("127.0.0.1:10262",),
+        *,
+        node="edge-1",
+        addresses=(NODE_ADDRESS,),
+        now=None,
+        life=None,
+    ) -> Path:
+        """A state directory as joining leaves it."""
+        path = self.directory / name
+        path.mkdir(mode=0o700)
+        key = new_key()
+        certificate = self.authority.issue_node(
+            key.public_key(),
+            node,
+            [ipaddress.ip_address(address) for address in addresses],
+            now=now,
+            life=life or timedelta(days=90),
+        )
+        self._write(path / "node.key", key_pem(key))
+        self._write(path / "node.crt", certificate.encode())
+        self._write(path / "ca.crt", self.authority.pem.encode())
+        details = {"node": node, "addresses": list(addresses), "servers": list(servers)}
+        self._write(path / "agent.json", json.dumps(details).encode())
+        return path
+
+    def server_context(self, *, as_node=False, address="127.0.0.1", now=None, life=None, alpn="tunnel/1"):
+        """A TLS context as a server has it; or as another node would, to pose as one."""
+        key = new_key()
+        public = key.public_key()
+        addresses = [ipaddress.ip_address(address)]
+        life = life or timedelta(days=90)
+        if as_node:
+            certificate = self.authority.issue_node(public, "edge-2", addresses, now=now, life=life)
+        else:
+            certificate = self.authority.issue_server(public, "main", addresses, (), now=now, life=life)
+        both = self.directory / "server.pem"
+        self._write(both, key_pem(key) + certificate.encode())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(both)
+        context.load_verify_locations(cadata=self.authority.pem)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.set_alpn_protocols([alpn])
+        context.num_tickets = 0
+        return context
+
+    @staticmethod
+    def _write(path: Path, data: bytes) -> None:
+        path.touch(mode=0o600)
+        path.write_bytes(data)
+
+
+@pytest.fixture
+def pki(tmp_path):
+    return Pki(tmp_path)
+
+
+@pytest.fixture
+def long_ago():
+    return datetime.now(UTC) - timedelta(days=400)
+
+
+@dataclass
+class FakeServer:
+    """Accepts agents' links on loopback. What it does with them is each test's business."""
+
+    context: ssl.SSLContext
+    instance: str = field(default_factory=new_id)
+
+    def __post_init__(self) -> None:
+        self.listener = trio.socket.socket()
+        self.endpoint = ""
+        self.links: list[ServerLink] = []
+
+    async def listen(self) -> str:
+        await self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(16)
+        self.endpoint = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        return self.endpoint
+
+    async def accept(self) -> "ServerLink":
+        """The next agent, after TLS."""
+        sock, _ = await self.listener.accept()
+        plain = from_trio(sock)
+        pump = TlsPump(self.context, server_side=True)
+        try:
+            await handshake(plain, pump)
+        except BaseException:
+            plain.close()
+            raise
+        self.links.append(ServerLink(self, plain, pump))
+        return self.links[-1]
+
+    def close(self) -> None:
+        self.listener.close()
+        for link in self.links:
+            link.sock.close()
+
+
+class ServerLink:
+    """The server's end of one link: run it in the background, then open streams."""
+
+    def __init__(self, server: FakeServer, sock: socket.socket, pump: TlsPump) -> None:
+        self.sock = sock
+        self.session = Session(budget=Budget(1 << 30))
+        self.connection = OpenerConnection(Hello("test", instance=server.instance), now=trio.current_time())
+        self.connection.session = self.session
+        self.hellos: list[Hello | None] = []
+        self.link = Link(sock, pump, self.connection, on_hello=self.hellos.append)
+        self.certificate = pump.peer_certificate
+        self.ended: LinkEnded | None = None
+
+    async def run(self) -> None:
+        try:
+            await self.link.run()
+        except LinkEnded as ended:
+            self.ended = ended
+
+    async def open(self, host: str, port: int) -> TunnelStream:
+        return await open_stream(self.connection, self.session, host, port)
+
+
+@pytest.fixture
+async def server(pki):
+    fake = FakeServer(pki.server_context())
+    await fake.listen()
+    yield fake
+    fake.close()
+
+
+@contextmanager
+def _black_hole():
+    """A loopback port that answers no SYN: a listener whose queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        with socket.create_connection(listener.getsockname()):
+            yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def black_hole():
+    with _black_hole() as port:
+        yield port
+
+
+@pytest.fixture
+def refusing():
+    """A loopback port where nobody listens, and nobody else will."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]

@@ -1,0 +1,289 @@
+import logging
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from tunnel_agent import supervisor as supervisor_module
+from tunnel_agent.allow_list import AllowList
+from tunnel_agent.config import AgentConfig
+from tunnel_agent.dialer import Dialer
+from tunnel_agent.endpoint import Endpoint
+from tunnel_agent.status import AgentStatus
+from tunnel_agent.supervisor import Supervisor
+from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.hello import DrainReason
+from tunnel_wire.sockets import close_with_reset, from_trio
+
+
+@asynccontextmanager
+async def agent(state, *servers: str, **settings):
+    """A supervisor that runs in the background; its delays are the ceilings, not random."""
+    settings = {"proxy": "none", "backoff_min": 0.01, "backoff_max": 0.01, **settings}
+    config = AgentConfig(state_dir=state, servers=tuple(map(Endpoint.parse, servers)), **settings)
+    status = AgentStatus("test")
+    async with trio.open_nursery() as nursery:
+        dialer = Dialer(nursery, AllowList(config.allow), status, dial_timeout=10, max_dials=10)
+        running = Supervisor(config, dialer, status, {}, uniform=lambda _low, high: high)
+        nursery.start_soon(running.run)
+        running.status = status
+        yield running
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def linked(server):
+    """The next link of an agent, after hello."""
+    with trio.fail_after(10):
+        link = await server.accept()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        with trio.fail_after(10):
+            await link.link.hello_received.wait()
+        yield link
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def target():
+    """Something on the edge's loopback: its port, and how to get the next connection to it."""
+    streams = []
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+
+    async def accept() -> trio.SocketStream:
+        with trio.fail_after(10):
+            streams.append(await listener.accept())
+        return streams[-1]
+
+    yield listener.socket.getsockname()[1], accept
+    await listener.aclose()
+    for stream in streams:
+        stream.socket.close()
+
+
+async def until(condition) -> None:
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+async def test_says_hello_and_serves_streams(server, pki):
+    async with agent(pki.state(servers=[server.endpoint])) as running, linked(server) as link:
+        assert link.hellos[0].node == "edge-1"
+        assert link.hellos[0].version == "test"
+        assert running.status.server == server.endpoint
+        assert running.status.linked_since is not None
+        async with target() as (port, accept):
+            stream = await link.open("127.0.0.1", port)
+            inner = await accept()
+            await stream.send_all(b"ping")
+            assert await inner.receive_some(4) == b"ping"
+            await inner.send_all(b"pong")
+            await inner.send_eof()
+            assert await stream.receive_some() == b"pong"
+            assert await stream.receive_some() == b""
+            await stream.send_eof()
+            assert await inner.receive_some(1) == b""
+        await until(lambda: running.status.streams == 0)
+        assert running.status.opened == 1
+
+
+async def test_refusals_reach_the_server_with_their_cause(server, pki, refusing):
+    async with agent(pki.state(servers=[server.endpoint])), linked(server) as link:
+        for host, port, cause in [
+            ("127.0.0.1", refusing, Cause.REFUSED),
+            ("10.255.255.1", 80, Cause.NOT_ALLOWED),
+            ("192.168.2.143", 9081, Cause.NOT_ON_THIS_NODE),
+        ]:
+            with pytest.raises(OpenFailed) as caught:
+                await link.open(host, port)
+            assert caught.value.cause is cause
+            assert host in caught.value.detail
+
+
+async def test_a_reset_at_the_target_is_a_reset_at_the_server(server, pki):
+    state = pki.state(servers=[server.endpoint])
+    async with agent(state), linked(server) as link, target() as (port, accept):
+        stream = await link.open("127.0.0.1", port)
+        close_with_reset(from_trio((await accept()).socket))
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(5):
+            await stream.receive_some()
+
+
+async def test_a_dial_that_the_server_gives_up_ends(server, pki, black_hole):
+    async with agent(pki.state(servers=[server.endpoint])) as running, linked(server) as link:
+        with trio.move_on_after(0.1):
+            await link.open("127.0.0.1", black_hole)
+        await until(lambda: running.status.dialling == 0)
+
+
+async def test_comes_back_with_the_same_session(server, pki, caplog):
+    async with agent(pki.state(servers=[server.endpoint])) as running:
+        async with linked(server) as link:
+            first = link.hellos[0].session
+            link.link.close("enough")
+            await until(lambda: running.status.linked_since is None)
+        async with linked(server) as link:
+            assert link.hellos[0].session == first
+            assert running.status.links == 2
+    assert f"{server.endpoint}: the link ended after 0 s" in caplog.text
+    assert first not in caplog.text
+
+
+async def test_another_process_is_another_session(server, pki):
+    state, sessions = pki.state(servers=[server.endpoint]), []
+    for _ in range(2):
+        async with agent(state), linked(server) as link:
+            sessions.append(link.hellos[0].session)
+    assert sessions[0] != sessions[1]
+
+
+async def test_a_cut_link_takes_its_connections_with_it_by_reset(server, pki):
+    async with agent(pki.state(servers=[server.endpoint])) as running:
+        async with target() as (port, accept), linked(server) as link:
+            await link.open("127.0.0.1", port)
+            inner = await accept()
+            link.sock.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(trio.BrokenResourceError), trio.fail_after(5):
+                await inner.receive_some()
+        await until(lambda: running.status.streams == 0)
+
+
+async def test_starts_without_any_network_and_links_when_there_is_one(pki, server, refusing, caplog):
+    state = pki.state(servers=[f"127.0.0.1:{refusing}"])
+    async with agent(state) as running:
+        await until(lambda: running.status.last_failure)
+        assert "Connection refused" in running.status.last_failure
+        # The operator, or renewal, names another server.
+        details = (state / "agent.json").read_text().replace(f"127.0.0.1:{refusing}", server.endpoint)
+        (state / "agent.json").write_text(details)
+        async with linked(server):
+            assert running.status.linked_since is not None
+    assert caplog.text.count("Connection refused") == 1
+
+
+async def test_servers_are_tried_in_turn(pki, server, refusing):
+    state = pki.state(servers=["192.0.2.1:1"])
+    async with agent(state, f"127.0.0.1:{refusing}", server.endpoint) as running, linked(server):
+        assert running.status.server == server.endpoint
+
+
+async def test_a_broken_state_directory_is_retried(server, pki, caplog):
+    state = pki.state(servers=[server.endpoint])
+    (state / "node.key").chmod(0o644)
+    async with agent(state) as running:
+        await until(lambda: running.status.last_failure)
+        assert "can be read by others" in running.status.last_failure
+        (state / "node.key").chmod(0o600)
+        async with linked(server):
+            pass
+    assert caplog.text.count("can be read by others") == 1
+
+
+async def test_a_wrong_clock_is_named_and_tried_nevertheless(server, pki, monkeypatch, caplog):
+    class Time:
+        @staticmethod
+        def time():
+            return 5.0
+
+    monkeypatch.setattr(supervisor_module, "time", Time)
+    async with agent(pki.state(servers=[server.endpoint])), linked(server):
+        pass
+    assert "the clock of this machine says 1970-01-01 00:00:05 UTC" in caplog.text
+
+
+async def waits(server, clock, seconds: float) -> bool:
+    """Whether the agent's next dial comes after just so many seconds; its link is left to the fixture."""
+    accepted = []
+
+    async def accept() -> None:
+        accepted.append(await server.accept())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        await settle()
+        clock.jump(seconds - 0.01)
+        await settle()
+        early = bool(accepted)
+        clock.jump(0.02)
+        await settle()
+        nursery.cancel_scope.cancel()
+    return bool(accepted) and not early
+
+
+async def settle() -> None:
+    """Let everybody do what can be done without time passing."""
+    await trio.testing.wait_all_tasks_blocked(0.02)
+
+
+async def carried(link, clock, seconds: float, drain: DrainReason | None = None) -> None:
+    """Carry a link for so long; then the server ends it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        await link.link.hello_received.wait()
+        if drain is not None:
+            link.connection.drain(drain, "the other one is at 198.51.100.7")
+            link.link.pump()
+        await settle()
+        for _ in range(int(seconds)):
+            clock.jump(1.03)
+            await settle()
+        link.link.close("enough")
+
+
+async def test_a_duplicate_is_loud_and_waits_long(server, pki, caplog, mock_clock):
+    async with agent(pki.state(servers=[server.endpoint]), backoff_min=1, backoff_max=60):
+        await carried(await server.accept(), mock_clock, 0, DrainReason.DUPLICATE)
+        assert await waits(server, mock_clock, 60 + 1)
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "another machine is linked with the certificate of edge-1 (the other one is at 198.51.100.7)" in (
+        record.getMessage()
+    )
+
+
+async def test_backoff_grows_and_is_reset_only_by_a_useful_link(server, pki, mock_clock):
+    state = pki.state(servers=[server.endpoint])
+    async with agent(state, backoff_min=1, backoff_max=60, useful_after=10):
+        link = await server.accept()
+        for lived, delay in ((0, 1), (0, 2), (5, 4), (11, 1), (0, 2)):
+            await carried(link, mock_clock, lived)
+            assert await waits(server, mock_clock, delay)
+            link = server.links[-1]
+
+
+async def test_a_shutdown_is_an_ordinary_reconnect(server, pki, caplog):
+    caplog.set_level(logging.INFO)
+    async with agent(pki.state(servers=[server.endpoint])):
+        async with linked(server) as link:
+            link.connection.drain(DrainReason.SHUTDOWN, "an update")
+            link.link.pump()
+            await until(lambda: "retires this link: shutdown (an update)" in caplog.text)
+            link.link.close("bye")
+        async with linked(server):
+            pass
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_server_that_refuses_the_certificate_is_explained(server, pki, tmp_path, caplog):
+    """TLS 1.3 shows a refusal only on the first read of the new link."""
+    directory = tmp_path / "elsewhere"
+    directory.mkdir()
+    stranger = type(pki)(directory)
+    server.context.load_verify_locations(cadata=pki.authority.pem)
+    state = stranger.state(servers=[server.endpoint])
+    # The agent trusts the server's authority, but brings a certificate of its own one.
+    bundle = state / "ca.crt"
+    bundle.write_bytes(bundle.read_bytes() + pki.authority.pem.encode())
+    async with agent(state) as running, trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            while True:
+                with pytest.raises((OSError, trio.BrokenResourceError)):
+                    await server.accept()
+
+        nursery.start_soon(serve)
+        await until(lambda: running.status.last_failure)
+        nursery.cancel_scope.cancel()
+    assert "other authority" in caplog.text or "does not know the authority" in caplog.text

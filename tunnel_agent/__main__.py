@@ -1,0 +1,7 @@
+"""`python -m tunnel_agent`."""
+
+import sys
+
+from tunnel_agent.cli import main
+
+sys.exit(main())

@@ -1,0 +1,98 @@
+"""The agent's settings: what may stand in agent.toml, with units and defaults."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunnel_agent.allow_list import Rule
+from tunnel_agent.endpoint import Endpoint
+from tunnel_agent.proxy import check_proxy
+from tunnel_daemon.logs import LogFormat, LogLevel
+from tunnel_daemon.settings import setting
+
+DEFAULT_CONFIG = Path("/etc/edge-tunnel/agent.toml")
+DEFAULT_STATE = Path("/var/lib/edge-tunnel-agent")
+
+DEFAULT_ALLOW = (Rule.parse("loopback:*"), Rule.parse("node:*"))
+
+MIB = 1024 * 1024
+
+
+def _positive(value: float) -> None:
+    if value <= 0:
+        raise ValueError(f"{value:g} is too small: it must be above 0")
+
+
+def _port(value: int) -> None:
+    if not 0 <= value <= 65535:
+        raise ValueError(f"{value} is not a port (1 to 65535, or 0 for none)")
+
+
+def _memory(value: int) -> None:
+    if value < 4 * MIB:
+        raise ValueError("at least 4MiB are needed")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything that an agent's operator decides. Joining decides the rest (see `credentials`)."""
+
+    state_dir: Path = setting(
+        DEFAULT_STATE, doc="where `tunnel-agent join` keeps key, certificate and servers"
+    )
+    servers: tuple[Endpoint, ...] = setting(
+        (), doc="servers to dial, HOST:PORT, instead of those that joining stored; tried in this order"
+    )
+    proxy: str = setting(
+        "",
+        doc="HTTP proxy to reach the server through, http://[USER:PASSWORD@]HOST:PORT; empty: HTTPS_PROXY "
+        'and NO_PROXY of the environment decide; "none": no proxy whatever the environment says',
+        check=check_proxy,
+        secret=True,
+    )
+    allow: tuple[Rule, ...] = setting(
+        DEFAULT_ALLOW,
+        doc="what may be dialled, WHERE:PORTS; `loopback`, `node` (the addresses in this agent's "
+        "certificate), an address, a network, a host name; ports: *, 80, 8000-8100, with commas",
+    )
+    connect_timeout: float = setting(
+        15.0, doc="for one try at one server: TCP, proxy and TLS", unit="seconds", check=_positive
+    )
+    backoff_min: float = setting(
+        1.0,
+        doc="ceiling of the first random delay between tries; it doubles",
+        unit="seconds",
+        check=_positive,
+    )
+    backoff_max: float = setting(60.0, doc="... up to this", unit="seconds", check=_positive)
+    useful_after: float = setting(
+        10.0, doc="a link that lived this long starts the back-off again at backoff-min", unit="seconds"
+    )
+    duplicate_delay: float = setting(
+        60.0,
+        doc="delay after the server said that another machine holds this certificate, or that it is revoked",
+        unit="seconds",
+        check=_positive,
+    )
+    dial_timeout: float = setting(
+        10.0, doc="for one target: name resolution and TCP", unit="seconds", check=_positive
+    )
+    max_dials_in_flight: int = setting(
+        512, doc="dials to targets at once; what comes beyond is refused at once", check=_positive
+    )
+    max_streams: int = setting(4096, doc="open connections to targets at once", check=_positive)
+    memory_budget: int = setting(
+        256 * MIB,
+        doc="for bytes of all streams on their way; new streams are refused beyond",
+        unit="bytes",
+        check=_memory,
+    )
+    health_address: str = setting("127.0.0.1", doc="where /healthz, /readyz and /status are served")
+    health_port: int = setting(10266, doc="its port; 0: not served", check=_port)
+    log_level: LogLevel = setting("info", doc="least level that is logged")
+    log_format: LogFormat = setting("text", doc="lines of text, or of JSON")
+
+    def cross_check(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, problem) for what is wrong between settings."""
+        if self.backoff_max < self.backoff_min:
+            yield "backoff-max", f"{self.backoff_max:g} s is below backoff-min, {self.backoff_min:g} s"

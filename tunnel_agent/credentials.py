@@ -1,0 +1,194 @@
+"""What joining left in the state directory, checked, and turned into a TLS context.
+
+Read again for every dial, so that renewed files count from the next link on. Standard library only: whoever
+has joined needs no `cryptography`, and an idle agent stays small.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from certs.files import StateDirectory, StateError
+from certs.identity import Identity, Role
+from tunnel_agent.endpoint import Endpoint
+from tunnel_agent.tls_errors import TlsFailedError, clock_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+KEY, CERTIFICATE, AUTHORITY, DETAILS = "node.key", "node.crt", "ca.crt", "agent.json"
+ALPN = "tunnel/1"
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_X509_V_FLAG_NO_CHECK_TIME = 0x200000  # openssl/x509_vfy.h; `ssl` has no name for it
+
+
+class CredentialsError(Exception):
+    """The agent can't dial with what is in its state directory; one line, with the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who this agent is, and how it shows it."""
+
+    identity: Identity
+    addresses: frozenset[IPAddress]
+    """The IP addresses in the certificate: what the server may capture for this node."""
+    not_before: float
+    not_after: float
+    """Seconds since the epoch."""
+    servers: tuple[Endpoint, ...]
+    """The servers that joining stored."""
+    context: ssl.SSLContext
+
+    def clock_problem(self, now: float) -> str | None:
+        """Say what is wrong with this agent's certificate at `now` (seconds since the epoch), or None.
+
+        Not fatal: it is the server's clock that counts, and a small machine's is often wrong at boot.
+        """
+        if now < self.not_before:
+            return (
+                f"this agent's certificate is valid from {clock_text(self.not_before)} only, and the clock "
+                f"of this machine says {clock_text(now)}: if that is wrong, set the clock (NTP)"
+            )
+        if now > self.not_after:
+            return (
+                f"this agent's certificate expired on {clock_text(self.not_after)}, and the clock of this "
+                f"machine says {clock_text(now)}: if that is right, join again (`tunnel-agent join`)"
+            )
+        return None
+
+
+def load_credentials(path: Path) -> Credentials:
+    """Load and check what is in the state directory `path`; raises CredentialsError."""
+    try:
+        state = StateDirectory(path)
+        missing = [name for name in (KEY, CERTIFICATE, AUTHORITY, DETAILS) if not state.exists(name)]
+        if missing:
+            raise _not_joined(path, missing)
+        state.read_secret(KEY)
+        servers = _servers(state.read(DETAILS), path)
+    except StateError as error:
+        if not path.exists():
+            raise _not_joined(path, [KEY]) from None
+        raise CredentialsError(str(error)) from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols([ALPN])
+    _load_files(context, path)
+    certificate = _own_certificate(path)
+    try:
+        identity = Identity.from_peer_certificate(certificate)
+    except ValueError as error:
+        raise CredentialsError(f"{path / CERTIFICATE}: {error}") from None
+    if identity.role is not Role.NODE:
+        raise CredentialsError(f"{path / CERTIFICATE} is for {identity.uri}, not for a node")
+    return Credentials(
+        identity=identity,
+        addresses=_addresses(certificate),
+        not_before=ssl.cert_time_to_seconds(str(certificate["notBefore"])),
+        not_after=ssl.cert_time_to_seconds(str(certificate["notAfter"])),
+        servers=servers,
+        context=context,
+    )
+
+
+def check_server(alpn: str | None, certificate: Mapping[str, object] | None, own: Identity) -> Identity:
+    """Check that a finished handshake led to a tunnel server of our own domain; raises TlsFailedError.
+
+    The name and the authority were OpenSSL's to check; this is what keeps another node, whose certificate
+    is of the same authority and may name any IP address it was given, from playing the server.
+    """
+    if alpn != ALPN:
+        raise TlsFailedError(
+            "no-tunnel", f"what answers there does not offer {ALPN}: is that the right port?"
+        )
+    try:
+        identity = Identity.from_peer_certificate(certificate)
+    except ValueError as error:
+        raise TlsFailedError("not-a-server", f"what answers there is no tunnel server: {error}") from None
+    if identity.role is not Role.SERVER or identity.domain != own.domain:
+        raise TlsFailedError(
+            "not-a-server",
+            f"what answers there is {identity.uri}, not a server of {own.domain}: the connection was closed",
+        )
+    return identity
+
+
+def _not_joined(path: Path, missing: list[str]) -> CredentialsError:
+    return CredentialsError(
+        f"this agent has not joined: {path} has no {', '.join(missing)}; run the `tunnel-agent join ...` "
+        "line that `tunnelctl token create` prints on the server"
+    )
+
+
+def _servers(details: bytes, path: Path) -> tuple[Endpoint, ...]:
+    try:
+        content = json.loads(details)
+        return tuple(Endpoint.parse(server) for server in content["servers"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CredentialsError(f"{path / DETAILS} is damaged ({error}): join again") from None
+
+
+def _load_files(context: ssl.SSLContext, path: Path) -> None:
+    try:
+        context.load_verify_locations(cafile=path / AUTHORITY)
+    except (ssl.SSLError, OSError) as error:
+        raise CredentialsError(f"{path / AUTHORITY} can't be used ({_reason(error)}): join again") from None
+    try:
+        # Without the callback, OpenSSL would ask an encrypted key's password on the terminal.
+        context.load_cert_chain(path / CERTIFICATE, path / KEY, password=lambda: b"")
+    except (ssl.SSLError, OSError) as error:
+        raise CredentialsError(
+            f"{path / CERTIFICATE} and {path / KEY} can't be used ({_reason(error)}): join again"
+        ) from None
+
+
+def _reason(error: OSError) -> str:
+    words = getattr(error, "reason", None) or error.strerror or str(error)
+    return str(words).lower().replace("_", " ")
+
+
+def _own_certificate(path: Path) -> Mapping[str, object]:
+    """Show the certificate to ourselves as the server will see it, and return what it says.
+
+    `ssl` reads only a peer's certificate, and verifies it in doing so: thus a handshake in memory, which
+    also finds a certificate that the server could not accept. The clock is left out of it (see
+    clock_problem).
+    """
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.verify_flags |= _X509_V_FLAG_NO_CHECK_TIME
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE  # both ends are ourselves
+    _load_files(server, path)
+    _load_files(client, path)
+    upward, downward = ssl.MemoryBIO(), ssl.MemoryBIO()
+    accepting = server.wrap_bio(upward, downward, server_side=True)
+    dialling = client.wrap_bio(downward, upward)
+    try:
+        for end in (dialling, accepting, dialling, accepting):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        raise CredentialsError(
+            f"{path / CERTIFICATE} does not verify with {AUTHORITY} ({error.verify_message}): join again"
+        ) from None
+    certificate = accepting.getpeercert()
+    if not certificate:
+        raise CredentialsError(f"{path / CERTIFICATE} can't be used: join again")
+    return certificate
+
+
+def _addresses(certificate: Mapping[str, object]) -> frozenset[IPAddress]:
+    names = certificate.get("subjectAltName", ())
+    assert isinstance(names, tuple)
+    return frozenset(ipaddress.ip_address(value.strip()) for kind, value in names if kind == "IP Address")

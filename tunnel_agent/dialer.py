@@ -1,0 +1,215 @@
+"""What the server asks for: each stream's target is resolved, checked, dialled and joined to the stream.
+
+Every request is a task of its own, begun by the link's reader and never waited for by it: a target that is
+slow or dead holds up nobody else. How many dial at once is bounded; what comes beyond is refused at once, not
+queued behind the dead.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+from typing import TYPE_CHECKING, TypeAlias
+
+import trio
+
+from certs.addresses import format_endpoint
+from tunnel_agent.failures import FailureLog
+from tunnel_agent.own_addresses import OwnAddresses
+from tunnel_agent.resolve import Lookup, Resolver, UnresolvableError
+from tunnel_agent.tcp import connect_tcp
+from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.splice import splice
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable
+
+    from tunnel_agent.allow_list import AllowList
+    from tunnel_agent.status import AgentStatus
+    from tunnel_wire.stream import IncomingStream
+
+log = logging.getLogger(__name__)
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_CAUSES = {
+    errno.ECONNREFUSED: Cause.REFUSED,
+    errno.ECONNRESET: Cause.REFUSED,
+    errno.ETIMEDOUT: Cause.TIMED_OUT,
+    errno.EHOSTUNREACH: Cause.UNREACHABLE,
+    errno.ENETUNREACH: Cause.UNREACHABLE,
+    errno.EHOSTDOWN: Cause.UNREACHABLE,
+    errno.ENETDOWN: Cause.UNREACHABLE,
+    errno.EAFNOSUPPORT: Cause.UNREACHABLE,
+    errno.EINVAL: Cause.UNREACHABLE,  # a link-local address without its zone
+    errno.EACCES: Cause.NOT_ALLOWED,  # the machine's own firewall or policy
+    errno.EPERM: Cause.NOT_ALLOWED,
+    errno.EADDRNOTAVAIL: Cause.NO_ROOM,  # no local port is free
+    errno.EAGAIN: Cause.NO_ROOM,
+    errno.EMFILE: Cause.NO_ROOM,
+    errno.ENFILE: Cause.NO_ROOM,
+    errno.ENOBUFS: Cause.NO_ROOM,
+    errno.ENOMEM: Cause.NO_ROOM,
+}
+# Which of several addresses' failures to report: the one that says most about the target.
+_TELLING = (Cause.REFUSED, Cause.TIMED_OUT, Cause.NO_ROOM, Cause.UNREACHABLE)
+
+
+class Dialer:
+    """Serves the requests of all links, in tasks of the nursery given."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        allow: AllowList,
+        status: AgentStatus,
+        *,
+        dial_timeout: float,
+        max_dials: int,
+        own: OwnAddresses | None = None,
+        lookup: Lookup | None = None,
+    ) -> None:
+        self._nursery = nursery
+        self._allow = allow
+        self._status = status
+        self._timeout = dial_timeout
+        self._max_dials = max_dials
+        self._own = own or OwnAddresses()
+        self._lookup = lookup or Resolver()
+        self._failures = FailureLog(log)
+        self.node_addresses: frozenset[IPAddress] = frozenset()
+        """The addresses in this agent's certificate; set with each link."""
+
+    def on_request(self, incoming: IncomingStream) -> None:
+        """Start serving a request, or refuse it. Never waits, never raises: the link's reader calls it."""
+        if self._status.dialling >= self._max_dials:
+            self._refuse(incoming, Cause.NO_ROOM, f"{self._max_dials} dials are in flight already")
+            return
+        self._status.dialling += 1
+        self._nursery.start_soon(self._serve, incoming)
+
+    async def _serve(self, incoming: IncomingStream) -> None:
+        try:
+            try:
+                sock = await self._dial_unless_cancelled(incoming)
+            finally:
+                self._status.dialling -= 1
+            if sock is not None:
+                await self._join(incoming, sock)
+        except OpenFailed as failed:
+            self._refuse(incoming, failed.cause, failed.detail)
+        except Exception:
+            # One stream's trouble must never become the agent's.
+            log.exception("a stream failed")
+            incoming.refuse(Cause.FAILED, "internal error in the agent; its log has more")
+
+    async def _dial_unless_cancelled(self, incoming: IncomingStream) -> socket.socket | None:
+        sock, failure = None, None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when, incoming.cancelled, nursery.cancel_scope)
+                try:
+                    sock = await self.dial(incoming.host, incoming.port)
+                except OpenFailed as failed:
+                    failure = failed  # out of the nursery, which would wrap it in a group
+                nursery.cancel_scope.cancel()
+        except BaseException:
+            if sock is not None:
+                sock.close()
+            raise
+        if failure is not None:
+            raise failure
+        return sock
+
+    async def _join(self, incoming: IncomingStream, sock: socket.socket) -> None:
+        try:
+            stream = incoming.accept()
+        except OpenFailed:  # the server gave up at the last moment
+            sock.close()
+            return
+        self._status.opened += 1
+        self._status.streams += 1
+        try:
+            await splice(stream, sock)
+        finally:
+            self._status.streams -= 1
+
+    async def dial(self, host: str, port: int) -> socket.socket:
+        """Resolve, check and connect, within the dial timeout; a plain non-blocking socket.
+
+        Raises OpenFailed. Cancelled, it leaves nothing behind.
+        """
+        target = format_endpoint(host, port)
+        doing = f"resolving {host}"
+        with trio.move_on_after(self._timeout) as scope:
+            try:
+                found = await self._lookup(host)
+            except UnresolvableError as error:
+                raise OpenFailed(Cause.UNRESOLVABLE, str(error)) from None
+            doing = f"dialling {target}"
+            return await self._connect_any(self._permitted(host, found, port), port, scope.deadline)
+        cause = Cause.UNRESOLVABLE if doing.startswith("resolving") else Cause.TIMED_OUT
+        raise OpenFailed(cause, f"{doing}: no answer within {self._timeout:g} s")
+
+    def _permitted(self, host: str, found: Iterable[IPAddress], port: int) -> list[IPAddress]:
+        """Return the addresses that may be dialled; raises OpenFailed if there is none."""
+        refusals: list[OpenFailed] = []
+        permitted = []
+        for address in found:
+            text = self._allow.refusal(host, address, port, self.node_addresses)
+            if text is not None:
+                refusals.append(OpenFailed(Cause.NOT_ALLOWED, text))
+            elif address in self.node_addresses and not self._is_here(address):
+                text = f"{address} is in this node's certificate, but this machine does not have it now"
+                refusals.append(OpenFailed(Cause.NOT_ON_THIS_NODE, text))
+            else:
+                permitted.append(address)
+        if not permitted:
+            raise refusals[0] if refusals else OpenFailed(Cause.UNRESOLVABLE, f"{host} has no address")
+        return permitted
+
+    def _is_here(self, address: IPAddress) -> bool:
+        try:
+            return self._own.has(address)
+        except OSError as error:
+            # Not knowing is no permission: after a DHCP change the address may be a neighbour's.
+            text = f"this machine's addresses can't be listed ({error.strerror})"
+            self._failures.failed("netlink", text)
+            raise OpenFailed(Cause.FAILED, text) from None
+
+    async def _connect_any(self, addresses: list[IPAddress], port: int, deadline: float) -> socket.socket:
+        """Connect to the first address that answers; each gets its share of the time that is left."""
+        failures: list[OpenFailed] = []
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            target = format_endpoint(str(address), port)
+            share = (deadline - trio.current_time()) / left
+            with trio.move_on_after(share if left > 1 else self._timeout):
+                try:
+                    return await connect_tcp(address, port)
+                except OSError as error:
+                    number = error.errno or 0
+                    cause = _CAUSES.get(number, Cause.FAILED)
+                    failures.append(OpenFailed(cause, f"{target}: {os.strerror(number).lower()}"))
+                    continue
+            failures.append(OpenFailed(Cause.TIMED_OUT, f"{target}: no answer within {share:.0f} s"))
+        raise min(failures, key=_rank)
+
+    def _refuse(self, incoming: IncomingStream, cause: Cause, detail: str) -> None:
+        self._status.refused[cause.value] += 1
+        log.debug("refused a stream to %s:%d: %s: %s", incoming.host, incoming.port, cause.value, detail)
+        # What a target does is its caller's business; these concern whoever runs the agent.
+        if cause in {Cause.NOT_ALLOWED, Cause.NOT_ON_THIS_NODE, Cause.NO_ROOM, Cause.FAILED}:
+            self._failures.failed(cause.value, f"a stream was refused: {detail}")
+        incoming.refuse(cause, detail)
+
+
+def _rank(failure: OpenFailed) -> int:
+    return _TELLING.index(failure.cause) if failure.cause in _TELLING else len(_TELLING)
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

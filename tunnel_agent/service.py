@@ -1,0 +1,53 @@
+"""The running agent: supervisor, dialer and health in one tree of tasks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from typing import TYPE_CHECKING
+
+import trio
+
+from tunnel_agent.allow_list import AllowList
+from tunnel_agent.credentials import load_credentials
+from tunnel_agent.dialer import Dialer
+from tunnel_agent.health import serve_health
+from tunnel_agent.status import AgentStatus
+from tunnel_agent.supervisor import Supervisor
+from tunnel_daemon.signals import watch_signals
+
+if TYPE_CHECKING:
+    from tunnel_agent.config import AgentConfig
+
+log = logging.getLogger(__name__)
+
+
+async def run_agent(config: AgentConfig, version: str) -> None:
+    """Run until SIGTERM or SIGINT; raises CredentialsError if this machine has not joined.
+
+    Ends everything at once: callers see a reset, never a clean end that would make half a body look whole.
+    """
+    credentials = load_credentials(config.state_dir)
+    _raise_open_files()
+    status = AgentStatus(version, node=credentials.identity.name)
+    servers = ", ".join(map(str, config.servers or credentials.servers))
+    log.info("tunnel-agent %s: node %s, servers %s", version, status.node, servers)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, nursery.cancel_scope)
+        nursery.start_soon(serve_health, status, config.health_address, config.health_port)
+        dialer = Dialer(
+            nursery,
+            AllowList(config.allow),
+            status,
+            dial_timeout=config.dial_timeout,
+            max_dials=config.max_dials_in_flight,
+        )
+        await Supervisor(config, dialer, status, os.environ).run()
+
+
+def _raise_open_files() -> None:
+    """Take as many file descriptors as the machine lets us: the usual 1024 are 1024 connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

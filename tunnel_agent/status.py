@@ -1,0 +1,47 @@
+"""What the agent knows about itself: filled in by supervisor and dialer, shown by health."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class AgentStatus:
+    """Times are seconds since the epoch, for people; nothing is decided by them."""
+
+    version: str
+    node: str = ""
+    started: float = field(default_factory=time.time)
+    server: str = ""
+    """The server that the link leads to, while there is one."""
+    linked_since: float | None = None
+    links: int = 0
+    """Links that came up since the start."""
+    last_failure: str = ""
+    last_failure_at: float | None = None
+    dialling: int = 0
+    """Dials to targets going on now."""
+    streams: int = 0
+    """Connections to targets open now."""
+    opened: int = 0
+    """Connections to targets opened since the start."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Streams refused since the start, by cause."""
+
+    def linked(self, server: str) -> None:
+        """A link to `server` is up."""
+        self.server = server
+        self.linked_since = time.time()
+        self.links += 1
+
+    def unlinked(self) -> None:
+        """The link has ended."""
+        self.server = ""
+        self.linked_since = None
+
+    def failed(self, text: str) -> None:
+        """The server was not reached, or the link was lost."""
+        self.last_failure = text
+        self.last_failure_at = time.time()

@@ -1,0 +1,54 @@
+"""One TCP connection attempt to one numeric address, and what its failure means."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+
+import trio
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+async def connect_tcp(address: IPAddress, port: int) -> socket.socket:
+    """Connect; return a plain non-blocking socket with TCP_NODELAY set.
+
+    Raises OSError with the kernel's errno. There is no timeout but the caller's cancel scope; cancelled, it
+    leaves no socket behind.
+    """
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await _finish_connect(sock, _sockaddr(address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _finish_connect(sock: socket.socket, sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> None:
+    code = sock.connect_ex(sockaddr)
+    if code == errno.EINPROGRESS:
+        await trio.lowlevel.wait_writable(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    else:
+        await trio.lowlevel.checkpoint()
+    # A connect to a free port of this machine's own ephemeral range can, by TCP's simultaneous open, reach
+    # itself. To the caller that is what it would have been a moment before or after: nobody listens.
+    if not code and sock.getsockname() == sock.getpeername():
+        code = errno.ECONNREFUSED
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _sockaddr(address: IPAddress, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    if isinstance(address, ipaddress.IPv4Address):
+        return (str(address), port)
+    zone = address.scope_id
+    if zone is None:
+        return (str(address), port, 0, 0)
+    scope = int(zone) if zone.isascii() and zone.isdigit() else socket.if_nametoindex(zone)
+    return (str(address).partition("%")[0], port, 0, scope)

@@ -9,6 +9,7 @@ from certs.files import StateError
 from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.program import report, run_program
 from tunnel_daemon.settings import SettingsError
+from tunnel_daemon.settings_flags import OneLineParser
 from tunnel_server.config import add_arguments, config_from
 from tunnel_server.intercept.config import InterceptUnavailable
 from tunnel_server.mappings import MappingError
@@ -28,7 +29,7 @@ SIGTERM and SIGINT stop it: agents are told, no rule is left behind."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until it is told to stop; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         PROGRAM,
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -156,10 +156,6 @@ class ServerConfig:
     listen: tuple[FixedListener, ...] = setting(
         (),
         doc="fixed listeners, which need no privilege: what connects there goes to the node's port",
-    )
-    direct_networks: tuple[Network, ...] = setting(
-        (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")),
-        doc="who may connect to secure-port and insecure-port directly, not by capture",
     )
     log_level: LogLevel = setting("info", doc="least level that is logged")
     log_format: LogFormat = setting("text", doc="lines of text, or of JSON")

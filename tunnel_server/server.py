@@ -13,6 +13,7 @@ from certs.authority import Authority
 from certs.enrolment import Enrolment
 from certs.files import StateDirectory, StateError
 from certs.server_state import SERVER_CERTIFICATE, SERVER_KEY, server_names
+from tunnel_daemon.http1 import HttpError
 from tunnel_daemon.http_service import serve_http
 from tunnel_daemon.listeners import open_tcp_listeners
 from tunnel_daemon.signals import watch_signals
@@ -177,7 +178,7 @@ class Server:
             status=overview.status,
             mappings=self._mappings,
             mapping_views=overview.mappings,
-            changed=self._capture,
+            changed=self._mappings_changed,
             default_listener_port=config.insecure_port,
         )
 
@@ -211,6 +212,12 @@ class Server:
                 await self._capture()
             except InterceptUnavailable as exc:
                 log.error("the captured addresses stay as they were: %s", exc)  # noqa: TRY400 - no traceback
+
+    async def _mappings_changed(self) -> None:
+        try:
+            await self._capture()
+        except InterceptUnavailable as exc:
+            raise HttpError(500, f"the mapping is kept, but is not in force: {exc}") from None
 
     async def _capture(self) -> None:
         """Put the addresses and ports that are known now into force."""

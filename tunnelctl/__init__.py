@@ -1,0 +1,1 @@
+"""The command line for whoever runs a tunnel server: one file a subcommand."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tunnel_agent.allow_list import Rule
 from tunnel_agent.endpoint import Endpoint
-from tunnel_agent.proxy import check_proxy
+from tunnel_agent.proxy import ProxyChoice
 from tunnel_daemon.logs import LogFormat, LogLevel
-from tunnel_daemon.settings import setting
+from tunnel_daemon.settings import between, setting
 
 DEFAULT_CONFIG = Path("/etc/edge-tunnel/agent.toml")
 DEFAULT_STATE = Path("/var/lib/edge-tunnel-agent")
@@ -16,21 +16,6 @@ DEFAULT_STATE = Path("/var/lib/edge-tunnel-agent")
 DEFAULT_ALLOW = (Rule.parse("loopback:*"), Rule.parse("node:*"))
 
 MIB = 1024 * 1024
-
-
-def _positive(value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{value:g} is too small: it must be above 0")
-
-
-def _port(value: int) -> None:
-    if not 0 <= value <= 65535:
-        raise ValueError(f"{value} is not a port (1 to 65535, or 0 for none)")
-
-
-def _memory(value: int) -> None:
-    if value < 4 * MIB:
-        raise ValueError("at least 4MiB are needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +28,10 @@ class AgentConfig:
     servers: tuple[Endpoint, ...] = setting(
         (), doc="servers to dial, HOST:PORT, instead of those that joining stored; tried in this order"
     )
-    proxy: str = setting(
-        "",
-        doc="HTTP proxy to reach the server through, http://[USER:PASSWORD@]HOST:PORT; empty: HTTPS_PROXY "
-        'and NO_PROXY of the environment decide; "none": no proxy whatever the environment says',
-        check=check_proxy,
+    proxy: ProxyChoice = setting(
+        ProxyChoice(),
+        doc="HTTP proxy to reach the server through; empty: HTTPS_PROXY and NO_PROXY of the environment "
+        "decide; none: no proxy, whatever the environment says",
         secret=True,
     )
     allow: tuple[Rule, ...] = setting(
@@ -56,39 +40,42 @@ class AgentConfig:
         "certificate), an address, a network, a host name; ports: *, 80, 8000-8100, with commas",
     )
     connect_timeout: float = setting(
-        15.0, doc="for one try at one server: TCP, proxy and TLS", unit="seconds", check=_positive
+        15.0, doc="for one try at one server: TCP, proxy and TLS", unit="seconds", check=between(0.1)
     )
     backoff_min: float = setting(
         1.0,
         doc="ceiling of the first random delay between tries; it doubles",
         unit="seconds",
-        check=_positive,
+        check=between(0.1),
     )
-    backoff_max: float = setting(60.0, doc="... up to this", unit="seconds", check=_positive)
+    backoff_max: float = setting(60.0, doc="... up to this", unit="seconds", check=between(0.1))
     useful_after: float = setting(
-        10.0, doc="a link that lived this long starts the back-off again at backoff-min", unit="seconds"
+        10.0,
+        doc="a link that lived this long starts the back-off again at backoff-min",
+        unit="seconds",
+        check=between(0),
     )
     duplicate_delay: float = setting(
         60.0,
         doc="delay after the server said that another machine holds this certificate, or that it is revoked",
         unit="seconds",
-        check=_positive,
+        check=between(1),
     )
     dial_timeout: float = setting(
-        10.0, doc="for one target: name resolution and TCP", unit="seconds", check=_positive
+        10.0, doc="for one target: name resolution and TCP", unit="seconds", check=between(0.1)
     )
     max_dials_in_flight: int = setting(
-        512, doc="dials to targets at once; what comes beyond is refused at once", check=_positive
+        512, doc="dials to targets at once; what comes beyond is refused at once", check=between(1)
     )
-    max_streams: int = setting(4096, doc="open connections to targets at once", check=_positive)
+    max_streams: int = setting(2048, doc="open connections to targets at once", check=between(1))
     memory_budget: int = setting(
         256 * MIB,
-        doc="for bytes of all streams on their way; new streams are refused beyond",
+        doc="for the bytes of all streams on their way, 128 KiB for each at least; beyond it new streams are refused",
         unit="bytes",
-        check=_memory,
+        check=between(4 * MIB),
     )
     health_address: str = setting("127.0.0.1", doc="where /healthz, /readyz and /status are served")
-    health_port: int = setting(10266, doc="its port; 0: not served", check=_port)
+    health_port: int = setting(10266, doc="its port; 0: not served", check=between(0, 65535))
     log_level: LogLevel = setting("info", doc="least level that is logged")
     log_format: LogFormat = setting("text", doc="lines of text, or of JSON")
 

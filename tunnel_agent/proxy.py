@@ -66,10 +66,23 @@ class Proxy:
         return f"http://{self.endpoint}"
 
 
-def check_proxy(text: str) -> None:
-    """Check the setting: empty (ask the environment), `none`, or a proxy; ValueError as Proxy.parse."""
-    if text not in {"", DIRECT}:
-        Proxy.parse(text)
+@dataclass(frozen=True, slots=True)
+class ProxyChoice:
+    """The setting: a proxy, none whatever the environment says, or what the environment says."""
+
+    FORM: ClassVar[str] = f'{Proxy.FORM} (http:// only), or "{DIRECT}", or "" for what the environment says'
+
+    text: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> ProxyChoice:
+        """Read the setting; ValueError as Proxy.parse."""
+        if text not in {"", DIRECT}:
+            Proxy.parse(text)
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.text if self.text in {"", DIRECT} else str(Proxy.parse(self.text))
 
 
 def choose_proxy(setting: str, environment: Mapping[str, str], server: Endpoint) -> Proxy | None:

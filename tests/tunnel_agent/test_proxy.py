@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel_agent.endpoint import Endpoint
-from tunnel_agent.proxy import MAX_REPLY, Proxy, ProxyError, bypasses, check_proxy, choose_proxy, open_tunnel
+from tunnel_agent.proxy import MAX_REPLY, Proxy, ProxyChoice, ProxyError, bypasses, choose_proxy, open_tunnel
 
 SERVER = Endpoint("tunnel.example", 10262)
 PROXY = Proxy.parse("http://user:pa%3Ass%40@proxy.example:3128")
@@ -33,14 +33,14 @@ def test_the_password_is_never_printed():
 )  # fmt: skip
 def test_what_is_no_proxy_is_refused_without_its_password(text):
     with pytest.raises(ValueError, match=r".") as caught:
-        check_proxy(text)
+        ProxyChoice.parse(text)
     assert "secret" not in str(caught.value)
 
 
 @given(st.text(max_size=60))
 def test_parsing_never_fails_otherwise(text):
     try:
-        check_proxy(text)
+        ProxyChoice.parse(text)
     except ValueError:
         pass
 

@@ -11,6 +11,7 @@ from tunnel_agent.allow_list import AllowList
 from tunnel_agent.config import AgentConfig
 from tunnel_agent.dialer import Dialer
 from tunnel_agent.endpoint import Endpoint
+from tunnel_agent.proxy import ProxyChoice
 from tunnel_agent.status import AgentStatus
 from tunnel_agent.supervisor import Supervisor
 from tunnel_wire.causes import Cause, OpenFailed
@@ -21,7 +22,7 @@ from tunnel_wire.sockets import close_with_reset, from_trio
 @asynccontextmanager
 async def agent(state, *servers: str, **settings):
     """A supervisor that runs in the background; its delays are the ceilings, not random."""
-    settings = {"proxy": "none", "backoff_min": 0.01, "backoff_max": 0.01, **settings}
+    settings = {"proxy": ProxyChoice("none"), "backoff_min": 0.01, "backoff_max": 0.01, **settings}
     config = AgentConfig(state_dir=state, servers=tuple(map(Endpoint.parse, servers)), **settings)
     status = AgentStatus("test")
     async with trio.open_nursery() as nursery:

@@ -70,7 +70,8 @@ class AgentConfig:
     max_streams: int = setting(2048, doc="open connections to targets at once", check=between(1))
     memory_budget: int = setting(
         256 * MIB,
-        doc="for the bytes of all streams on their way, 128 KiB for each at least; beyond it new streams are refused",
+        doc="for the bytes of all streams on their way, 128 KiB for each at least; new streams are refused "
+        "beyond",
         unit="bytes",
         check=between(4 * MIB),
     )

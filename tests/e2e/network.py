@@ -52,7 +52,7 @@ def dial(host: Host, address: tuple[str, int], *, timeout: float = 5) -> socket.
 
 
 def listen(host: Host, address: tuple[str, int], *, backlog: int = 128) -> socket.socket:
-    """A listening TCP socket on `host`; nobody accepts unless the test does, which waits ten seconds at most."""
+    """A listening TCP socket on `host`; nobody accepts unless the test does, for ten seconds at most."""
     listener = inside(host, lambda: socket.create_server(address, backlog=backlog))
     listener.settimeout(10)
     return listener

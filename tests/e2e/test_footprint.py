@@ -17,7 +17,7 @@ GOAL = 40  # MiB; the stated goal is 30 on a small machine, whose C library and 
 
 
 def test_a_running_agent_is_small(
-    deploy: Callable[..., System], record_property: Callable[..., None]
+    deploy: Callable[..., System], figure: Callable[[str, float], None]
 ) -> None:
     own = deploy()
     own.start_server()
@@ -29,5 +29,5 @@ def test_a_running_agent_is_small(
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
     assert "trio" in loaded, "the import times are not in the log"
     assert loaded.isdisjoint(HEAVY), sorted(loaded & set(HEAVY))
-    record_property("idle agent, MiB", resident(agent.pid))
+    figure("MiB that an idle agent holds", resident(agent.pid))
     assert resident(agent.pid) < GOAL

@@ -62,7 +62,7 @@ def test_a_pod_reaches_anything_else_on_that_port_directly(own: System, pod: Hos
 
 def test_a_caller_outside_the_named_networks_is_not_captured(own: System) -> None:
     stranger = _pod(own, "stranger", STRANGER)
-    refused = curl(stranger, "--max-time", "5", URL)
+    refused = curl(stranger, "--max-time", "2", URL)
     assert refused.returncode in {7, 28}, refused.stdout
 
 

@@ -19,15 +19,14 @@ def test_join_and_links_go_through_the_proxy(deploy: Callable[..., System], how:
     own.serve(proxy, "proxy", 3128)
     own.serve(edge, "http", 9081)
     own.map_port("9081=10264")
-    with dropping(own.topology.host("nat"), f"ip saddr {EDGE_1}"):
+    with dropping(own.topology.host("nat"), f'oifname "internet" ip saddr {EDGE_1}'):
         words = own.join_line("edge-1", EDGE_1)
-        (config := own.directory / "proxy.toml").write_text(f'proxy = "{PROXY}"\n')
-        through = ["--config", str(config)] if how == "setting" else []
+        through = ["--proxy", PROXY] if how == "setting" else []
         env = {} if how == "setting" else {"HTTPS_PROXY": PROXY}
         joined = own.join(edge, words, *through, env=env)
         assert joined.returncode == 0, joined.stderr
         own.start_agent(edge, env=env, **({"proxy": PROXY} if how == "setting" else {}))
-        own.until(lambda: "edge-1" in own.connected(), "edge-1")
+        own.until(lambda: own.nodes()["edge-1"]["captured"], "edge-1")
         assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9081/")["machine"] == "edge-1"
     assert "CONNECT 203.0.113.10:10262" in own.log("proxy-edge-2-3128")
     assert "secret" not in own.log("edge-1")

@@ -14,7 +14,7 @@ from tests.e2e.system import BIN, System
         ("log-levle = 'info'\n", "log-level"),
         ("log-level = 7\n", "log-level"),
         ("log-level = 'loud'\n", "log-level"),
-        ("log-level = 'info\n", "line 1"),
+        ("log-level = 'info\n", "TOML"),
     ],
 )
 def test_malformed_files(system: System, tmp_path: Path, program: list[str], text: str, says: str) -> None:

@@ -10,7 +10,9 @@ NOTICED = 15.0
 URL = f"http://{EDGE_1}:9081/"
 
 
-def test_both_ends_notice_within_15_seconds(deploy: Callable[..., System]) -> None:
+def test_both_ends_notice_within_15_seconds(
+    deploy: Callable[..., System], figure: Callable[[str, float], None]
+) -> None:
     own = deploy()
     own.start_server()
     edge, cloud = own.topology.edge(1), own.topology.cloud
@@ -30,6 +32,7 @@ def test_both_ends_notice_within_15_seconds(deploy: Callable[..., System]) -> No
                 noticed["agent"] = time.monotonic() - began
             time.sleep(0.2)
     assert set(noticed) == {"server", "agent"}
+    figure("s until both ends noticed a dead link", max(noticed.values()))
     assert max(noticed.values()) <= NOTICED + 1, f"seconds: {noticed}"
     own.until(lambda: curl(cloud, URL).returncode == 0, "server", "edge-1", timeout=20)
 

@@ -73,11 +73,13 @@ def test_ten_thousand_failed_dials_leave_nothing(targets: System) -> None:
 
 
 def _fails(system: System, port: int) -> bool:
-    with dial(system.topology.cloud, (EDGE_1, port), timeout=20) as caller:
-        try:
-            return read_to_end(caller) == b"not this"
-        except ConnectionResetError:
-            return True
+    try:
+        # The reset may come before connect() has returned.
+        with dial(system.topology.cloud, (EDGE_1, port), timeout=20) as caller:
+            read_to_end(caller)
+    except ConnectionResetError:
+        return True
+    return False
 
 
 def _words(system: System, port: int) -> str:

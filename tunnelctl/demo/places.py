@@ -34,6 +34,7 @@ class Place(ABC):
     """What differs between the two."""
 
     description: str
+    """Once it is open."""
     edges: Sequence[Edge]
     server_address: str
     """In the server's certificate."""
@@ -61,7 +62,6 @@ class Place(ABC):
 class Namespaces(Place):
     """A cloud, a NAT router and two edges, each a network namespace."""
 
-    description = "the namespaces cloud, nat, edge-1 and edge-2 are there: edges dial out, nobody dials in"
     server_address = "203.0.113.10"
     server = "203.0.113.10:10262"
     mapping = f"{_PORT}=10264"
@@ -81,6 +81,8 @@ class Namespaces(Place):
         with Topology(prefix) as self._topology:
             url, cloud = self.edges[0].url, f"ip netns exec {self._topology.cloud.namespace}"
             internet = self._topology.host("internet").namespace
+            names = [f"{prefix}-{name}" for name in ("cloud", "nat", *(edge.name for edge in self.edges))]
+            self.description = f"the namespaces {', '.join(names)} are there: edges dial out, nobody dials in"
             self.suggestions = [
                 ("any client, unmodified, at the edge's own address", f"{cloud} curl {url}"),
                 ("an upload, measured by the edge", f"head -c 1G /dev/zero | {cloud} curl -T - {url}"),

@@ -89,17 +89,20 @@ class Processes:
             child.kill()
             return child.wait()
 
-    def end_all(self) -> None:
-        """End every program, last started first, all within one grace and a little."""
-        children = list(reversed(self._running.values()))
+    def end_all(self) -> list[str]:
+        """End every program, last started first, within one grace; return those that had to be killed."""
+        children = list(reversed(self._running.items()))
         self._running.clear()
-        for child in children:
+        for _, child in children:
             if child.poll() is None:
                 child.terminate()
         deadline = time.monotonic() + self._grace
-        for child in children:
+        killed = []
+        for name, child in children:
             try:
                 child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+                killed.append(name)
+        return killed

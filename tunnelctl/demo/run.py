@@ -201,6 +201,10 @@ def run_demo(*, once: bool, loopback: bool) -> int:
             if not once:
                 demo.tell_what_next()
                 demo.stay()
+            if killed := processes.end_all():
+                raise DemoError(
+                    f"{', '.join(killed)} did not end when told to, and had to be killed", *killed
+                )
         except KeyboardInterrupt:
             print("\nending it", flush=True)
             return 0 if shown else 130

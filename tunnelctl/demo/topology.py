@@ -125,7 +125,9 @@ class Topology:
         internet = self._add("internet", ROUTER)
         _add_bridge(internet, "bridge", f"{ROUTER}/24")
         # Forwards, though it has nowhere to: a private address is answered "unreachable", as by real routers.
-        _check(internet.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]), "ip_forward")
+        # And answers each time: by default Linux does so once a second.
+        for name, value in [("ip_forward", 1), ("icmp_ratelimit", 0)]:
+            _check(internet.run(["sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}"]), name)
         for name, address in self._public.items():
             _plug(internet, "bridge", self._add(name, address), "internet", 24, ROUTER)
         for site in self._sites:

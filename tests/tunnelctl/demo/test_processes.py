@@ -32,6 +32,7 @@ def test_all_are_ended_on_leaving(tmp_path: Path) -> None:
         _wait_for(processes, "polite", "up")
         _wait_for(processes, "deaf", "up")
         assert processes.names() == ["polite", "deaf"]
+        assert processes.end_all() == ["deaf"]
     assert [child.returncode for child in children] == [-signal.SIGTERM, -signal.SIGKILL]
 
 

@@ -208,6 +208,7 @@ class Server:
     async def _keep_capturing(self) -> None:
         while True:
             await self._recapture.wait()
+            self._recapture = trio.Event()
             try:
                 await self._capture()
             except InterceptUnavailable as exc:
@@ -221,7 +222,6 @@ class Server:
 
     async def _capture(self) -> None:
         """Put the addresses and ports that are known now into force."""
-        self._recapture = trio.Event()
         mappings = self._mappings.effective()
         for frontend in self._transparent:
             frontend.mappings = mappings

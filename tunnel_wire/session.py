@@ -182,8 +182,8 @@ class Stream:
         self.outgoing.discard()
         self.session.forget(self)
         if self.connection is not None:
+            # It stays known: a reset that was queued there still has to be flushed.
             self.connection.detach(self)
-            self.connection = None
 
 
 class Session:

@@ -105,7 +105,14 @@ class System:
         joined = self.join(edge, self.join_line(edge.name, edge.address))
         assert joined.returncode == 0, joined.stderr
         self.start_agent(edge, **settings)
-        self.until(lambda: edge.name in self.connected(), edge.name)
+        self.wait_ready(edge.name)
+
+    def wait_ready(self, name: str) -> None:
+        """Until calls to the node's addresses can be served: it is connected, and they are captured."""
+        intercepts = self.server_settings.get("intercept", True)
+        self.until(
+            lambda: (node := self.nodes()[name])["connected"] and (node["captured"] or not intercepts), name
+        )
 
     # programs
 

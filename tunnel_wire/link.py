@@ -9,6 +9,7 @@ parses, and the stream's face gets the payload before the reader reads on. The r
 
 from __future__ import annotations
 
+import logging
 import ssl
 from typing import TYPE_CHECKING
 
@@ -36,10 +37,14 @@ if TYPE_CHECKING:
     from tunnel_wire.hello import Hello
     from tunnel_wire.session import Stream
 
+log = logging.getLogger(__name__)
+
 _TURN = 1024 * 1024
 """Bytes that one call of the pump, or one turn of the reader, moves before other tasks get theirs."""
 _DRAIN_TIME = 0.002
 """A frame is what the network drains in this many seconds: what is encrypted can't be overtaken."""
+_TICK = 0.001
+"""Shortest time in seconds between two looks at the clock."""
 _SHORT_READ = 4096
 """A read below this has most likely emptied the socket: waiting costs less than finding out."""
 
@@ -114,12 +119,17 @@ class Link:
             buffers = _ReceiveBuffers()
             _buffers.set(buffers)
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
-                    nursery.start_soon(self._keep_time)
-                    self.pump()
-                    await self._read(buffers)
+            try:
+                with self._scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._write)
+                        nursery.start_soon(self._keep_time)
+                        self.pump()
+                        await self._read(buffers)
+            except Exception:
+                # A defect, of ours or of a callback, costs this link and not the process.
+                log.exception("a link failed")
+                self._end(LinkEnded("an internal error; the log has more"))
             if self._ending is None:
                 # Whoever cancelled stands outside: let trio say so.
                 await trio.lowlevel.checkpoint_if_cancelled()
@@ -176,6 +186,8 @@ class Link:
             while True:
                 # What came with the end of the handshake is in the pump already.
                 self._receive(buffers)
+                if self._ending is not None:
+                    return
                 try:
                     size = sock.recv_into(buffers.ciphertext)
                 except BlockingIOError:
@@ -316,14 +328,16 @@ class Link:
 
     async def _keep_time(self) -> None:
         while True:
-            now = trio.current_time()
+            # While it is not waiting, the timer need not be woken.
+            self._timer_due = now = trio.current_time()
             try:
                 self.connection.tick(now)
             except ConnectionFailed as exc:
                 self._end(LinkEnded(exc.reason))
                 return
             self.pump()
-            self._timer_due = self.connection.deadline()
+            # Rounding can leave a deadline a hair before the time at which it was met.
+            self._timer_due = max(self.connection.deadline(), now + _TICK)
             with trio.move_on_at(self._timer_due):
                 await self._timer_changed.wait()
             self._timer_changed = trio.Event()

@@ -22,11 +22,23 @@ overtaken.
 """
 
 
+_KEEPALIVE_IDLE = 60
+"""Seconds without traffic after which the kernel asks a peer whether it is still there ..."""
+_KEEPALIVE_INTERVAL = 15
+"""... and asks again ..."""
+_KEEPALIVE_COUNT = 4
+"""... so often: a peer that has vanished without a word is gone after two minutes."""
+
+
 def prepare(sock: socket.socket, *, link: bool = False) -> socket.socket:
-    """Non-blocking and without Nagle; a link also with a low-water mark. Returns the socket."""
+    """Non-blocking, without Nagle, with keepalive; a link also with a low-water mark. Returns the socket."""
     sock.setblocking(False)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_COUNT)
         if link:
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
     return sock

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_wire.failures import forget, watch
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.session import EndCause
@@ -26,7 +27,7 @@ _TURN = 1024 * 1024
 _COPY_BELOW = 64 * 1024
 """A shorter read is copied, so that a kept segment is never mostly empty."""
 _DRAIN_LIMIT = 1.0
-"""Seconds that a reset from the tunnel waits for the local peer to take what came before it."""
+"""Seconds that a reset waits for the other side to take what came before it."""
 _DRAIN_POLL = 0.01
 
 
@@ -75,46 +76,65 @@ class _Splice:
         self._tunnel = tunnel
         self._sock = sock
         self.result = result
-        self._watch = trio.CancelScope()
+        self._life = trio.CancelScope()
+        self._failed = False
+        """The socket has failed. Whoever met the error first took it: others see what looks like an end."""
 
     async def run(self) -> None:
         tunnel, result = self._tunnel, self.result
         tunnel.sink = self._sink
+        tunnel.on_broken = self._life.cancel
+        watch(self._sock, self._on_failure)
+        if tunnel.end_cause is not None:
+            self._life.cancel()
         try:
+            finished = False
             try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._from_tunnel_and_watch)
-                    await self._to_tunnel()
-                    self._watch.cancel()
-            except* _LocalReset:
-                result.end = End.LOCAL_RESET
-            except* trio.BrokenResourceError:
-                lost = tunnel.end_cause is EndCause.LINK_LOST
-                result.end = End.LINK_LOST if lost else End.REMOTE_RESET
-            else:
-                result.end = End.FINISHED
+                with self._life:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._from_tunnel)
+                        await self._to_tunnel()
+                    finished = True
+            except* (_LocalReset, trio.BrokenResourceError):
+                pass
+            result.end = End.FINISHED if finished else self._why()
         finally:
-            await self._finish()
+            try:
+                if result.end in (End.REMOTE_RESET, End.LINK_LOST):
+                    await self._drain()
+            finally:
+                self._close()
 
-    async def _finish(self) -> None:
+    def _why(self) -> End:
+        match self._tunnel.end_cause:
+            case None | EndCause.LOCAL_RESET:
+                return End.LOCAL_RESET
+            case EndCause.LINK_LOST:
+                return End.LINK_LOST
+            case _:
+                return End.REMOTE_RESET
+
+    def _on_failure(self) -> None:
+        """Nobody need be reading or writing just now: what came before the reset gets a bounded time."""
+        self._failed = True
+        self._life.deadline = trio.current_time() + _DRAIN_LIMIT
+
+    def _close(self) -> None:
         """Close both ends as their other side deserves."""
         tunnel, sock, end = self._tunnel, self._sock, self.result.end
-        tunnel.sink = None
-        if end is End.LOCAL_RESET:
-            tunnel.reset(ErrorCode.CONNECT_ERROR, behind_data=True)
-            close_with_reset(sock)
-        elif end is End.CANCELLED:
-            tunnel.reset(ErrorCode.CANCEL)
-            close_with_reset(sock)
-        elif end is End.FINISHED:
+        tunnel.sink = tunnel.on_broken = None
+        forget(sock)
+        if end is End.FINISHED:
             tunnel.close()
             sock.close()
+            return
+        if end is End.LOCAL_RESET:
+            tunnel.reset(ErrorCode.CONNECT_ERROR, behind_data=True)
+        elif end is End.CANCELLED:
+            tunnel.reset(ErrorCode.CANCEL)
         else:
-            try:
-                await self._drain()
-            finally:
-                tunnel.close()
-                close_with_reset(sock)
+            tunnel.close()
+        close_with_reset(sock)
 
     async def _drain(self) -> None:
         """Let the local peer take what came before the reset, for a bounded time."""
@@ -123,7 +143,8 @@ class _Splice:
                 await self._from_tunnel()
             except (trio.BrokenResourceError, _LocalReset):
                 pass
-            while unacknowledged(self._sock):  # noqa: ASYNC110 - the kernel tells nobody when it falls to 0
+            # The kernel tells nobody when it falls to 0.
+            while unacknowledged(self._sock) and not self._failed:  # noqa: ASYNC110
                 await trio.sleep(_DRAIN_POLL)
 
     # --- socket to tunnel -------------------------------------------------------------------------
@@ -150,6 +171,8 @@ class _Splice:
                 raise _LocalReset from exc
             if not size:
                 pool.give(segment)
+                if self._failed:
+                    raise _LocalReset
                 tunnel.end()
                 return
             if size < _COPY_BELOW:
@@ -175,17 +198,14 @@ class _Splice:
         """Called by the link's reader while nothing is queued: the fastest way, without a task switch."""
         try:
             sent = self._sock.send(data)
+        except BlockingIOError:
+            return 0
         except OSError:
-            # Would block, or worse: then it is queued, and the task below meets the same error.
+            # It is queued, and the task below meets the error again.
+            self._failed = True
             return 0
         self.result.from_tunnel += sent
         return sent
-
-    async def _from_tunnel_and_watch(self) -> None:
-        await self._from_tunnel()
-        with self._watch:
-            # A reset can still come, while the other direction waits for its socket.
-            await self._tunnel.wait_closed()
 
     async def _from_tunnel(self) -> None:
         tunnel, sock = self._tunnel, self._sock
@@ -203,6 +223,7 @@ class _Splice:
                 await trio.lowlevel.wait_writable(sock)
                 continue
             except OSError as exc:
+                self._failed = True
                 raise _LocalReset from exc
             self.result.from_tunnel += sent
             tunnel.took(sent)

@@ -5,6 +5,7 @@ request.
 from __future__ import annotations
 
 import operator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,12 +16,17 @@ from tunnel_wire.frames import ErrorCode
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections import deque
+    from collections.abc import Callable, Iterator
 
     from tunnel_wire.answerer import AnswererConnection
     from tunnel_wire.flow import Buffer, SegmentPool
     from tunnel_wire.opener import OpenerConnection
     from tunnel_wire.session import Session, Stream
+
+
+_JOIN_BELOW = 4096
+"""Received pieces that are together not larger are kept as one."""
 
 
 class TunnelStream(trio.abc.HalfCloseableStream):
@@ -33,6 +39,8 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         self._stream = stream
         stream.face = self
         self._closed = False
+        self._taken = 0
+        """Bytes of the first piece in `incoming.queue` that are consumed."""
         self._room = trio.Event()
         self._arrival = trio.Event()
         self._sending = Exclusive("another task is sending on this stream")
@@ -41,6 +49,8 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         """Gets payload first, straight from the link's reader, while nothing is queued: says how much it
         took.
         """
+        self.on_broken: Callable[[], None] | None = None
+        """Called when the peer resets the stream or the link is lost, though nobody waits for it here."""
 
     # --- trio's stream ----------------------------------------------------------------------------
 
@@ -135,19 +145,19 @@ class TunnelStream(trio.abc.HalfCloseableStream):
 
     def reset(self, code: int = ErrorCode.CANCEL, *, behind_data: bool = False) -> None:
         """Reset the stream: at once, or behind what was written."""
-        if behind_data:
-            self._stream.reset_behind_data(code, trio.current_time())
-        else:
-            self._stream.reset(code)
-        self._stream.flush()
+        with _flushing(self._stream):
+            if behind_data:
+                self._stream.reset_behind_data(code, trio.current_time())
+            else:
+                self._stream.reset(code)
         self._wake()
 
     def close(self) -> None:
         """What `aclose` does, without the checkpoint."""
         self._closed = True
-        self.sink = None
-        self._stream.abandon(trio.current_time())
-        self._stream.flush()
+        self.sink = self.on_broken = None
+        with _flushing(self._stream):
+            self._stream.abandon(trio.current_time())
         self._wake()
 
     async def wait_room(self) -> int:
@@ -158,7 +168,8 @@ class TunnelStream(trio.abc.HalfCloseableStream):
             self._check_sendable()
             if room := self._stream.room():
                 return room
-            self._room = trio.Event()
+            if self._room.is_set():
+                self._room = trio.Event()
             await self._room.wait()
 
     async def wait_arrival(self) -> memoryview | None:
@@ -171,32 +182,22 @@ class TunnelStream(trio.abc.HalfCloseableStream):
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed")
             if stream.incoming.queue:
-                return memoryview(stream.incoming.queue[0])
+                return memoryview(stream.incoming.queue[0])[self._taken :]
             if stream.incoming.end is not None:
                 return None
             if stream.state is State.CLOSED:
                 raise trio.BrokenResourceError(_explain(stream))
-            self._arrival = trio.Event()
+            if self._arrival.is_set():
+                self._arrival = trio.Event()
             await self._arrival.wait()
-
-    async def wait_closed(self) -> None:
-        """Wait until the stream is over, receipt of our end included. Raises BrokenResourceError if by a
-        reset.
-        """
-        stream = self._stream
-        while stream.state is not State.CLOSED:
-            self._arrival = trio.Event()
-            await self._arrival.wait()
-        if stream.end_cause is not EndCause.FINISHED:
-            raise trio.BrokenResourceError(_explain(stream))
 
     def took(self, size: int) -> None:
         """The first `size` bytes of the piece that `wait_arrival` showed are consumed."""
         queue = self._stream.incoming.queue
-        if size == len(queue[0]):
+        self._taken += size
+        if self._taken == len(queue[0]):
             queue.popleft()
-        else:
-            queue[0] = queue[0][size:]
+            self._taken = 0
         self._stream.consume(size, trio.current_time())
         self._stream.flush()
 
@@ -227,7 +228,7 @@ class TunnelStream(trio.abc.HalfCloseableStream):
                 if taken == len(data):
                     return
                 data = data[taken:]
-        queue.append(bytes(data))
+        _keep(queue, data)
         self._arrival.set()
 
     def on_end(self) -> None:
@@ -237,10 +238,29 @@ class TunnelStream(trio.abc.HalfCloseableStream):
     def on_reset(self) -> None:
         """Wake everybody."""
         self._wake()
+        if self.on_broken is not None:
+            self.on_broken()
 
     def on_room(self) -> None:
         """Wake the sender."""
         self._room.set()
+
+
+@contextmanager
+def _flushing(stream: Stream) -> Iterator[None]:
+    """Send what the block queues, though it may part the stream from its connection."""
+    connection = stream.connection
+    yield
+    if connection is not None:
+        connection.output_ready()
+
+
+def _keep(queue: deque[bytes], data: memoryview) -> None:
+    """Queue a copy. Small pieces are joined: an object for each byte would be fifty times its window."""
+    if queue and len(queue[-1]) + len(data) <= _JOIN_BELOW:
+        queue[-1] += data
+    else:
+        queue.append(bytes(data))
 
 
 def _explain(stream: Stream) -> str:
@@ -262,7 +282,7 @@ class _Opening:
 
     def on_data(self, data: memoryview) -> None:
         # A target that speaks first is heard before the task that opened the stream gets its turn.
-        self._stream.incoming.queue.append(bytes(data))
+        _keep(self._stream.incoming.queue, data)
 
     def on_end(self) -> None:
         pass
@@ -282,8 +302,8 @@ async def open_stream(connection: OpenerConnection, session: Session, host: str,
     try:
         await face.answered.wait()
     except trio.Cancelled:
-        stream.reset(ErrorCode.CANCEL)
-        stream.flush()
+        with _flushing(stream):
+            stream.reset(ErrorCode.CANCEL)
         raise
     if stream.refusal is not None:
         raise stream.refusal

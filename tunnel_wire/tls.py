@@ -145,9 +145,9 @@ async def handshake(sock: socket.socket, pump: TlsPump) -> None:
         try:
             done = pump.handshake_step()
         except ssl.SSLError:
-            with trio.move_on_after(1) as scope:
-                scope.shield = True
-                await send_all(sock, pump.ciphertext())
+            # The alert is a courtesy: the peer may have gone, or never read. The kernel takes it at once.
+            with contextlib.suppress(OSError):
+                sock.send(pump.ciphertext())
             raise
         if data := pump.ciphertext():
             await send_all(sock, data)
@@ -166,17 +166,27 @@ class TlsStream(trio.abc.Stream):
         self._sock = sock
         self._pump = pump
         self._buffer = memoryview(bytearray(RECEIVE_SIZE // 4))
+        self._cut = False
+        """Ciphertext was lost: nothing that comes behind it can be decrypted."""
         self._send_conflict = Exclusive("another task is sending on this TlsStream")
         self._receive_conflict = Exclusive("another task is receiving on this TlsStream")
 
     async def send_all(self, data: Buffer) -> None:
-        """Send `data`. Cancelled, it leaves a stream that can only be closed."""
+        """Send `data`. Raises BrokenResourceError, ClosedResourceError.
+
+        Cancelled while it waited for the socket, it leaves a stream that can only be closed.
+        """
         with self._send_conflict:
             await trio.lowlevel.checkpoint()
             self._check_open()
-            if len(data):
-                self._pump.write([data], len(data))
-            await self._flush()
+            if self._cut:
+                raise trio.BrokenResourceError("an earlier send was cancelled or failed")
+            with _trio_errors():
+                if len(data):
+                    self._pump.write([data], len(data))
+                self._cut = True
+                await send_all(self._sock, self._pump.ciphertext())
+                self._cut = False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket takes more."""
@@ -214,11 +224,10 @@ class TlsStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Say close_notify if the socket takes it at once, and close."""
         if self._sock.fileno() >= 0:
-            self._pump.close_notify()
-            try:
-                self._sock.send(self._pump.ciphertext())
-            except OSError:
-                pass
+            if not self._cut:
+                self._pump.close_notify()
+                with contextlib.suppress(OSError):
+                    self._sock.send(self._pump.ciphertext())
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
         await trio.lowlevel.checkpoint()
@@ -226,10 +235,6 @@ class TlsStream(trio.abc.Stream):
     def _check_open(self) -> None:
         if self._sock.fileno() < 0:
             raise trio.ClosedResourceError("this stream was closed")
-
-    async def _flush(self) -> None:
-        with _trio_errors():
-            await send_all(self._sock, self._pump.ciphertext())
 
 
 @contextlib.contextmanager

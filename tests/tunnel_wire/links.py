@@ -149,7 +149,7 @@ async def linked(
     answerer = AnswererConnection(answering, hello, now=now)
     async with trio.open_nursery() as nursery:
         server = Link(near, server_pump, opener)
-        agent = Link(far, client_pump, answerer, on_request=lambda stream: ends.requested(stream))
+        agent = Link(far, client_pump, answerer, on_request=lambda stream: ends.requested(stream))  # noqa: PLW0108 - not yet bound
         ends = Ends(server, agent, opener, answerer, opening, answering, nursery)
         nursery.start_soon(_run, server, "server", ends.ended)
         nursery.start_soon(_run, agent, "agent", ends.ended)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_CLOCK_CHECK = 60.0
+"""Seconds between two looks at the clock on the wall."""
 _FAREWELL = 1.0
 """Seconds that a refused agent gets to read why."""
 
@@ -56,13 +58,13 @@ class Links:
                 raise ValueError(f"{identity} is no node of spiffe://{self._domain}")
             assert certificate is not None
             addresses = _addresses(certificate)
-            lifetime = ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()
+            expires = ssl.cert_time_to_seconds(certificate["notAfter"])
         except ValueError as exc:
             log.warning("a link from %s was refused: %s", remote, exc)
             sock.close()
             return
         with bind(node=identity.name, remote=remote):
-            await self._run(sock, pump, identity.name, remote, addresses, lifetime)
+            await self._run(sock, pump, identity.name, remote, addresses, expires)
 
     async def _run(
         self,
@@ -71,7 +73,7 @@ class Links:
         name: str,
         remote: str,
         addresses: frozenset[IPAddress],
-        lifetime: float,
+        expires: float,
     ) -> None:
         hellos: list[Hello | None] = []
         connection = OpenerConnection(self._hello, now=trio.current_time(), limits=self._limits)
@@ -79,7 +81,7 @@ class Links:
         self._running.add(link)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_end_at, link, lifetime)
+                nursery.start_soon(_end_at, link, expires)
                 nursery.start_soon(self._introduce, link, connection, name, remote, addresses, hellos)
                 try:
                     await link.run()
@@ -104,9 +106,10 @@ class Links:
         hello = hellos[0] if hellos else None
         if hello is None or not hello.session or hello.node != name:
             said = "no hello" if hello is None else f'hello as "{hello.node}"'
-            link.close(f"{said} from a link with the certificate of {name}")
+            log.warning("%s from a link with the certificate of %s", said, name)
+            link.close(f"refused: {said}")
             return
-        node = self._registry.learn(name, addresses)
+        node = self._registry.node(name)
         held = AgentLink(link, connection, remote, addresses)
         try:
             agent = await self._registry.adopt(node, hello, held)
@@ -132,9 +135,10 @@ class Links:
                 link.pump()
 
 
-async def _end_at(link: Link, lifetime: float) -> None:
-    """A link does not outlive its certificate."""
-    await trio.sleep(max(0.0, lifetime))
+async def _end_at(link: Link, expires: float) -> None:
+    """A link does not outlive its certificate: the clock on the wall decides, which may be set meanwhile."""
+    while (left := expires - time.time()) > 0:  # noqa: ASYNC110 - no event comes when a clock is set
+        await trio.sleep(min(left, _CLOCK_CHECK))
     connection = link.connection
     assert isinstance(connection, OpenerConnection)
     connection.drain(DrainReason.EXPIRED, "the node's certificate has expired")

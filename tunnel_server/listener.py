@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 from typing import TYPE_CHECKING
 
 import trio
 
 from tunnel_daemon.http1 import Handler, serve_connection
+from tunnel_server.crowd import Crowd
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.tls import TlsPump, TlsStream, handshake
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
     from pathlib import Path
 
+    from tunnel_server.crowd import Guest
     from tunnel_server.links import Links
     from tunnel_server.metrics import Metrics
 
@@ -28,7 +30,7 @@ _ACCEPT_PAUSE = 0.1
 """Seconds to wait when the process or the system is out of file descriptors or memory."""
 
 _API_CONNECTIONS = 256
-"""HTTPS connections at once, by strangers: who joins needs one for a second."""
+"""HTTPS connections at once, by strangers: who joins needs one for a second, and gets it."""
 
 
 def tls_context(certificate: Path, key: Path, authority: str) -> ssl.SSLContext:
@@ -65,9 +67,9 @@ class TunnelListener:
         self._links = links
         self._api = api
         self._metrics = metrics
-        self._handshakes = trio.CapacityLimiter(handshakes)
+        self._handshakes = Crowd(handshakes, "TLS handshakes")
         self._timeout = handshake_timeout
-        self._api_connections = 0
+        self._api_connections = Crowd(_API_CONNECTIONS, "API connections")
 
     async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Accept until cancelled, then close everything."""
@@ -78,35 +80,36 @@ class TunnelListener:
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         async with listener:
             while True:
-                # A token for each connection, taken before accepting: the rest waits in the kernel's backlog.
-                token = object()
-                await self._handshakes.acquire_on_behalf_of(token)
                 try:
                     stream = await listener.accept()
                 except OSError as exc:
-                    self._handshakes.release_on_behalf_of(token)
                     log.error("cannot accept an agent: %s", exc.strerror or exc)  # noqa: TRY400 - no traceback
                     await trio.sleep(_ACCEPT_PAUSE)
                     continue
-                except BaseException:
-                    self._handshakes.release_on_behalf_of(token)
+                pump = TlsPump(self.context, server_side=True)
+                # While there is no place, the others wait in the kernel's backlog.
+                try:
+                    guest = await self._handshakes.enter(pump)
+                except trio.Cancelled:
+                    stream.socket.close()
                     raise
-                nursery.start_soon(self._serve, stream, token)
+                nursery.start_soon(self._serve, stream, pump, guest)
 
-    async def _serve(self, stream: trio.SocketStream, token: object) -> None:
+    async def _serve(self, stream: trio.SocketStream, pump: TlsPump, guest: Guest) -> None:
         try:
             peer = stream.socket.getpeername()
             sock = from_trio(stream.socket)
         except OSError:
-            self._handshakes.release_on_behalf_of(token)
+            # Gone before we looked.
+            self._handshakes.leave(guest)
             await trio.aclose_forcefully(stream)
             return
         try:
             try:
-                pump = await self._handshake(sock, peer)
+                done = await self._handshake(sock, pump, peer, guest.scope)
             finally:
-                self._handshakes.release_on_behalf_of(token)
-            if pump is None:
+                self._handshakes.leave(guest)
+            if not done:
                 return
             if pump.alpn == TUNNEL_PROTOCOL:
                 await self._links.serve(sock, pump, _place(peer))
@@ -121,21 +124,22 @@ class TunnelListener:
                 sock.close()
 
     async def _serve_api(self, stream: TlsStream, peer: tuple[str, int]) -> None:
-        if self._api_connections >= _API_CONNECTIONS:
-            log.warning("an API connection from %s was closed: %d are open", _place(peer), _API_CONNECTIONS)
+        guest = self._api_connections.enter_nowait()
+        if guest is None:
             await stream.aclose()
             return
-        self._api_connections += 1
         try:
-            await serve_connection(stream, self._api, peer=peer)
+            with guest.scope:
+                await serve_connection(stream, self._api, peer=peer)
         finally:
-            self._api_connections -= 1
+            self._api_connections.leave(guest)
 
-    async def _handshake(self, sock: socket.socket, peer: tuple[str, int]) -> TlsPump | None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        pump = TlsPump(self.context, server_side=True)
+    async def _handshake(
+        self, sock: socket.socket, pump: TlsPump, peer: tuple[str, int], scope: trio.CancelScope
+    ) -> bool:
         reason = "timeout"
-        with trio.move_on_after(self._timeout):
+        scope.deadline = trio.current_time() + self._timeout
+        with scope:
             try:
                 await handshake(sock, pump)
             except ssl.SSLError as exc:
@@ -144,10 +148,10 @@ class TunnelListener:
             except OSError:
                 reason, detail = "cut", "the connection was cut"
             else:
-                return pump
+                return True
             log.info("TLS handshake with %s failed: %s", _place(peer), detail)
         self._metrics.handshake_failed(reason)
-        return None
+        return False
 
 
 def _place(peer: tuple[str, int]) -> str:

@@ -137,9 +137,13 @@ class Registry:
 
     # --- who is where -----------------------------------------------------------------------------
 
+    def node(self, name: str) -> Node:
+        """The node of this name, known from now on. What addresses it has is said by `learn`."""
+        return self.nodes.setdefault(name, Node(name))
+
     def learn(self, name: str, addresses: Iterable[IPAddress]) -> Node:
         """A node's certificate names these addresses. Those outside of the rules are refused, loudly."""
-        node = self.nodes.setdefault(name, Node(name))
+        node = self.node(name)
         allowed = set()
         for address in addresses:
             try:

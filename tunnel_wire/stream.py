@@ -5,7 +5,6 @@ request.
 from __future__ import annotations
 
 import operator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,7 +16,7 @@ from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tunnel_wire.answerer import AnswererConnection
     from tunnel_wire.flow import Buffer, SegmentPool
@@ -145,19 +144,19 @@ class TunnelStream(trio.abc.HalfCloseableStream):
 
     def reset(self, code: int = ErrorCode.CANCEL, *, behind_data: bool = False) -> None:
         """Reset the stream: at once, or behind what was written."""
-        with _flushing(self._stream):
-            if behind_data:
-                self._stream.reset_behind_data(code, trio.current_time())
-            else:
-                self._stream.reset(code)
+        if behind_data:
+            self._stream.reset_behind_data(code, trio.current_time())
+        else:
+            self._stream.reset(code)
+        self._stream.flush()
         self._wake()
 
     def close(self) -> None:
         """What `aclose` does, without the checkpoint."""
         self._closed = True
         self.sink = self.on_broken = None
-        with _flushing(self._stream):
-            self._stream.abandon(trio.current_time())
+        self._stream.abandon(trio.current_time())
+        self._stream.flush()
         self._wake()
 
     async def wait_room(self) -> int:
@@ -246,15 +245,6 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         self._room.set()
 
 
-@contextmanager
-def _flushing(stream: Stream) -> Iterator[None]:
-    """Send what the block queues, though it may part the stream from its connection."""
-    connection = stream.connection
-    yield
-    if connection is not None:
-        connection.output_ready()
-
-
 def _keep(queue: deque[bytes], data: memoryview) -> None:
     """Queue a copy. Small pieces are joined: an object for each byte would be fifty times its window."""
     if queue and len(queue[-1]) + len(data) <= _JOIN_BELOW:
@@ -302,8 +292,8 @@ async def open_stream(connection: OpenerConnection, session: Session, host: str,
     try:
         await face.answered.wait()
     except trio.Cancelled:
-        with _flushing(stream):
-            stream.reset(ErrorCode.CANCEL)
+        stream.reset(ErrorCode.CANCEL)
+        stream.flush()
         raise
     if stream.refusal is not None:
         raise stream.refusal

@@ -45,6 +45,8 @@ class TlsPump:
         self._ssl = context.wrap_bio(
             self._in, self._out, server_side=server_side, server_hostname=server_hostname
         )
+        self.heard = False
+        """The peer has sent something, TLS or not."""
 
     def handshake_step(self) -> bool:
         """Go on with the handshake; true when it is complete. Raises `ssl.SSLError`."""
@@ -56,6 +58,7 @@ class TlsPump:
 
     def feed(self, ciphertext: Buffer) -> None:
         """Take bytes from the network."""
+        self.heard = True
         self._in.write(ciphertext)
 
     def feed_eof(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel_wire.sockets import from_trio
+from tunnel_wire.sockets import close_with_reset, from_trio
 
 if TYPE_CHECKING:
     import socket
@@ -50,4 +50,4 @@ async def _serve(stream: trio.SocketStream, serve: Callable[[socket.socket, str]
         await serve(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except Exception:
         log.exception("serving a caller failed")
-        sock.close()
+        close_with_reset(sock)

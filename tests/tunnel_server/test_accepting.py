@@ -1,0 +1,113 @@
+"""Accepting callers: one task each, and whatever happens in one stays there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from tunnel_server.frontends.accepting import accept_callers
+
+if TYPE_CHECKING:
+    import socket
+
+
+async def _listener(host: str = "127.0.0.1") -> trio.SocketListener:
+    return (await trio.open_tcp_listeners(0, host=host))[0]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_callers_are_named_and_served_side_by_side(host: str) -> None:
+    listener = await _listener(host)
+    served: list[str] = []
+
+    async def serve(sock: socket.socket, caller: str) -> None:
+        with sock:
+            served.append(caller)
+            assert not sock.getblocking()
+            await trio.lowlevel.wait_readable(sock)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept_callers, listener, serve)
+        port = listener.socket.getsockname()[1]
+        callers = [await trio.open_tcp_stream(host, port) for _ in range(3)]
+        with trio.fail_after(5):
+            while len(served) < 3:
+                await trio.sleep(0.01)
+        shown = "[::1]" if ":" in host else host
+        ports = (stream.socket.getsockname()[1] for stream in callers)
+        assert sorted(served) == sorted(f"{shown}:{port}" for port in ports)
+        for stream in callers:
+            await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_defect_is_a_reset_for_its_caller_alone(caplog: pytest.LogCaptureFixture) -> None:
+    listener = await _listener()
+    broken = True
+
+    async def serve(sock: socket.socket, caller: str) -> None:
+        if broken:
+            raise RuntimeError("a defect")
+        sock.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept_callers, listener, serve)
+        address = listener.socket.getsockname()[:2]
+        async with await trio.open_tcp_stream(*address) as stream:
+            with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+        assert "serving a caller failed" in caplog.text
+        broken = False
+        async with await trio.open_tcp_stream(*address) as stream:
+            with trio.fail_after(5):
+                assert await stream.receive_some() == b""
+        nursery.cancel_scope.cancel()
+
+
+async def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    real = trio.SocketListener.accept
+    failures = [OSError(24, "Too many open files")]
+
+    async def accept(listener: trio.SocketListener) -> trio.SocketStream:
+        if failures:
+            raise failures.pop()
+        return await real(listener)
+
+    monkeypatch.setattr(trio.SocketListener, "accept", accept)
+    listener = await _listener()
+
+    async def serve(sock: socket.socket, caller: str) -> None:
+        sock.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept_callers, listener, serve)
+        async with await trio.open_tcp_stream(*listener.socket.getsockname()[:2]) as stream:
+            with trio.fail_after(5):
+                assert await stream.receive_some() == b""
+        nursery.cancel_scope.cancel()
+    assert "cannot accept a caller: Too many open files" in caplog.text
+
+
+async def test_cancelled_the_port_is_closed_and_its_callers_too() -> None:
+    listener = await _listener()
+    address = listener.socket.getsockname()[:2]
+    ended = trio.Event()
+
+    async def serve(sock: socket.socket, caller: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            sock.close()
+            ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept_callers, listener, serve)
+        async with await trio.open_tcp_stream(*address):
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert ended.is_set()
+    with pytest.raises(OSError, match="connect"):
+        await trio.open_tcp_stream(*address)

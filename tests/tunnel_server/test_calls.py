@@ -1,0 +1,188 @@
+"""A call to its end: what the caller sees when it fails is a reset, and the operator sees why."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from tests.tunnel_server.core import Core, running
+from tests.tunnel_wire.links import tcp_pair
+from tunnel_server.calls import Target
+from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.sockets import close_with_reset
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@asynccontextmanager
+async def echo() -> AsyncIterator[int]:
+    """A port where everything comes back."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            try:
+                async for data in stream:
+                    await stream.send_all(data)
+            except trio.BrokenResourceError:
+                pass
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+def call(core: Core, port: int, *, node: str = "edge-1") -> socket.socket:
+    """A caller's socket; its other end is being served."""
+    caller, accepted = tcp_pair()
+
+    def find() -> Target:
+        return Target(core.registry.by_name(node), "127.0.0.1", port)
+
+    core.nursery.start_soon(core.calls.serve, accepted, "fixed", "caller:1", f"{node}:{port}", find)
+    return caller
+
+
+async def ending(sock: socket.socket) -> bytes:
+    """What comes up to a reset; a clean end fails the test."""
+    data = b""
+    with sock, trio.fail_after(10):
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                piece = sock.recv(65536)
+            except ConnectionResetError:
+                return data
+            assert piece, "a clean end"
+            data += piece
+
+
+async def test_a_call_and_its_account() -> None:
+    async with running() as core, echo() as port:
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        caller = trio.SocketStream(trio.socket.from_stdlib_socket(call(core, port)))
+        async with caller:
+            await caller.send_all(b"hello")
+            assert await caller.receive_some() == b"hello"
+            assert core.calls.open == core.registry.by_name("edge-1").open_calls == 1
+            await caller.send_eof()
+            assert await caller.receive_some() == b""
+        with trio.fail_after(5):
+            while core.calls.open:
+                await trio.sleep(0.01)
+        node = core.registry.by_name("edge-1")
+        assert (node.open_calls, node.bytes_up, node.bytes_down) == (0, 5, 5)
+        assert not core.calls.failures
+        assert b'calls_total{frontend="fixed",outcome="ok"} 1.0' in core.metrics.render()
+
+
+async def test_failures_are_resets_with_a_cause(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as core:
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            closed = server.getsockname()[1]
+        core.registry.learn("edge-2", [])
+        assert await ending(call(core, closed)) == b""
+        assert await ending(call(core, 80, node="edge-2")) == b""
+        assert await ending(call(core, 80, node="edge-3")) == b""
+        told = [(each.cause, each.node, each.target) for each in core.calls.failures]
+        assert told == [
+            (Cause.REFUSED, "edge-1", f"127.0.0.1:{closed}"),
+            (Cause.AWAY, "edge-2", "127.0.0.1:80"),
+            (Cause.NO_SUCH_NODE, "", "edge-3:80"),
+        ]
+        assert "edge-2 is not connected" in caplog.text
+        assert core.calls.open == 0
+
+
+async def test_an_agent_that_does_not_answer() -> None:
+    async with running(open_timeout=0.2) as core:
+        waiting: list[object] = []
+        core.on_request = waiting.append
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        await ending(call(core, 80))
+        assert core.calls.failures[0].cause is Cause.TIMED_OUT
+        # The dial was called off at once, not at the next heartbeat.
+        with trio.fail_after(2):
+            await waiting[0].cancelled.wait()  # type: ignore[attr-defined]
+        assert not agent.session.streams
+
+
+async def test_the_link_ends_before_the_answer() -> None:
+    async with running() as core:
+        core.on_request = lambda incoming: agent.link.close("test")
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        await ending(call(core, 80))
+        assert core.calls.failures[0].cause is Cause.LINK_LOST
+
+
+async def test_the_limit_of_calls() -> None:
+    async with running(calls=2) as core, echo() as port:
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        held = [call(core, port) for _ in range(2)]
+        await trio.testing.wait_all_tasks_blocked()
+        await ending(call(core, port))
+        assert core.calls.failures[0].cause is Cause.NO_ROOM
+        assert core.calls.failures[0].target == f"edge-1:{port}"
+        for caller in held:
+            close_with_reset(caller)
+        with trio.fail_after(5):
+            while core.calls.open:
+                await trio.sleep(0.01)
+
+
+async def test_a_defect_in_a_frontend_resets_its_caller_and_nobody_else() -> None:
+    async with running() as core:
+        caller, accepted = tcp_pair()
+
+        def find() -> Target:
+            raise RuntimeError("a defect")
+
+        with pytest.raises(RuntimeError, match="a defect"):
+            await core.calls.serve(accepted, "fixed", "caller:1", "?", find)
+        await ending(caller)
+        assert core.calls.open == 0
+
+
+async def test_failures_kept_are_bounded() -> None:
+    async with running() as core:
+
+        def find() -> Target:
+            raise OpenFailed(Cause.NO_SUCH_NODE, "none")
+
+        for _ in range(150):
+            caller, accepted = tcp_pair()
+            await core.calls.serve(accepted, "fixed", "caller:1", "x", find)
+            caller.close()
+        assert len(core.calls.failures) == 100
+
+
+async def test_shutting_down_with_a_thousand_calls() -> None:
+    async with running(calls=2000) as core, echo() as port:
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        callers = []
+        with trio.fail_after(20):
+            for _ in range(20):
+                callers += [call(core, port) for _ in range(50)]
+                while core.registry.by_name("edge-1").open_calls < len(callers):
+                    await trio.lowlevel.checkpoint()
+        began = trio.current_time()
+        core.nursery.cancel_scope.cancel()
+    assert trio.current_time() - began < 3
+    assert core.calls.open == 0
+    for caller in callers:
+        with caller, pytest.raises(ConnectionResetError):
+            caller.recv(1)

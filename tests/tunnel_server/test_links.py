@@ -1,0 +1,111 @@
+"""Who may link, and for how long: certificates decide, and hello has to agree with them."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import pytest
+import trio
+
+from certs.authority import Authority
+from certs.requests import key_pem, new_key
+from tests.tunnel_server.core import DOMAIN, Core, running
+from tunnel_wire.flow import Budget
+from tunnel_wire.limits import WireLimits
+from tunnel_wire.session import Session
+
+
+async def _refused(core: Core, context: object, caplog: pytest.LogCaptureFixture, why: str) -> None:
+    agent = await core.agent(context)  # type: ignore[arg-type]
+    await agent.wait_over()
+    assert not core.registry.nodes
+    assert why in caplog.text
+
+
+async def test_no_certificate(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as core:
+        await _refused(core, core.credentials(None, None), caplog, "no verified certificate")
+
+
+@pytest.mark.parametrize("role", ["caller", "server"])
+async def test_a_certificate_of_another_role(role: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as core:
+        key = new_key()
+        if role == "caller":
+            pem = core.authority.issue_caller(key.public_key(), "edge-1")
+        else:
+            pem = core.authority.issue_server(key.public_key(), "edge-1", [], ["localhost"])
+        await _refused(
+            core, core.credentials(pem, key_pem(key)), caplog, f"{DOMAIN}/{role}/edge-1 is no node"
+        )
+
+
+async def test_a_certificate_of_another_authority() -> None:
+    stranger, _ = Authority.make(DOMAIN)
+    async with running() as core:
+        agent = await core.agent(core.node(authority=stranger))
+        assert "UNKNOWN_CA" in str(await agent.wait_over())
+        assert not core.registry.nodes
+
+
+async def test_a_certificate_of_another_trust_domain(caplog: pytest.LogCaptureFixture) -> None:
+    """Signed by the same key: two domains must not share one, but if they do, the name still counts."""
+    async with running() as core:
+        core.authority.domain = "elsewhere.test"
+        context = core.node()
+        await _refused(core, context, caplog, f"no node of spiffe://{DOMAIN}")
+
+
+async def test_hello_for_another_node(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as core:
+        victim = await core.agent(core.node("edge-2", ()), node="edge-2")
+        await core.wait_linked("edge-2", victim.session)
+        intruder = await core.agent(core.node("edge-1"), node="edge-2", session=victim.session)
+        await intruder.wait_over()
+        assert 'hello as "edge-2" from a link with the certificate of edge-1' in caplog.text
+        assert not victim.over.is_set()
+        assert "edge-1" not in core.registry.nodes
+
+
+async def test_no_hello_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(limits=WireLimits(hello_timeout=0.2)) as core:
+        sock, _ = await core.connect(core.node())
+        with sock, trio.fail_after(5):
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                if not sock.recv(65536):
+                    break
+        assert "no hello from a link" in caplog.text
+
+
+async def test_a_link_ends_with_its_certificate(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with running() as core:
+        agent = await core.agent(core.node(life=timedelta(seconds=2)))
+        await core.wait_linked("edge-1", agent.session)
+        await agent.wait_over()
+        assert agent.drained == [("expired", "the node's certificate has expired")]
+        with trio.fail_after(5):
+            while core.registry.nodes["edge-1"].agent is not None:
+                await trio.sleep(0.01)
+        assert "the link ended: the node's certificate has expired" in caplog.text
+
+
+async def test_a_long_life_is_no_trouble() -> None:
+    async with running() as core:
+        agent = await core.agent(core.node(life=timedelta(days=3000)))
+        await core.wait_linked("edge-1", agent.session)
+        assert not agent.over.is_set()
+
+
+async def test_the_server_says_that_it_goes() -> None:
+    async with running() as core:
+        session = Session(budget=Budget(1 << 30))
+        agents = [await core.agent(session=session, index=index) for index in range(2)]
+        await core.wait_linked("edge-1", session, links=2)
+        core.links.drain("the server is stopping")
+        with trio.fail_after(5):
+            while not all(agent.drained for agent in agents):
+                await trio.sleep(0.01)
+        assert agents[0].drained == [("shutdown", "the server is stopping")]

@@ -1,0 +1,105 @@
+"""The transparent frontend: the original destination decides, and a direct call is refused.
+
+Where connections are really redirected, tests/e2e tries it; here the kernel's answer stands for the redirect.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.tunnel_server.core import ADDRESS, Core, running
+from tests.tunnel_server.test_calls import echo
+from tunnel_server.frontends.transparent import TransparentFrontend
+from tunnel_wire.causes import Cause
+from tunnel_wire.sockets import from_trio
+from tunnel_wire.splice import splice
+
+if TYPE_CHECKING:
+    import socket
+
+    from tunnel_wire.stream import IncomingStream
+
+
+async def frontend(
+    core: Core, *, mappings: dict[int, int], callers: str = "10.0.0.0/8", host: str = "127.0.0.1"
+) -> tuple[str, int]:
+    made = TransparentFrontend("insecure", core.registry, core.calls, mappings, (ip_network(callers),))
+    listener = (await trio.open_tcp_listeners(0, host=host))[0]
+    core.nursery.start_soon(made.serve, listener)
+    return listener.socket.getsockname()[:2]
+
+
+def captured(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    def destination(sock: socket.socket) -> tuple[object, int]:
+        return ip_address(ADDRESS), port
+
+    monkeypatch.setattr("tunnel_server.frontends.transparent.original_destination", destination)
+
+
+async def refused(core: Core, address: tuple[str, int]) -> tuple[Cause, str, str]:
+    async with await trio.open_tcp_stream(*address) as caller:
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+            await caller.receive_some()
+    failure = core.calls.failures[-1]
+    return failure.cause, failure.target, failure.detail
+
+
+async def test_a_direct_call() -> None:
+    async with running() as core:
+        cause, target, detail = await refused(core, await frontend(core, mappings={80: 10264}))
+        assert (cause, target) == (Cause.NOT_ALLOWED, "unknown")
+        assert "a direct connection" in detail
+
+
+async def test_a_port_that_is_not_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured(monkeypatch, 22)
+    async with running() as core:
+        cause, target, detail = await refused(core, await frontend(core, mappings={80: 10264}))
+        assert (cause, target) == (Cause.NOT_ALLOWED, f"{ADDRESS}:22")
+        assert "port 22 is not mapped" in detail
+
+
+async def test_an_address_that_no_node_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured(monkeypatch, 80)
+    async with running() as core:
+        cause, _, detail = await refused(core, await frontend(core, mappings={80: 10264}))
+        assert cause is Cause.NO_SUCH_NODE
+        assert ADDRESS in detail
+
+
+async def test_a_routed_caller_from_nowhere_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured(monkeypatch, 80)
+    # On an address of this machine that is not loopback to the frontend.
+    monkeypatch.setattr(
+        "tunnel_server.frontends.transparent.ip_address",
+        lambda text: ip_address("192.0.2.1" if text == "127.0.0.1" else text),
+    )
+    async with running() as core:
+        cause, _, detail = await refused(core, await frontend(core, mappings={80: 10264}))
+        assert cause is Cause.NOT_ALLOWED
+        assert "in none of caller-networks" in detail
+
+
+async def test_the_agent_dials_what_the_caller_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialled: list[tuple[str, int]] = []
+    async with running() as core, echo() as port:
+        captured(monkeypatch, 80)
+
+        async def serve(incoming: IncomingStream) -> None:
+            dialled.append((incoming.host, incoming.port))
+            target = await trio.open_tcp_stream("127.0.0.1", port)
+            await splice(incoming.accept(), from_trio(target.socket))
+
+        core.on_request = lambda incoming: core.nursery.start_soon(serve, incoming)
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        address = await frontend(core, mappings={80: 10264})
+        async with await trio.open_tcp_stream(*address) as caller:
+            await caller.send_all(b"through")
+            with trio.fail_after(5):
+                assert await caller.receive_some() == b"through"
+    assert dialled == [(ADDRESS, 80)]

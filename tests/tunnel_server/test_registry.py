@@ -100,7 +100,10 @@ async def test_of_two_newcomers_at_once_one_is_taken() -> None:
         await core.wait_linked("edge-1", taken.session)
 
 
-async def test_a_newcomer_that_leaves_during_the_probe_changes_nothing() -> None:
+async def test_a_newcomer_that_leaves_during_the_probe_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tunnel_server.registry._PROBE_TIME", 30)
     async with running() as core:
         context = core.node()
         first = await core.agent(context)
@@ -110,12 +113,16 @@ async def test_a_newcomer_that_leaves_during_the_probe_changes_nothing() -> None
         pump, ready = first.link.pump, first.link.connection.output_ready
         paralyse(first)
         second = await core.agent(context)
-        second.link.close("gone again")
-        await second.wait_over()
+        lock = core.registry.nodes["edge-1"].adopting
+        with trio.fail_after(5):
+            while not lock.locked():
+                await trio.sleep(0.01)
+            second.link.close("gone again")
+            while lock.locked():
+                await trio.sleep(0.01)
         first.link.pump, first.link.connection.output_ready = pump, ready  # type: ignore[method-assign]
         first.link.pump()
         assert await works(near, accepted[0])
-        assert not core.registry.nodes["edge-1"].adopting.locked()
         third = await core.agent(context)
         await third.wait_over()
         assert third.drained[0][0] == "duplicate"

@@ -17,6 +17,7 @@ from certs.files import StateDirectory, StateError
 from certs.identity import Identity, Role
 from tunnel_agent.endpoint import Endpoint
 from tunnel_agent.tls_errors import TlsFailedError, clock_text
+from tunnel_wire.tls import strict_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,8 +80,7 @@ def load_credentials(path: Path) -> Credentials:
         if not path.exists():
             raise _not_joined(path, [KEY]) from None
         raise CredentialsError(str(error)) from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = strict_context(server_side=False)
     context.set_alpn_protocols([ALPN])
     _load_files(context, path)
     certificate = _own_certificate(path)

@@ -224,14 +224,14 @@ def _accept(
     pem, bundle, listed = (answer.get(name) for name in ("certificate", "ca", "servers"))
     try:
         if not isinstance(pem, str) or not isinstance(bundle, str) or not isinstance(listed, list):
-            raise ValueError("something is missing in it")  # noqa: TRY004, TRY301 - one way out for all
+            raise ValueError("something is missing in it")  # noqa: TRY004 - one way out for all
         subject = read_subject(pem.encode(), issuer=authority)
         if subject.certificate.public_key() != key.public_key():
-            raise ValueError("the certificate is for another key")  # noqa: TRY301
+            raise ValueError("the certificate is for another key")
         if subject.identity != Identity(server.domain, Role.NODE, node or subject.identity.name):
-            raise ValueError(f"the certificate is for {subject.identity}")  # noqa: TRY301
+            raise ValueError(f"the certificate is for {subject.identity}")
         if find_ca(bundle.encode(), ca_hash(authority))[0] is None:
-            raise ValueError("its authorities are others than the join line's")  # noqa: TRY301
+            raise ValueError("its authorities are others than the join line's")
         # The one that was dialled is known to work from here, whatever the others are.
         servers = tuple(dict.fromkeys([client.server, *(Endpoint.parse(str(each)) for each in listed)]))
     except ValueError as error:

@@ -20,6 +20,7 @@ import trio
 
 from tunnel_agent.proxy import Proxy, ProxyError, choose_proxy, open_tunnel
 from tunnel_agent.tls_errors import TlsFailedError, explain
+from tunnel_wire.tls import strict_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,8 +58,7 @@ class Answer:
 
 def client_context() -> ssl.SSLContext:
     """Return a context that verifies, and trusts nobody yet."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = strict_context(server_side=False)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -11,7 +11,7 @@ import trio
 from tunnel_daemon.http1 import Handler, serve_connection
 from tunnel_server.crowd import Crowd
 from tunnel_wire.sockets import from_trio
-from tunnel_wire.tls import TlsPump, TlsStream, handshake
+from tunnel_wire.tls import TlsPump, TlsStream, handshake, strict_context
 
 if TYPE_CHECKING:
     import socket
@@ -39,8 +39,7 @@ def tls_context(certificate: Path, key: Path, authority: str) -> ssl.SSLContext:
     Joining has no certificate yet; what needs one checks for it after the handshake. Raises OSError,
     ssl.SSLError.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = strict_context(server_side=True)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.num_tickets = 0
     context.set_alpn_protocols([TUNNEL_PROTOCOL, "http/1.1"])

@@ -15,6 +15,7 @@ _SIOCOUTQNSD = 0x894B
 """Bytes that have not been sent yet (linux/sockios.h)."""
 _TCP_NOTSENT_LOWAT = 25
 _LINGER_RESET = struct.pack("ii", 1, 0)
+_LINGER_OFF = struct.pack("ii", 0, 0)
 
 NOT_SENT_LOW_WATER = 16 * 1024
 """Bytes not yet sent, below which the kernel calls a link's socket writable: what waits there can't be
@@ -63,10 +64,22 @@ def _queue(sock: socket.socket, request: int) -> int:
     return value[0]
 
 
-def close_with_reset(sock: socket.socket) -> None:
-    """Close so that a TCP peer sees a reset, and what is queued is dropped (SO_LINGER 0, socket(7))."""
+def reset_unless_closed_properly(sock: socket.socket) -> None:
+    """Should this process be killed, the kernel resets the connection: its peer must see no clean end."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+
+
+def close_properly(sock: socket.socket) -> None:
+    """Close so that what is queued still reaches the peer, and a FIN behind it."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+    sock.close()
+
+
+def close_with_reset(sock: socket.socket) -> None:
+    """Close so that a TCP peer sees a reset, and what is queued is dropped (SO_LINGER 0, socket(7))."""
+    reset_unless_closed_properly(sock)
     sock.close()
 
 

@@ -17,7 +17,12 @@ from tunnel_wire.failures import forget, watch
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.session import EndCause
-from tunnel_wire.sockets import close_with_reset, unacknowledged
+from tunnel_wire.sockets import (
+    close_properly,
+    close_with_reset,
+    reset_unless_closed_properly,
+    unacknowledged,
+)
 
 if TYPE_CHECKING:
     from tunnel_wire.stream import TunnelStream
@@ -84,6 +89,7 @@ class _Splice:
         tunnel, result = self._tunnel, self.result
         tunnel.sink = self._sink
         tunnel.on_broken = self._life.cancel
+        reset_unless_closed_properly(self._sock)
         watch(self._sock, self._on_failure)
         if tunnel.end_cause is not None:
             self._life.cancel()
@@ -126,7 +132,7 @@ class _Splice:
         forget(sock)
         if end is End.FINISHED:
             tunnel.close()
-            sock.close()
+            close_properly(sock)
             return
         if end is End.LOCAL_RESET:
             tunnel.reset(ErrorCode.CONNECT_ERROR, behind_data=True)

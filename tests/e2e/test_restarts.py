@@ -70,12 +70,13 @@ def test_somebody_elses_flush_is_repaired(own: System) -> None:
     assert "edge-tunnel" in _rules(own)
 
 
-def test_a_transfer_cut_short_never_ends_clean(own: System) -> None:
-    """The agent is killed in the middle: the caller is reset, or it would take half a file for all of it."""
+@pytest.mark.parametrize("who", ["edge-1", "server"])
+def test_a_transfer_cut_short_never_ends_clean(own: System, who: str) -> None:
+    """An end is killed in the middle: the caller is reset, or it would take half a file for all of it."""
     with dial(own.topology.cloud, (EDGE_1, 9081)) as caller:
         caller.sendall(f"GET /pattern?mib=10000 HTTP/1.1\r\nHost: {EDGE_1}\r\n\r\n".encode())
         assert len(caller.recv(1 << 20)) > 0
-        own.kill("edge-1")
+        own.kill(who)
         caller.settimeout(30)
         with pytest.raises(ConnectionResetError):
             read_to_end(caller)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import socket
-import ssl
 import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,9 +24,10 @@ from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.session import Session, Stream
 from tunnel_wire.stream import IncomingStream, TunnelStream, open_stream
-from tunnel_wire.tls import TlsPump, handshake
+from tunnel_wire.tls import TlsPump, handshake, strict_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable
 
 MIB = 1 << 20
@@ -61,8 +61,8 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
             )
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        server = strict_context(server_side=True)
+        client = strict_context(server_side=False)
         for context in (server, client):
             context.load_cert_chain(path)
             context.load_verify_locations(path)

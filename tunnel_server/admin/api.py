@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.files import StateError
-from tunnel_daemon.http1 import HttpError, Request, Response
+from tunnel_daemon.http1 import Handler, HttpError, Request, Response
 from tunnel_daemon.router import Router
+from tunnel_server.admin.diagnosis_api import DiagnosisApi, read_port
 from tunnel_server.admin.unix_socket import Credentials
-from tunnel_server.admin.views import Mappings, MappingView, NodeView, StatusView, to_json
+from tunnel_server.admin.views import Doctor, Mappings, MappingView, NodeView, StatusView, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +34,8 @@ class AdminSources:
     """Put changed mappings into effect; returns when they are."""
     default_listener_port: int
     """Where a mapping goes that names no listener: insecure-port."""
+    doctor: Doctor | None = None
+    """Without one, nothing can be diagnosed."""
 
 
 class AdminApi:
@@ -42,13 +45,18 @@ class AdminApi:
         self._sources = sources
         self._uids = frozenset({0, os.geteuid(), *admin_uids})
         self._changing = trio.Lock()
-        self._router = Router({
+        routes: dict[tuple[str, str], Handler] = {
             ("GET", "/v1/nodes"): self._nodes,
             ("GET", "/v1/status"): self._status,
             ("GET", "/v1/mappings"): self._mappings,
             ("POST", "/v1/mappings"): self._add,
             ("DELETE", "/v1/mappings/*"): self._remove,
-        })  # fmt: skip
+        }
+        if sources.doctor is not None:
+            diagnosis = DiagnosisApi(sources.doctor)
+            routes["GET", "/v1/diagnosis/*"] = diagnosis.diagnose
+            routes["POST", "/v1/probe"] = diagnosis.probe
+        self._router = Router(routes)
 
     async def __call__(self, request: Request) -> Response:
         """Answer root, the server's own user and the configured ones; 403 for the rest."""
@@ -74,13 +82,13 @@ class AdminApi:
         body = request.json()
         if not isinstance(body, dict) or not body.keys() <= {"port", "listener_port"}:
             raise HttpError(400, 'expected {"port": 9081, "listener_port": 10264}')
-        port = _port(body.get("port"), "port")
-        target = _port(body.get("listener_port", self._sources.default_listener_port), "listener_port")
+        port = read_port(body.get("port"), "port")
+        target = read_port(body.get("listener_port", self._sources.default_listener_port), "listener_port")
         return await self._change(lambda: self._sources.mappings.add(port, target))
 
     async def _remove(self, request: Request) -> Response:
         text = request.parameter
-        port = _port(int(text) if text.isascii() and text.isdigit() and len(text) < 6 else text, "port")
+        port = read_port(int(text) if text.isascii() and text.isdigit() and len(text) < 6 else text, "port")
         return await self._change(lambda: self._sources.mappings.remove(port))
 
     async def _change(self, change: Callable[[], object]) -> Response:
@@ -106,9 +114,3 @@ class AdminApi:
 
     def _listed(self) -> list[dict[str, object]]:
         return [to_json(view) for view in self._sources.mapping_views()]
-
-
-def _port(value: object, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 65536:
-        raise HttpError(400, f"{name} must be a port, 1 to 65535")
-    return value

@@ -107,6 +107,79 @@ class StatusView:
     """Newest last."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenView:
+    """A join token of one node, without its secret."""
+
+    id: str
+    state: str
+    """live, used, expired or revoked."""
+    created: datetime.datetime
+    expires: datetime.datetime
+    used: datetime.datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddressView:
+    """One address of one node, and what stands between a caller and it."""
+
+    address: str
+    captured: bool
+    """The kernel redirects connections to it."""
+    routed: bool
+    """This host has a route to it, so that its programs get as far as being captured."""
+    also_claimed_by: tuple[str, ...] = ()
+    refusal: str = ""
+    """Why it is not captured, as interception says."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiagnosisView:
+    """What the server knows of one name: `tunnelctl doctor` judges it."""
+
+    name: str
+    server_version: str
+    server_time: datetime.datetime
+    uptime_seconds: float
+    node: NodeView | None = None
+    """None: no node of that name has joined."""
+    known_names: tuple[str, ...] = ()
+    """Where it is not known: those that are, a hundred at most."""
+    tokens: tuple[TokenView, ...] = ()
+    """The oldest first."""
+    certificate_expires: datetime.datetime | None = None
+    """Of the certificate that was issued last."""
+    silent_seconds: float | None = None
+    """Since anything was last heard from it; None while it is away."""
+    addresses: tuple[AddressView, ...] = ()
+    interception: InterceptionView
+    mappings: tuple[MappingView, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeView:
+    """What came of having a node's agent dial."""
+
+    host: str
+    port: int
+    ok: bool
+    cause: str | None = None
+    """As in `recent_failures`."""
+    detail: str = ""
+    ms: float = 0.0
+    """From the question to the answer."""
+
+
+class Doctor(Protocol):
+    """What the admin API needs for `tunnelctl doctor`."""
+
+    async def diagnose(self, name: str) -> DiagnosisView:
+        """What is known of `name`; raises StateError."""
+
+    async def probe(self, name: str, host: str, port: int) -> ProbeView:
+        """Have the node's agent dial."""
+
+
 class Mappings(Protocol):
     """What the admin API needs of the port mappings.
 

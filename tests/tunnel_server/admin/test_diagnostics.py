@@ -1,0 +1,90 @@
+"""What is gathered of a node: names, tokens, certificates and addresses, from the real stores."""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from certs.files import StateDirectory, StateError
+from certs.nodes import NODES_FILE, NodeRecord, NodeStore
+from certs.tokens import TokenStore
+from tunnel_server.admin.diagnostics import Diagnostics
+from tunnel_server.calls import Calls
+from tunnel_server.mappings import PortMappings
+from tunnel_server.metrics import Metrics
+from tunnel_server.overview import Overview
+from tunnel_server.registry import Registry
+from tunnel_wire.flow import Budget, SegmentPool
+from tunnel_wire.limits import WireLimits
+
+EXPIRES = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def state(tmp_path) -> StateDirectory:
+    return StateDirectory.create(tmp_path / "state")
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry(
+        edge_networks=(ip_network("192.168.0.0/16"),), budget=Budget(2**22),
+        pool=SegmentPool(), limits=WireLimits(), links_per_node=1, on_addresses=lambda: None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def diagnostics(state, registry) -> Diagnostics:
+    metrics = Metrics("1")
+    overview = Overview(
+        version="1", instance="i" * 32, registry=registry, calls=Calls(metrics, open_timeout=15, limit=10),
+        mappings=PortMappings(state, {}), interception=None, metrics=metrics, problems=(),
+    )  # fmt: skip
+    return Diagnostics(
+        registry=registry, overview=overview, nodes=NodeStore(state), tokens=TokenStore(state),
+        interception=None, open_timeout=15,
+    )  # fmt: skip
+
+
+async def test_a_name_nobody_has(diagnostics, registry) -> None:
+    registry.node("edge-2")
+    view = await diagnostics.diagnose("edge-1")
+    assert (view.node, view.known_names, view.tokens, view.certificate_expires) == (
+        None,
+        ("edge-2",),
+        (),
+        None,
+    )
+
+
+async def test_tokens_of_that_name_only_without_their_secret(diagnostics, state) -> None:
+    tokens = TokenStore(state)
+    secret, record = tokens.create("edge-1", [ip_address("192.168.2.143")], timedelta(hours=1))
+    tokens.create("edge-2", [], timedelta(hours=1))
+    view = await diagnostics.diagnose("edge-1")
+    assert [(each.id, each.state) for each in view.tokens] == [(record.id, "live")]
+    assert secret.partition(".")[2] not in repr(view)
+
+
+async def test_a_known_node_that_is_away(diagnostics, state, registry) -> None:
+    address = ip_address("192.168.2.143")
+    record = NodeRecord("edge-1", (address,), "1", EXPIRES)
+    with state.transaction() as transaction:
+        transaction.write({NODES_FILE: NodeStore.encode({"edge-1": record})})
+    registry.learn("edge-1", [address])
+    registry.learn("edge-2", [address])
+    view = await diagnostics.diagnose("edge-1")
+    assert view.node is not None
+    assert view.node.connected is False
+    assert (view.certificate_expires, view.silent_seconds) == (EXPIRES, None)
+    assert [(a.address, a.captured, a.also_claimed_by) for a in view.addresses] == [
+        ("192.168.2.143", False, ("edge-2",))
+    ]
+    assert [mapping.port for mapping in view.mappings] == [10250, 10255]
+
+
+async def test_a_damaged_file_is_named(diagnostics, state) -> None:
+    with state.transaction() as transaction:
+        transaction.write({NODES_FILE: b"{"})
+    with pytest.raises(StateError, match=r"nodes\.json is damaged"):
+        await diagnostics.diagnose("edge-1")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 from tunnel_wire.exclusive import Exclusive
+from tunnel_wire.sockets import close_with_reset
 
 if TYPE_CHECKING:
     import socket
@@ -58,6 +59,8 @@ class TlsPump:
         )
         self.heard = False
         """The peer has sent something, TLS or not."""
+        self._unread = bytearray()
+        """Plaintext that was decrypted before anybody asked for it; `read_into` gives it first."""
 
     def handshake_step(self) -> bool:
         """Go on with the handshake; true when it is complete. Raises `ssl.SSLError`."""
@@ -82,6 +85,11 @@ class TlsPump:
         Raises `TlsEnded`, or `ssl.SSLError` for anything forged, cut or alerted.
         """
         filled, size = 0, len(buffer)
+        if self._unread:
+            filled = min(size, len(self._unread))
+            buffer[:filled] = self._unread[:filled]
+            del self._unread[:filled]
+            return filled
         try:
             while filled < size:
                 # With a buffer, read() returns a count; the stubs know only the form that returns bytes.
@@ -91,6 +99,8 @@ class TlsPump:
                 filled += count
         except ssl.SSLWantReadError:
             return filled
+        except ssl.SSLZeroReturnError:  # the same, after our own close_notify
+            pass
         if not filled and size:
             raise TlsEnded
         return filled
@@ -113,6 +123,22 @@ class TlsPump:
             self._ssl.unwrap()
         except ssl.SSLError:
             pass
+
+    def end_sending(self) -> None:
+        """Queue the alert that ends our direction; the peer's goes on (RFC 8446, section 6.1)."""
+        # OpenSSL looks for the peer's alert in the same call, and takes data that waits there for an error.
+        early, piece = bytearray(), memoryview(bytearray(_SMALL))
+        try:
+            while count := self.read_into(piece):
+                early += piece[:count]
+        except (TlsEnded, ssl.SSLError):
+            pass  # `read_into` meets it again
+        self._unread = early
+        self.close_notify()
+
+    def unread(self, plaintext: Buffer) -> None:
+        """Give back what `read_into` gave: it comes again."""
+        self._unread[:0] = plaintext
 
     @property
     def alpn(self) -> str | None:
@@ -173,7 +199,7 @@ async def handshake(sock: socket.socket, pump: TlsPump) -> None:
         pump.feed(received)
 
 
-class TlsStream(trio.abc.Stream):
+class TlsStream(trio.abc.HalfCloseableStream):
     """An ordinary trio stream over a finished handshake, for protocols that are not ours (the HTTPS API)."""
 
     def __init__(self, sock: socket.socket, pump: TlsPump) -> None:
@@ -182,6 +208,8 @@ class TlsStream(trio.abc.Stream):
         self._buffer = memoryview(bytearray(RECEIVE_SIZE // 4))
         self._cut = False
         """Ciphertext was lost: nothing that comes behind it can be decrypted."""
+        self._ended = False
+        """We have said close_notify."""
         self._send_conflict = Exclusive("another task is sending on this TlsStream")
         self._receive_conflict = Exclusive("another task is receiving on this TlsStream")
 
@@ -192,20 +220,27 @@ class TlsStream(trio.abc.Stream):
         """
         with self._send_conflict:
             await trio.lowlevel.checkpoint()
-            self._check_open()
-            if self._cut:
-                raise trio.BrokenResourceError("an earlier send was cancelled or failed")
-            with _trio_errors():
-                if len(data):
+            self._check_sendable()
+            if len(data):
+                with _trio_errors():
                     self._pump.write([data], len(data))
-                self._cut = True
-                await send_all(self._sock, self._pump.ciphertext())
-                self._cut = False
+            await self._send_ciphertext()
+
+    async def send_eof(self) -> None:
+        """Say close_notify; the peer's direction goes on. Raises and is cancelled as `send_all`."""
+        with self._send_conflict:
+            await trio.lowlevel.checkpoint()
+            self._check_open()
+            if not self._ended:
+                self._check_sendable()
+                self._ended = True
+                self._pump.end_sending()
+                await self._send_ciphertext()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket takes more."""
         with self._send_conflict:
-            self._check_open()
+            self._check_sendable()
             with _trio_errors():
                 await trio.lowlevel.wait_writable(self._sock)
 
@@ -238,13 +273,41 @@ class TlsStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Say close_notify if the socket takes it at once, and close."""
         if self._sock.fileno() >= 0:
-            if not self._cut:
+            if not self._cut and not self._ended:
                 self._pump.close_notify()
                 with contextlib.suppress(OSError):
                     self._sock.send(self._pump.ciphertext())
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
         await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        """Close with a TCP reset and without close_notify: what the peer has received can't look complete."""
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            close_with_reset(self._sock)
+
+    def unreceive(self, data: Buffer) -> None:
+        """Give back what `receive_some` gave: it is received again."""
+        self._pump.unread(data)
+
+    @property
+    def socket(self) -> socket.socket:
+        """The TCP socket underneath, to be watched and asked, not read or written."""
+        return self._sock
+
+    async def _send_ciphertext(self) -> None:
+        with _trio_errors():
+            self._cut = True
+            await send_all(self._sock, self._pump.ciphertext())
+            self._cut = False
+
+    def _check_sendable(self) -> None:
+        self._check_open()
+        if self._ended:
+            raise trio.ClosedResourceError("this direction of the stream was ended")
+        if self._cut:
+            raise trio.BrokenResourceError("an earlier send was cancelled or failed")
 
     def _check_open(self) -> None:
         if self._sock.fileno() < 0:

@@ -117,6 +117,44 @@ def test_the_pump_says_who_is_there() -> None:
     assert not server.peer_certificate
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_ending_our_direction_loses_nothing_of_the_peers(*, whole: bool) -> None:
+    """Also what lies undecrypted in the pump just then, the first half of a record for one."""
+    server, client = pumps()
+    server.write([b"before"], 6)
+    server.write([bytes(40_000)], 40_000)
+    waiting = server.ciphertext()
+    client.feed(waiting if whole else waiting[:-20])
+    client.end_sending()
+    server.feed(client.ciphertext())
+    buffer = memoryview(bytearray(100_000))
+    with pytest.raises(TlsEnded):
+        server.read_into(buffer)
+    if not whole:
+        client.feed(waiting[-20:])
+    server.write([b"after"], 5)
+    server.close_notify()
+    client.feed(server.ciphertext())
+    received = b""
+    with pytest.raises(TlsEnded):  # noqa: PT012
+        while True:
+            received += bytes(buffer[: client.read_into(buffer)])
+    assert received == b"before" + bytes(40_000) + b"after"
+
+
+def test_what_is_given_back_comes_first() -> None:
+    server, client = pumps()
+    server.write([b"CONNECT rest"], 12)
+    client.feed(server.ciphertext())
+    buffer = memoryview(bytearray(100))
+    assert client.read_into(buffer[:7]) == 7
+    client.unread(b"CONNECT")
+    received = b""
+    while size := client.read_into(buffer):
+        received += bytes(buffer[:size])
+    assert received == b"CONNECT rest"
+
+
 # --- the handshake -------------------------------------------------------------------------------
 
 
@@ -179,7 +217,7 @@ async def test_a_silent_peer_can_be_given_up(autojump_clock: trio.testing.MockCl
 
 
 async def test_conformance_over_tcp() -> None:
-    await trio.testing.check_two_way_stream(streams, None)
+    await trio.testing.check_half_closeable_stream(streams, None)
 
 
 async def test_conformance_over_full_sockets() -> None:
@@ -196,7 +234,7 @@ async def test_conformance_over_full_sockets() -> None:
                     stream._sock.send(stream._pump.ciphertext())
         return pair
 
-    await trio.testing.check_two_way_stream(make, make_clogged)
+    await trio.testing.check_half_closeable_stream(make, make_clogged)
 
 
 async def test_bulk_both_ways() -> None:
@@ -225,6 +263,29 @@ async def test_closing_is_a_proper_end() -> None:
         assert await far.receive_some() == b"bye"
         assert await far.receive_some() == b""
         assert await far.receive_some() == b""
+
+
+async def test_one_direction_ends_and_the_other_goes_on() -> None:
+    near, far = await streams()
+    async with near, far:
+        await near.send_all(b"question")
+        await near.send_eof()
+        assert await far.receive_some() == b"question"
+        assert await far.receive_some() == b""
+        await far.send_all(b"answer")
+        await far.send_eof()
+        assert await near.receive_some() == b"answer"
+        assert await near.receive_some() == b""
+
+
+async def test_an_aborted_connection_is_no_end() -> None:
+    near, far = await streams()
+    async with far:
+        await near.send_all(b"half")
+        assert await far.receive_some() == b"half"
+        near.abort()
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
 
 
 async def test_a_cut_connection_is_no_end() -> None:

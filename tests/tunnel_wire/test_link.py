@@ -1,0 +1,435 @@
+"""A link under load, in silence, and at its end; no stream harms it, or its neighbours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from tests.tunnel_wire.links import MIB, Ends, linked, tcp_pair
+from tunnel_wire.limits import WireLimits
+from tunnel_wire.tls import send_all
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tunnel_wire.events import Event
+    from tunnel_wire.link import Link
+    from tunnel_wire.stream import TunnelStream
+
+WIDE = WireLimits(initial_window=8 * MIB, kept_floor=8 * MIB, max_queued=8 * MIB)
+
+
+async def echoes(near: TunnelStream, far: TunnelStream, data: bytes = b"ping") -> bool:
+    with trio.fail_after(10):
+        await near.send_all(data)
+        received = b""
+        while len(received) < len(data):
+            received += await far.receive_some()
+        return received == data
+
+
+def die(link: Link) -> None:
+    """End like a killed process: no goodbye, and a reset for what still comes."""
+    link._say_goodbye = lambda: None  # type: ignore[method-assign]
+    link._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link.close("died")
+
+
+async def wait_ended(ends: Ends, *names: str, seconds: float = 20) -> None:
+    with trio.fail_after(seconds):
+        while not all(name in ends.ended for name in names):
+            await trio.sleep(0.1)
+
+
+@dataclass
+class Relay:
+    """The network between both ends: it can stop forwarding without a word, or be slow."""
+
+    stopped: bool = False
+    """Takes everything and forwards nothing, like a firewall that drops."""
+    wedged: bool = False
+    """Takes nothing any more."""
+    rate: float = 0.0
+    """Bytes a second towards the agent; 0 is without limit."""
+    forwarded: int = 0
+
+    async def run(self, source: socket.socket, sink: socket.socket, *, slow: bool) -> None:
+        try:
+            await self._carry(source, sink, slow=slow)
+        except OSError:
+            pass  # one end has gone
+
+    async def _carry(self, source: socket.socket, sink: socket.socket, *, slow: bool) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(source)
+            if self.wedged:
+                await trio.sleep_forever()
+            data = source.recv(16 * 1024)
+            if self.stopped:
+                continue
+            if not data:
+                sink.shutdown(socket.SHUT_WR)
+                return
+            if slow and self.rate:
+                await trio.sleep(len(data) / self.rate)
+            if slow:
+                self.forwarded += len(data)
+            await send_all(sink, data)
+
+
+def narrow_pair() -> tuple[socket.socket, socket.socket]:
+    """What stands in the kernel is ahead of everything: little, as on a slow line."""
+    with socket.socket() as listener, socket.socket() as one:
+        # Before connecting: a window once announced is not taken back.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        one.connect(listener.getsockname())
+        other, _ = listener.accept()
+        one.setblocking(False)
+        other.setblocking(False)
+        return socket.socket(fileno=one.detach()), other
+
+
+@asynccontextmanager
+async def relayed(limits: WireLimits | None = None) -> AsyncIterator[tuple[Ends, Relay]]:
+    near, near_relay = narrow_pair()
+    far, far_relay = tcp_pair()
+    relay = Relay()
+    with near_relay, far_relay:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: relay.run(near_relay, far_relay, slow=True))
+            nursery.start_soon(lambda: relay.run(far_relay, near_relay, slow=False))
+            async with linked(limits or WireLimits(), sockets=(near, far)) as ends:
+                yield ends, relay
+            nursery.cancel_scope.cancel()
+
+
+# --- streams and their neighbours -----------------------------------------------------------------
+
+
+async def test_one_stalled_reader_among_a_hundred_changes_nothing_for_the_others() -> None:
+    async with linked() as ends:
+        stalled, unread = await ends.stream()
+        pairs = [await ends.stream() for _ in range(99)]
+        with trio.move_on_after(0.2):
+            await stalled.send_all(bytes(64 * MIB))
+        data = os.urandom(MIB // 2)
+
+        async def check(near: TunnelStream, far: TunnelStream) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(near.send_all, data)
+                received = bytearray()
+                while len(received) < len(data):
+                    received += await far.receive_some()
+            assert received == data
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for pair in pairs:
+                    nursery.start_soon(check, *pair)
+        limits = ends.answering.limits
+        assert unread._stream.incoming.queued == limits.initial_window
+        assert stalled._stream.outgoing.queued == 0
+        assert stalled.room() == 0
+
+
+async def test_one_byte_frames_cost_no_more_memory_than_their_window() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        for _ in range(5000):
+            near.write(b"x")
+            near.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert far._stream.incoming.queued == 5000
+        assert len(far._stream.incoming.queue) < 5
+        assert await far.receive_some(10) == b"x" * 10
+        near.write(b"y")
+        near.end()
+        rest = b"".join([piece async for piece in far])
+        assert rest == b"x" * 4990 + b"y"
+
+
+async def test_cancelling_senders_and_receivers_harms_nobody() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        victim_near, victim_far = await ends.stream()
+        for attempt in range(50):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(victim_near.send_all, os.urandom(300_000))
+                    nursery.start_soon(victim_far.receive_some)
+                    nursery.start_soon(victim_near.receive_some)
+                    for _ in range(attempt % 7):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            assert await echoes(near, far)
+            assert await echoes(far, near)
+        # The victim itself still works, too.
+        await victim_near.send_eof()
+        with trio.fail_after(5):
+            async for _ in victim_far:
+                pass
+        assert await echoes(victim_far, victim_near)
+        assert not ends.ended
+
+
+async def test_cancelling_an_open_leaves_nothing() -> None:
+    async with linked() as ends:
+        from tunnel_wire.stream import open_stream
+
+        with trio.move_on_after(0.05) as scope:
+            await open_stream(ends.opener, ends.opening, "target", 80)
+        assert scope.cancelled_caught
+        with trio.fail_after(2):
+            await ends.waiting[0].cancelled.wait()
+        assert not ends.opening.streams
+        assert not ends.answering.streams
+        near, far = await ends.stream()
+        assert await echoes(near, far)
+
+
+# --- turn-taking and frame sizes --------------------------------------------------------------------
+
+
+async def test_frames_shrink_on_a_slow_line_and_small_writes_overtake_bulk(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    autojump_clock.autojump_threshold = 0.01
+    async with relayed(WIDE) as (ends, relay):
+        bulk, sink = await ends.stream()
+        near, far = await ends.stream()
+        relay.rate = 1_000_000
+        await bulk.send_all(bytes(6 * MIB))
+        with trio.fail_after(10):
+            while ends.server._frame_target > WIDE.min_frame:
+                await trio.sleep(0.05)
+        queued = bulk._stream.outgoing.queued
+        assert queued > 3 * MIB
+        before = relay.forwarded
+        await near.send_all(b"keystroke")
+        with trio.fail_after(5):
+            assert await far.receive_some() == b"keystroke"
+        # One frame that is encrypted already, and what the kernels hold: not the bulk.
+        assert relay.forwarded - before < 200_000
+        assert sink._stream.incoming.queued < 4 * MIB
+
+
+async def test_frames_grow_on_a_fast_line() -> None:
+    async with linked(WIDE) as ends:
+        near, far = await ends.stream()
+        assert ends.server._frame_target < MIB // 4
+
+        async def drink() -> None:
+            async for _ in far:
+                pass
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drink)
+            largest = 0
+            for _ in range(60):
+                await near.send_all(bytes(4 * MIB))
+                largest = max(largest, ends.server._frame_target)
+            await near.send_eof()
+        assert largest >= MIB // 2
+
+
+# --- life ------------------------------------------------------------------------------------------
+
+
+async def test_silence_is_noticed_at_both_ends_within_15_seconds(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    autojump_clock.autojump_threshold = 0.005
+    async with relayed() as (ends, relay):
+        near, _ = await ends.stream()
+        await trio.sleep(100)
+        relay.stopped = True
+        began = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):
+            await near.receive_some()
+        await wait_ended(ends, "server", "agent")
+        assert trio.current_time() - began <= 15
+        for ended in ends.ended.values():
+            assert "nothing received for 12 s" in str(ended)
+            assert not ended.clean
+
+
+async def test_silence_is_noticed_while_everything_is_full(autojump_clock: trio.testing.MockClock) -> None:
+    """The heartbeat's PING is stuck behind bulk that nobody takes."""
+    autojump_clock.autojump_threshold = 0.01
+    async with relayed(WIDE) as (ends, relay):
+        near, _ = await ends.stream()
+        relay.wedged = True
+        await near.send_all(bytes(4 * MIB))
+        assert near._stream.outgoing.queued > 3 * MIB
+        began = trio.current_time()
+        await wait_ended(ends, "server", "agent")
+        assert trio.current_time() - began <= 15
+
+
+async def test_an_idle_link_lives_for_hours_and_does_not_spin(autojump_clock: trio.testing.MockClock) -> None:
+    autojump_clock.autojump_threshold = 0.001
+    async with linked() as ends:
+        ticks = 0
+        real = ends.opener.tick
+
+        def tick(now: float) -> None:
+            nonlocal ticks
+            ticks += 1
+            real(now)
+
+        ends.opener.tick = tick  # type: ignore[method-assign]
+        hours = 1
+        await trio.sleep(hours * 3600)
+        assert not ends.ended
+        assert 100 < ticks < hours * 3600
+        near, far = await ends.stream()
+        assert await echoes(near, far)
+
+
+async def test_a_deadline_that_rounding_leaves_behind_does_not_spin(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with linked() as ends:
+        # The clock stands still between jumps: a timer that waits for a time that has come would never end.
+        ends.opener.deadline = trio.current_time  # type: ignore[method-assign]
+        ends.server.pump()
+        with trio.fail_after(1):
+            await trio.sleep(0.5)
+
+
+# --- ends ------------------------------------------------------------------------------------------
+
+
+async def test_closing_is_clean_for_both() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        ends.server.close("we are done")
+        await wait_ended(ends, "server", "agent")
+        assert str(ends.ended["server"]) == "we are done"
+        assert str(ends.ended["agent"]) == "the other end closed the link"
+        assert all(ended.clean for ended in ends.ended.values())
+        for stream in (near, far):
+            with pytest.raises(trio.BrokenResourceError, match="the link was lost"):
+                await stream.receive_some()
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.send_all(b"x")
+        assert ends.answerer.draining, "GOAWAY came before the end"
+
+
+async def test_what_came_before_the_end_is_delivered() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        near.write(b"last words")
+        near.flush()
+        ends.server.close("done")
+        await wait_ended(ends, "agent")
+        assert await far.receive_some() == b"last words"
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+
+
+@pytest.mark.parametrize("how", ["cut", "reset", "garbage", "half a record"])
+async def test_a_link_that_breaks(how: str) -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        sock = ends.server._sock
+        if how == "half a record":
+            ends.server._tls.write([bytes(1000)], 1000)
+            sock.send(ends.server._tls.ciphertext()[:500])
+        if how == "garbage":
+            sock.send(os.urandom(100))
+        elif how == "reset":
+            die(ends.server)
+        else:
+            sock.shutdown(socket.SHUT_WR)
+        await wait_ended(ends, "agent")
+        expected = {"reset": "the connection was lost: Connection reset", "garbage": "TLS: "}
+        assert str(ends.ended["agent"]).startswith(expected.get(how, "the connection was cut"))
+        assert not ends.ended["agent"].clean
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+        await wait_ended(ends, "server")
+        with pytest.raises(trio.BrokenResourceError):
+            await near.receive_some()
+
+
+async def test_a_peer_that_breaks_the_protocol_is_told_and_nothing_it_sent_behind_is_read() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        # DATA on a stream that was never opened, then good DATA in the same record.
+        bad = bytes.fromhex("000001 00 00 000000ff".replace(" ", "")) + b"x"
+        good = (
+            bytes.fromhex("000001 00 00".replace(" ", "")) + near._stream.stream_id.to_bytes(4, "big") + b"y"
+        )
+        ends.server._tls.write([bad + good], len(bad + good))
+        ends.server._sock.send(ends.server._tls.ciphertext())
+        await wait_ended(ends, "agent", "server")
+        assert "DATA on idle stream 255" in str(ends.ended["agent"])
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+
+
+async def test_a_defect_in_a_callback_ends_the_link_and_not_the_program(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+
+        def defect(data: memoryview) -> int:
+            raise RuntimeError("a defect")
+
+        far.sink = defect
+        await near.send_all(b"x")
+        await wait_ended(ends, "agent", "server")
+        assert str(ends.ended["agent"]) == "an internal error; the log has more"
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_a_defect_in_the_protocol_does_too(caplog: pytest.LogCaptureFixture) -> None:
+    async with linked() as ends:
+
+        def receive(data: memoryview, now: float) -> list[Event]:
+            raise RuntimeError("a defect")
+
+        ends.answerer.receive = receive  # type: ignore[method-assign]
+        ends.opener.probe(trio.current_time())
+        ends.server.pump()
+        await wait_ended(ends, "agent", "server")
+        assert "a link failed" in caplog.text
+
+
+async def test_cancelled_it_says_goodbye() -> None:
+    async with linked() as ends:
+        ends.server._scope.cancel()
+        await wait_ended(ends, "agent", "server")
+        assert ends.ended["agent"].clean
+
+
+async def test_a_socket_that_fails_in_the_middle_of_sending() -> None:
+    async with linked(WIDE) as ends:
+        near, _ = await ends.stream()
+
+        async def pour() -> None:
+            with pytest.raises(trio.BrokenResourceError):  # noqa: PT012
+                while True:
+                    await near.send_all(bytes(MIB))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pour)
+            await trio.sleep(0.05)
+            die(ends.agent)
+        await wait_ended(ends, "server")
+        assert not ends.ended["server"].clean
+        assert ends.opening.budget.used == 0

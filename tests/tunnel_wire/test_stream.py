@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+import socket
 
+import pytest
 import trio
 import trio.testing
 
 from tests.tunnel_wire.links import MIB, linked
-from tunnel_wire.stream import TunnelStream
+from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.stream import TunnelStream, open_stream
 
 
 async def test_conformance() -> None:
@@ -58,3 +61,129 @@ async def test_bytes_both_ways_at_once() -> None:
             while ends.opening.streams or ends.answering.streams:
                 await trio.sleep(0.01)
         assert ends.opening.budget.used == ends.answering.budget.used == 0
+
+
+async def test_conformance_over_a_unix_socket() -> None:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    async with linked(sockets=(near, far)) as ends:
+        await trio.testing.check_half_closeable_stream(ends.stream, ends.clogged_stream)
+
+
+async def test_a_reset_is_told_behind_the_data_at_once() -> None:
+    """At once: not with the link's next heartbeat."""
+    async with linked() as ends:
+        near, far = await ends.stream()
+        await near.send_all(b"before")
+        near.reset(behind_data=True)
+        with trio.fail_after(1):
+            assert await far.receive_some() == b"before"
+            with pytest.raises(trio.BrokenResourceError, match="reset by the other end"):
+                await far.receive_some()
+            with pytest.raises(trio.BrokenResourceError):
+                await far.send_all(b"x")
+        with pytest.raises(trio.BrokenResourceError):
+            await near.send_all(b"x")
+
+
+async def test_closing_with_unread_data_is_a_reset() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        await near.send_all(b"unread")
+        await trio.testing.wait_all_tasks_blocked()
+        await far.aclose()
+        with trio.fail_after(1), pytest.raises(trio.BrokenResourceError):
+            await near.receive_some()
+
+
+async def test_who_waits_for_the_same_news_hears_it() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        heard: list[object] = []
+
+        async def wait() -> None:
+            heard.append(await far.wait_arrival())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await near.send_eof()
+        assert heard == [None, None]
+
+
+async def test_broken_is_told_without_anybody_waiting() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        told = trio.Event()
+        far.on_broken = told.set
+        near.reset()
+        with trio.fail_after(1):
+            await told.wait()
+
+
+async def test_the_sink_gets_what_it_takes_and_the_rest_is_kept_in_order() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        taken = bytearray()
+
+        def sink(data: memoryview) -> int:
+            size = min(len(data), 100 - len(taken))
+            taken.extend(data[:size])
+            return size
+
+        far.sink = sink
+        data = os.urandom(50_000)
+        await near.send_all(data[:1000])
+        await near.send_all(data[1000:])
+        await near.send_eof()
+        rest = b"".join([piece async for piece in far])
+        assert len(taken) == 100
+        assert bytes(taken) + rest == data
+
+
+async def test_pieces_taken_byte_by_byte() -> None:
+    async with linked() as ends:
+        near, far = await ends.stream()
+        data = os.urandom(3000)
+        await near.send_all(data)
+        received = bytearray()
+        for index in range(3000):
+            if index == 10:
+                await near.send_all(b"more")
+            received += await far.receive_some(1)
+        assert received == data
+        assert await far.receive_some() == b"more"
+
+
+@pytest.mark.parametrize("cause", [Cause.REFUSED, Cause.NOT_ALLOWED, Cause.TIMED_OUT])
+async def test_a_refusal_carries_its_cause(cause: Cause) -> None:
+    async with linked() as ends:
+        ends.on_request = lambda incoming: incoming.refuse(cause, "because")
+        with trio.fail_after(1), pytest.raises(OpenFailed) as caught:
+            await open_stream(ends.opener, ends.opening, "target", 80)
+        assert (caught.value.cause, caught.value.detail) == (cause, "because")
+        assert not ends.opening.streams
+        assert not ends.answering.streams
+
+
+async def test_a_request_that_was_called_off_cannot_be_accepted() -> None:
+    async with linked() as ends:
+        with trio.move_on_after(0.05):
+            await open_stream(ends.opener, ends.opening, "target", 80)
+        (incoming,) = ends.waiting
+        with trio.fail_after(1):
+            await incoming.cancelled.wait()
+        with pytest.raises(OpenFailed) as caught:
+            incoming.accept()
+        assert caught.value.cause is Cause.CANCELLED
+        incoming.refuse(Cause.FAILED)
+
+
+async def test_a_link_that_ends_while_opening() -> None:
+    async with linked() as ends:
+        ends.on_request = lambda incoming: ends.agent.close("test")
+        with trio.fail_after(1), pytest.raises(OpenFailed) as caught:
+            await open_stream(ends.opener, ends.opening, "target", 80)
+        assert caught.value.cause is Cause.LINK_LOST

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tunnel_agent.proxy import Proxy, ProxyError, choose_proxy, open_tunnel
-from tunnel_agent.tls_errors import TlsFailedError, explain
+from tunnel_agent.tls_errors import TlsFailedError, explain, is_cut
 from tunnel_wire.tls import strict_context
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _reason(error: OSError) -> str:
         error = cause.exceptions[0]
     if isinstance(error, ProxyError):
         return str(error)
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLError) and is_cut(error):
         return "the answer was cut short"
     if isinstance(error, ssl.SSLError):  # its errno is OpenSSL's, not the kernel's
         return f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}"

@@ -27,11 +27,17 @@ def clock_text(seconds: float) -> str:
         return f"{seconds:.0f} s since 1970"
 
 
+def is_cut(error: ssl.SSLError) -> bool:
+    """Whether the connection ended, rather than TLS failed. Python 3.11.2 says it only in the reason."""
+    ended = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    return ended or error.reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
 def explain(error: ssl.SSLError, host: str, now: float) -> TlsFailedError:
     """Say what `error`, from a handshake with `host`, means; `now` is this machine's clock."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _explain_certificate(error, host, now)
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+    if is_cut(error):
         return TlsFailedError("tls-closed", "the connection was closed during the TLS handshake")
     reason = error.reason or str(error)
     if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"}:

@@ -54,8 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
+        try:
+            code = _run(arguments)
+        finally:
+            sys.stdout.flush()  # --help ends with SystemExit, and its reader may have left too
     except CommandError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -53,6 +53,7 @@ class Declared:
     unit: str = ""
     check: Callable[[Any], None] | None = None
     secret: bool = False
+    live: bool = False
 
 
 def setting(
@@ -62,13 +63,18 @@ def setting(
     unit: str = "",
     check: Callable[[Any], None] | None = None,
     secret: bool = False,
+    live: bool = False,
 ) -> T:
     """Declare a field; without a default the key is required.
 
-    `unit` is "seconds", "bytes" or a word for the reference. `check` gets the converted value
-    and raises ValueError saying what is wrong with it. A `secret` is never printed.
+    `unit` is "seconds", "bytes" or a word for the reference. `check` gets the converted value (each name,
+    of a table of tables) and raises ValueError saying what is wrong with it. A `secret` is never printed.
+    A `live` one may change while the program runs; in a table, each key is declared so by itself.
     """
-    metadata = {"setting": Declared(doc, unit, check, secret)}
+    metadata = {"setting": Declared(doc, unit, check, secret, live)}
+    if isinstance(default, dict):  # mutable, so each instance gets its own
+        make: Callable[[], T] = default.copy  # type: ignore[assignment]
+        return dataclasses.field(default_factory=make, metadata=metadata, repr=not secret)
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
@@ -102,6 +108,15 @@ def fields_by_key(cls: type[DataclassInstance]) -> dict[str, dataclasses.Field[A
 def is_table(kind: Kind) -> typing.TypeGuard[type[DataclassInstance]]:
     """Whether a field of this type is a TOML table: a dataclass that is not written as one string."""
     return dataclasses.is_dataclass(kind) and not hasattr(kind, "parse")
+
+
+def table_by_name(kind: Kind) -> type[DataclassInstance] | None:
+    """The dataclass of each table, if a field of this type is a table of tables with names of their own.
+
+    Written ``dict[str, SomeDataclass]``; in TOML, ``[key.NAME]``.
+    """
+    origin: object = typing.get_origin(kind)
+    return typing.get_args(kind)[1] if origin is dict else None
 
 
 def declared(field: dataclasses.Field[Any]) -> Declared:
@@ -158,10 +173,9 @@ class _Reader:
                 continue
             name = known[key].name
             if is_table(kinds[name]):
-                if isinstance(value, dict):
-                    values[name] = self.table(kinds[name], value, (*path, key))
-                else:
-                    self.problem((*path, key), f"expected a table; write [{'.'.join((*path, key))}]")
+                values[name] = self.subtable(kinds[name], value, (*path, key))
+            elif inner := table_by_name(kinds[name]):
+                values[name] = self.tables(inner, known[key], value, (*path, key))
             else:
                 values[name] = self.value(known[key], kinds[name], value, (*path, key))
         for key, field in known.items():
@@ -174,6 +188,30 @@ class _Reader:
         for key, text in cross_check() if cross_check else ():
             self.problem((*path, key), text)
         return settings
+
+    def subtable(self, cls: type[S], value: object, path: KeyPath) -> S | None:
+        if isinstance(value, dict):
+            return self.table(cls, value, path)
+        self.problem(path, f"expected a table; write [{'.'.join(path)}]")
+        return None
+
+    def tables(
+        self, cls: type[S], field: dataclasses.Field[Any], value: object, path: KeyPath
+    ) -> dict[str, S | None]:
+        if not isinstance(value, dict):
+            self.problem(path, f"expected tables with names; write [{'.'.join(path)}.NAME]")
+            return {}
+        found = {}
+        for name, document in value.items():
+            check = declared(field).check
+            try:
+                if check:
+                    check(name)
+            except ValueError as error:
+                self.problem((*path, name), str(error))
+                continue
+            found[name] = self.subtable(cls, document, (*path, name))
+        return found
 
     def value(self, field: dataclasses.Field[Any], kind: Kind, value: object, path: KeyPath) -> object:
         about = declared(field)

@@ -8,7 +8,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from tunnel_daemon.settings import declared, fields_by_key, is_table, read_settings
+from tunnel_daemon.settings import declared, fields_by_key, is_table, read_settings, table_by_name
 from tunnel_daemon.settings_values import nearest
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def add_setting_flags(parser: argparse.ArgumentParser, cls: type[DataclassInstan
     kinds = typing.get_type_hints(cls)
     for key, field in fields_by_key(cls).items():
         about = declared(field)
-        if is_table(kinds[field.name]) or about.secret:  # a command line is everybody's to read
+        kind = kinds[field.name]
+        if is_table(kind) or table_by_name(kind) or about.secret:  # a command line is everybody's to read
             continue
         parser.add_argument(
             f"--{key}",

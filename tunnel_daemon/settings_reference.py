@@ -13,7 +13,7 @@ import typing
 from dataclasses import MISSING
 from typing import TYPE_CHECKING
 
-from tunnel_daemon.settings import Between, declared, fields_by_key, is_table
+from tunnel_daemon.settings import Between, declared, fields_by_key, is_table, table_by_name
 from tunnel_daemon.settings_values import expected
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ Files are TOML. Every key may be left out unless it is marked required. An unkno
 wrong type and a failed check are refused, all at once, each with its line; nothing is ignored in
 silence. Where a list is expected, a single value may stand alone. Keys outside of tables are flags
 too (`--log-level debug`; lists with commas), secrets excepted; a flag wins over the file.
+
+A change of a key marked *live* applies within seconds of saving the file, or at once on SIGHUP, and
+connections go on. Every other key needs a restart, and is named in the log when it changes. A file with a
+mistake changes nothing; `tunnel-server check-config FILE` finds mistakes beforehand.
 """
 
 
@@ -47,27 +51,31 @@ def _section(heading: str, cls: type[DataclassInstance], prefix: str) -> Iterato
     for key, field in fields_by_key(cls).items():
         kind, about = kinds[field.name], declared(field)
         if is_table(kind):
-            tables.append((f"{prefix}{key}", kind, about.doc))
+            tables.append((f"{prefix}{key}", kind, about))
+            continue
+        if inner := table_by_name(kind):
+            tables.append((f"{prefix}{key}.NAME", inner, about))
             continue
         value = expected(kind, about.unit)
         if isinstance(about.check, Between):
             value += f"; {about.check}"
         if about.unit not in {"", "seconds", "bytes"}:
             value += f"; {about.unit}"
-        default = "required" if field.default is MISSING else f"`{_toml(field.default, about.unit)}`"
-        cells = [f"`{prefix}{key}`", default, value, about.doc]
+        default = "required" if field.default is MISSING else f"`{toml_value(field.default, about.unit)}`"
+        cells = [f"`{prefix}{key}`", default, value, about.doc + "; *live*" * about.live]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-    for path, kind, doc in tables:
+    for path, kind, about in tables:
+        doc = about.doc + "; *live*" * about.live
         yield from ("", *_section(f"### [{path}]\n\n{doc}", kind, f"{path}."))
 
 
-def _toml(value: object, unit: str) -> str:
+def toml_value(value: object, unit: str) -> str:
     """Write a default the way a file would."""
     match value:
         case None:
             return '""'
         case tuple():
-            return f"[{', '.join(_toml(each, unit) for each in value)}]"
+            return f"[{', '.join(toml_value(each, unit) for each in value)}]"
         case bool():
             return str(value).lower()
         case int() | float() if unit == "seconds":

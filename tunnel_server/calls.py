@@ -57,8 +57,10 @@ class Calls:
 
     def __init__(self, metrics: Metrics, *, open_timeout: float, limit: int) -> None:
         self._metrics = metrics
-        self._open_timeout = open_timeout
-        self._limit = limit
+        self.open_timeout = open_timeout
+        self.limit = limit
+        self.localhost_ports: frozenset[int] = frozenset()
+        """Dialled on the node's own loopback when they are called at one of its addresses."""
         self.open = 0
         self.failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
 
@@ -71,9 +73,9 @@ class Calls:
         that
         fails is a TCP reset for the caller. Cancelled, both sides are reset.
         """
-        if self.open >= self._limit:
+        if self.open >= self.limit:
             self._failed(
-                sock, frontend, caller, "", wanted, OpenFailed(Cause.NO_ROOM, f"{self._limit} calls are open")
+                sock, frontend, caller, "", wanted, OpenFailed(Cause.NO_ROOM, f"{self.limit} calls are open")
             )
             return
         self.open += 1
@@ -128,9 +130,15 @@ class Calls:
         agent = target.node.agent
         if agent is None:
             raise OpenFailed(Cause.AWAY, f"{target.node.name} is not connected")
-        with trio.move_on_after(self._open_timeout):
-            return await agent.open(target.host, target.port)
-        raise OpenFailed(Cause.TIMED_OUT, f"no answer from the agent within {self._open_timeout:g} s")
+        with trio.move_on_after(self.open_timeout):
+            return await agent.open(self._host(target), target.port)
+        raise OpenFailed(Cause.TIMED_OUT, f"no answer from the agent within {self.open_timeout:g} s")
+
+    def _host(self, target: Target) -> str:
+        if target.port not in self.localhost_ports:
+            return target.host
+        own = {str(address): address for address in target.node.addresses}.get(target.host)
+        return target.host if own is None else "127.0.0.1" if own.version == 4 else "::1"
 
     def _failed(
         self, sock: socket.socket, frontend: str, caller: str, node: str, target: str, failure: OpenFailed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from certs.files import StateError
@@ -10,9 +11,11 @@ from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.program import report, run_program
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_flags import OneLineParser
-from tunnel_server.config import add_arguments, config_from
+from tunnel_server import check_config
+from tunnel_server.config import DEFAULT_CONFIG, add_arguments, config_from
 from tunnel_server.intercept.config import InterceptUnavailable
 from tunnel_server.mappings import MappingError
+from tunnel_server.reloading import Source
 from tunnel_wire import __version__
 
 if TYPE_CHECKING:
@@ -23,12 +26,17 @@ _DESCRIPTION = """\
 The cloud end of the tunnel: agents on edge machines dial it, and callers reach every edge through it,
 unmodified, at the address and port that they already use. `tunnelctl init` makes what it needs."""
 _EPILOG = """\
+`tunnel-server check-config [FILE]` checks a configuration and starts nothing.
 Exit codes: 0 stopped in order, 1 failed, 2 wrong configuration or command line.
-SIGTERM and SIGINT stop it: agents are told, no rule is left behind."""
+SIGTERM and SIGINT stop it: agents are told, no rule is left behind. SIGHUP, or a change of its file, has it
+take the configuration again: whole, or not at all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop; returns the exit code."""
+    """Run the server until it is told to stop, or check a configuration; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["check-config"]:
+        return check_config.main(f"{PROGRAM} check-config", words[1:])
     parser = OneLineParser(
         PROGRAM,
         description=_DESCRIPTION,
@@ -37,9 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     add_arguments(parser)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(words)
+    source = Source(parsed.config or DEFAULT_CONFIG, lambda: config_from(parsed))
     try:
-        config = config_from(parsed)
+        config = source.read()
     except SettingsError as exc:
         return report(PROGRAM, exc)
     configure_logging(config.log_level, config.log_format)
@@ -47,6 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     async def serve() -> None:
         from tunnel_server.server import Server
 
-        await Server(config).run()
+        await Server(config, source).run()
 
     return run_program(PROGRAM, serve, known=(StateError, MappingError, InterceptUnavailable))

@@ -10,20 +10,17 @@ from typing import ClassVar, Self
 from certs.addresses import DEFAULT_EDGE_NETWORKS, format_endpoint, parse_address, parse_endpoint
 from certs.identity import check_node_name
 from tunnel_daemon.logs import LogFormat, LogLevel
-from tunnel_daemon.settings import SettingsError, between, read_settings, setting
+from tunnel_daemon.settings import between, read_settings, setting
 from tunnel_daemon.settings_flags import add_setting_flags, settings_from_flags
 from tunnel_daemon.settings_values import Address, Network
+from tunnel_server.limits import ServerLimits
+from tunnel_server.port_lists import PortLists, read_port_lists
 
 DEFAULT_CONFIG = Path("/etc/edge-tunnel/server.toml")
 DEFAULT_ADMIN_SOCKET = Path("/run/edge-tunnel/admin.sock")
 MAX_SOCKET_PATH = 107  # bytes, sun_path without its NUL
 
-KIB = 1024
-MIB = 1024 * KIB
-
 _PORT = between(0, 65535)
-_POSITIVE = between(0.001)
-_COUNT = between(1, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,36 +77,6 @@ class FixedListener:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ServerLimits:
-    """Bounds of what agents and callers may make the server hold or wait for."""
-
-    handshakes_in_flight: int = setting(
-        256, doc="TLS handshakes at once; further agents wait in the backlog", check=_COUNT
-    )
-    handshake_timeout: float = setting(
-        10.0,
-        doc="from a connection on tunnel-port to the end of its TLS handshake",
-        unit="seconds",
-        check=_POSITIVE,
-    )
-    links_per_node: int = setting(4, doc="links that one node may hold", check=_COUNT)
-    streams_per_session: int = setting(10_000, doc="calls open at once through one node", check=_COUNT)
-    calls: int = setting(20_000, doc="calls open at once in all; further callers are reset", check=_COUNT)
-    open_timeout: float = setting(
-        15.0,
-        doc="from a call to the answer of the agent that dials its target",
-        unit="seconds",
-        check=_POSITIVE,
-    )
-    memory_budget: int = setting(
-        1024 * MIB,
-        doc="for bytes of all calls on their way, granted or kept; new calls are refused beyond",
-        unit="bytes",
-        check=between(4 * MIB),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ServerConfig:
     """Everything that the server's operator decides."""
 
@@ -136,10 +103,10 @@ class ServerConfig:
         (), doc="users who may use the admin socket, besides root and the server's own; by number"
     )
     server_addresses: tuple[ServerAddress, ...] = setting(
-        (), doc="where agents reach this server from outside; handed to each agent that joins"
+        (), doc="where agents reach this server from outside; handed to each agent that joins", live=True
     )
     edge_networks: tuple[Network, ...] = setting(
-        DEFAULT_EDGE_NETWORKS, doc="the only networks in which an edge may claim an address"
+        DEFAULT_EDGE_NETWORKS, doc="the only networks in which an edge may claim an address", live=True
     )
     caller_networks: tuple[Network, ...] = setting(
         (), doc="callers on other hosts, or in pods, whose connections to edges are captured too"
@@ -148,20 +115,50 @@ class ServerConfig:
         (), doc="ordinary address of this host at which caller-networks are served; one a family"
     )
     intercept: bool = setting(True, doc="capture connections to edge addresses (needs CAP_NET_ADMIN)")
+    https_proxy_ports: str = setting(
+        "",
+        doc="ports to capture for secure-port, `9443, 8000-8010`; the strongest of the three lists; "
+        "10250 is built in",
+        live=True,
+    )
+    http_proxy_ports: str = setting(
+        "",
+        doc="ports to capture for insecure-port, likewise; 10255 is built in",
+        live=True,
+    )
     dnat_ports_pair: str = setting(
         "",
         doc="ports to capture and the listener each goes to, `9081=10264, 9051=10264`; without any `=`, "
-        "a list of ports for insecure-port; 10250 and 10255 are built in",
+        "a list of ports for insecure-port; the weakest of the three lists",
+        live=True,
+    )
+    localhost_proxy_ports: str = setting(
+        "",
+        doc="ports that the agents dial on their own loopback (127.0.0.1, or ::1 for an IPv6 address) "
+        "instead of at the address that was called, `10266, 10267`; captures nothing by itself",
+        live=True,
     )
     listen: tuple[FixedListener, ...] = setting(
         (),
         doc="fixed listeners, which need no privilege: what connects there goes to the node's port",
+        live=True,
     )
-    log_level: LogLevel = setting("info", doc="least level that is logged")
-    log_format: LogFormat = setting("text", doc="lines of text, or of JSON")
+    log_level: LogLevel = setting("info", doc="least level that is logged", live=True)
+    log_format: LogFormat = setting("text", doc="lines of text, or of JSON", live=True)
     limits: ServerLimits = setting(
         ServerLimits(), doc="Bounds; the defaults suit a machine with 2 GiB and more."
     )
+
+    def port_lists(self) -> PortLists:
+        """What the lists of ports come to, with a line for each entry that does not count."""
+        return read_port_lists(
+            self.dnat_ports_pair,
+            self.http_proxy_ports,
+            self.https_proxy_ports,
+            self.localhost_proxy_ports,
+            insecure_port=self.insecure_port,
+            secure_port=self.secure_port,
+        )
 
     def cross_check(self) -> Iterator[tuple[str, str]]:
         """Yield (key, problem) for what is wrong between settings."""
@@ -214,15 +211,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def config_from(arguments: argparse.Namespace) -> ServerConfig:
     """Return the settings that a command line asks for; raises SettingsError."""
     return settings_from_flags(arguments, ServerConfig, DEFAULT_CONFIG)
-
-
-def check_config(path: Path) -> list[str]:
-    """Return every problem of a file, one line each; none if a server would start with it."""
-    try:
-        load_config(path)
-    except SettingsError as error:
-        return error.problems
-    return []
 
 
 def _port(text: str) -> int:

@@ -1,8 +1,8 @@
 """Port mappings: which ports of the edges are captured, and which listener each goes to.
 
-Three origins, the earlier winning: built in (the kubelet's 10250 and 10255), configured (`dnat-ports-pair`,
-with yurt-tunnel's meaning), and added while running (`tunnelctl map-port`), which are kept in `mappings.json`
-of the state directory. Nothing is dropped in silence, and a bad entry never disables a good one.
+Three origins, the earlier winning: built in (the kubelet's 10250 and 10255), configured (see `port_lists`),
+and added while running (`tunnelctl map-port`), which are kept in `mappings.json` of the state directory.
+Nothing is dropped in silence, and a bad entry never disables a good one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 INSECURE_PORT, SECURE_PORT = 10264, 10263
 KUBELET_TLS, KUBELET_PLAIN = 10250, 10255
-OWN_PORTS = frozenset(range(10262, 10267))
+OWN_PORTS = frozenset(range(10262, 10266))
+"""The server's. An agent's 10266 may be captured: with `localhost-proxy-ports` its metrics are read so."""
 MAX_MAPPINGS = 1024
 """Of one origin. A server that needs more wants a range of ports, which the table does not have."""
 
@@ -50,31 +51,6 @@ class PortMapping:
     origin: Origin
 
 
-def parse_ports_pair(
-    text: str, insecure_port: int = INSECURE_PORT, secure_port: int = SECURE_PORT
-) -> tuple[dict[int, int], list[str]]:
-    """Read `dnat-ports-pair`: the mapping, and a line for each entry that is not part of it.
-
-    `9081=10264, 9051=10264`: captured port and listener. A list without any `=` is one of ports for the
-    insecure listener; with any `=`, each entry must be a pair (yurt-tunnel 0.5.0). The built-in ports are
-    not in the mapping. Never raises.
-    """
-    entries = [entry for entry in (part.strip() for part in text.split(",")) if entry]
-    pairs = "=" in text
-    mapping: dict[int, int] = {}
-    problems: list[str] = []
-    for entry in entries:
-        try:
-            port, target = _read_pair(entry, insecure_port, pairs=pairs)
-            check_mapping(port, target, insecure_port, secure_port)
-            _check_room(port, mapping)
-        except MappingError as problem:
-            problems.append(f'dnat-ports-pair: "{entry[:40]}" {problem}')
-        else:
-            mapping[port] = target
-    return mapping, problems
-
-
 def check_mapping(port: int, listener_port: int, insecure_port: int, secure_port: int) -> None:
     """Raise MappingError if the port of an edge may not be captured for this listener."""
     if not 0 < port < 65536:
@@ -86,6 +62,19 @@ def check_mapping(port: int, listener_port: int, insecure_port: int, secure_port
         )
     if port in OWN_PORTS | {insecure_port, secure_port}:
         raise MappingError(f"would capture {port}, a port of the tunnel itself: choose another")
+
+
+def check_number(mapped: int) -> None:
+    """Raise MappingError if there is no room for one more."""
+    if mapped >= MAX_MAPPINGS:
+        raise MappingError(f"is beyond the {MAX_MAPPINGS} ports that can be mapped: remove another")
+
+
+def port_number(text: str) -> int:
+    """Return a port written in decimal digits; raises MappingError."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 9 or not 0 < int(text) < 65536:
+        raise MappingError(f'names "{text[:20]}", which is not a port from 1 to 65535')
+    return int(text)
 
 
 class PortMappings:
@@ -106,8 +95,24 @@ class PortMappings:
         self._state = state
         self._configured = dict(configured or {})
         self._listeners = {"plain": insecure_port, "tls": secure_port}
-        self.problems: list[str] = []
+        self._unreadable: list[str] = []
         self._added = self._load() if state.exists(_FILE) else {}
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each entry of the file that does not count."""
+        path = self._state.path / _FILE
+        fixed = self._built_in() | self._configured
+        return self._unreadable + [
+            f'{path}: "{port}" is configured now, and what was added does not count'
+            for port in sorted(self._added)
+            if port in fixed
+        ]
+
+    def configure(self, configured: Mapping[int, int]) -> Mapping[int, int]:
+        """Take these in place of the configured ones; returns those."""
+        before, self._configured = self._configured, dict(configured)
+        return before
 
     def effective(self) -> dict[int, int]:
         """What to capture: port of the edge to port of the listener."""
@@ -140,7 +145,7 @@ class PortMappings:
             self._check_not_fixed(port)
             check_mapping(port, listener_port, insecure_port, secure_port)
             if port not in self._added:
-                _check_number(len(self._added))
+                check_number(len(self._added))
         except MappingError as problem:
             raise MappingError(f"{port}={listener_port} {problem}") from None
         kind = "plain" if listener_port == insecure_port else "tls"
@@ -165,7 +170,9 @@ class PortMappings:
         if port in self._built_in():
             raise MappingError("is built in and cannot be changed")
         if port in self._configured:
-            raise MappingError("is configured in dnat-ports-pair: change it there")
+            raise MappingError(
+                "is configured in dnat-ports-pair, http-proxy-ports or https-proxy-ports: change it there"
+            )
 
     def _check_added(self, port: int) -> None:
         if port not in self._added:
@@ -185,14 +192,12 @@ class PortMappings:
         added: dict[int, str] = {}
         for text, kind in entries.items():
             try:
-                port = _number(text)
+                port = port_number(text)
                 check_mapping(port, self._listener(kind), insecure_port, secure_port)
-                _check_number(len(added))
+                check_number(len(added))
             except MappingError as problem:
-                self.problems.append(f'{path}: "{text[:40]}" {problem}')
+                self._unreadable.append(f'{path}: "{text[:40]}" {problem}')
                 continue
-            if port in self._built_in() or port in self._configured:
-                self.problems.append(f'{path}: "{port}" is configured now, and what was added does not count')
             added[port] = str(kind)
         return added
 
@@ -200,17 +205,6 @@ class PortMappings:
         if not isinstance(kind, str) or kind not in self._listeners:
             raise MappingError("leads to no listener that there is (plain, tls)")
         return self._listeners[kind]
-
-
-def _read_pair(entry: str, insecure_port: int, *, pairs: bool) -> tuple[int, int]:
-    left, equals, right = entry.partition("=")
-    if pairs and not equals:
-        raise MappingError(f"is not a pair, but other entries are: write {entry[:20]}={insecure_port}")
-    port = _number(left.strip())
-    target = _number(right.strip()) if equals else insecure_port
-    if port in {KUBELET_TLS, KUBELET_PLAIN}:
-        raise MappingError("is built in and cannot be changed: remove the entry")
-    return port, target
 
 
 def _read_file(state: StateDirectory, path: Path) -> dict[str, object]:
@@ -226,20 +220,3 @@ def _read_file(state: StateDirectory, path: Path) -> dict[str, object]:
     if version != 1:
         raise MappingError(f"{path} is of version {version}, which this release cannot read")
     return entries
-
-
-def _check_room(port: int, mapping: Mapping[int, int]) -> None:
-    if port in mapping:
-        raise MappingError(f"names port {port} again: {port}={mapping[port]} stands")
-    _check_number(len(mapping))
-
-
-def _check_number(mapped: int) -> None:
-    if mapped >= MAX_MAPPINGS:
-        raise MappingError(f"is beyond the {MAX_MAPPINGS} ports that can be mapped: remove another")
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 9 or not 0 < int(text) < 65536:
-        raise MappingError(f'names "{text[:20]}", which is not a port from 1 to 65535')
-    return int(text)

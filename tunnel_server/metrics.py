@@ -45,6 +45,9 @@ class Metrics:
         self.interception_restores = self._counter(
             "interception_restores", "How often the table was put back after somebody removed it."
         )
+        self.mapping_problems = self._gauge(
+            "mapping_problems", "Entries of the port lists that do not count; the status names them."
+        )
         self._calls = self._counter("calls", "Calls ended, by frontend and cause.", ("frontend", "outcome"))
         self._bytes = self._counter("bytes", "Bytes carried for calls.", ("direction",))
         self._to_node = self._bytes.labels("to_node")

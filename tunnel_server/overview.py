@@ -17,6 +17,8 @@ from tunnel_server.admin.views import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tunnel_server.calls import Calls
     from tunnel_server.intercept.interception import Interception
     from tunnel_server.mappings import PortMappings
@@ -37,9 +39,11 @@ class Overview:
         mappings: PortMappings,
         interception: Interception | None,
         metrics: Metrics,
-        problems: tuple[str, ...],
+        problems: Callable[[], tuple[str, ...]],
+        entrances: Callable[[], list[ListenerView]],
     ) -> None:
-        self.listeners: list[ListenerView] = []
+        self.own: list[ListenerView] = []
+        """Listeners that are not for callers."""
         self._version = version
         self._instance = instance
         self._registry = registry
@@ -48,6 +52,7 @@ class Overview:
         self._interception = interception
         self._metrics = metrics
         self._problems = problems
+        self._entrances = entrances
         self._restores_counted = 0
         self._started = datetime.now(UTC)
         self._started_clock = trio.current_time()
@@ -82,6 +87,10 @@ class Overview:
                 return f"{address} is claimed by {', '.join(others)} too: it is refused for all of them"
         return node.problem or None
 
+    def listeners(self) -> tuple[ListenerView, ...]:
+        """Every listening socket, those for callers first."""
+        return (*self._entrances(), *self.own)
+
     def mappings(self) -> list[MappingView]:
         """The port mappings in force."""
         return [
@@ -97,7 +106,7 @@ class Overview:
             instance=self._instance[:8],
             started=self._started,
             uptime_seconds=round(trio.current_time() - self._started_clock, 1),
-            listeners=tuple(self.listeners),
+            listeners=self.listeners(),
             interception=self._intercepting(),
             nodes_known=len(registry.nodes),
             nodes_connected=sum(node.agent is not None for node in registry.nodes.values()),
@@ -105,7 +114,7 @@ class Overview:
             memory_used_bytes=registry.budget.used,
             memory_budget_bytes=registry.budget.total,
             mappings=tuple(self.mappings()),
-            mapping_problems=self._problems,
+            mapping_problems=self._problems(),
             recent_failures=tuple(
                 FailureView(
                     time=each.when,
@@ -154,6 +163,7 @@ class Overview:
         metrics.addresses_captured.set(view.addresses)
         metrics.interception_restores.inc(view.restored - self._restores_counted)
         self._restores_counted = view.restored
+        metrics.mapping_problems.set(len(self._problems()))
 
     def _moment(self, clock: float) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=trio.current_time() - clock)

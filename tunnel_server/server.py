@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -13,25 +13,26 @@ from certs.authority import Authority
 from certs.enrolment import Enrolment
 from certs.files import StateDirectory, StateError
 from certs.server_state import SERVER_CERTIFICATE, SERVER_KEY, server_names
-from tunnel_daemon.http1 import HttpError
 from tunnel_daemon.http_service import serve_http
 from tunnel_daemon.listeners import open_tcp_listeners
+from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.signals import watch_signals
 from tunnel_server.admin.api import AdminSources
 from tunnel_server.admin.server import serve_admin
-from tunnel_server.admin.views import ListenerView
 from tunnel_server.calls import Calls
-from tunnel_server.frontends.fixed import serve_fixed
-from tunnel_server.frontends.transparent import TransparentFrontend
-from tunnel_server.intercept.config import InterceptConfig, InterceptUnavailable
+from tunnel_server.capturing import Capturing
+from tunnel_server.entrances import Entrances
+from tunnel_server.fixed_listeners import listener_view
+from tunnel_server.intercept.config import InterceptConfig
 from tunnel_server.join_api import JoinApi
 from tunnel_server.links import Links
 from tunnel_server.listener import TunnelListener, tls_context
-from tunnel_server.mappings import PortMappings, parse_ports_pair
+from tunnel_server.mappings import PortMappings
 from tunnel_server.meta import meta_router
 from tunnel_server.metrics import Metrics
 from tunnel_server.overview import Overview
 from tunnel_server.registry import Registry
+from tunnel_server.reloading import Reloader
 from tunnel_wire import __version__
 from tunnel_wire.flow import Budget, SegmentPool
 from tunnel_wire.hello import new_id
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from certs.addresses import IPAddress
-    from tunnel_server.config import FixedListener, ServerConfig
+    from tunnel_server.config import ServerConfig
     from tunnel_server.intercept.interception import Interception
+    from tunnel_server.reloading import Source
 
 log = logging.getLogger(__name__)
 
-_LOOPBACKS = ("127.0.0.1", "::1")
 _FAREWELL = 0.2
 """Seconds between telling the agents that this server goes, and going."""
 _GAUGES_EVERY = 2.0
@@ -55,24 +56,24 @@ _GAUGES_EVERY = 2.0
 class Server:
     """One tunnel-server. Creating it reads the state; `run` serves until it is told to stop."""
 
-    def __init__(self, config: ServerConfig) -> None:
-        """Raises StateError, MappingError, ssl.SSLError, each in one line for the operator."""
+    def __init__(self, config: ServerConfig, source: Source | None = None) -> None:
+        """Take the configuration, and where it is read again when it changes (None: never).
+
+        Raises StateError, MappingError, ssl.SSLError, each in one line for the operator.
+        """
         self._config = config
         if not config.state_dir.exists():
             raise StateError(f"{config.state_dir} does not exist: run `tunnelctl init` first")
         state = StateDirectory(config.state_dir)
         authority = Authority.load(state)
         enrolment = Enrolment(state, authority, edge_networks=config.edge_networks)
-        self._servers = [str(each) for each in config.server_addresses] or [
-            format_endpoint(host, config.tunnel_port) for host in server_names(state).hosts
-        ]
-        configured, problems = parse_ports_pair(
-            config.dnat_ports_pair, config.insecure_port, config.secure_port
-        )
+        self._certified = server_names(state).hosts
+        lists = config.port_lists()
         self._mappings = PortMappings(
-            state, configured, insecure_port=config.insecure_port, secure_port=config.secure_port
+            state, lists.captured, insecure_port=config.insecure_port, secure_port=config.secure_port
         )
-        self._problems = (*problems, *self._mappings.problems)
+        self._capturing = Capturing(self._mappings, lists)
+        self._reloader = Reloader(config, source, self._apply) if source else None
         self._metrics = Metrics(__version__)
         limits = WireLimits(max_streams=config.limits.streams_per_session)
         self._registry = Registry(
@@ -81,7 +82,7 @@ class Server:
             pool=SegmentPool(),
             limits=limits,
             links_per_node=config.limits.links_per_node,
-            on_addresses=self._addresses_changed,
+            on_addresses=self._capturing.addresses_changed,
         )
         self._calls = Calls(self._metrics, open_timeout=config.limits.open_timeout, limit=config.limits.calls)
         self._instance = new_id()
@@ -93,7 +94,7 @@ class Server:
             limits=limits,
         )
         context = tls_context(state.path / SERVER_CERTIFICATE, state.path / SERVER_KEY, authority.pem)
-        join_api = JoinApi(enrolment, servers=lambda: self._servers, on_issued=self._learn)
+        join_api = JoinApi(enrolment, servers=self._servers, on_issued=self._learn)
         self._listener = TunnelListener(
             context,
             self._links,
@@ -102,12 +103,8 @@ class Server:
             handshakes=config.limits.handshakes_in_flight,
             handshake_timeout=config.limits.handshake_timeout,
         )
-        self._interception: Interception | None = None
-        self._transparent = [
-            TransparentFrontend(name, self._registry, self._calls, {}, config.caller_networks)
-            for name in ("secure", "insecure")
-        ]
-        self._recapture = trio.Event()
+        self._entrances = Entrances(config, self._registry, self._calls)
+        self._capturing.serve(self._registry, self._calls, self._entrances.transparent)
         for record in enrolment.nodes.load().values():
             self._registry.learn(record.name, record.addresses)
 
@@ -116,23 +113,26 @@ class Server:
 
         Raises ProgramError and InterceptUnavailable where something that it needs cannot be had.
         """
-        for problem in self._problems:
+        for problem in self._capturing.problems:
             log.warning("%s", problem)
         async with trio.open_nursery() as nursery:
             stop = trio.CancelScope()
-            await nursery.start(watch_signals, stop)
+            on_hangup = self._reloader.reload if self._reloader else None
+            await nursery.start(partial(watch_signals, stop, on_hangup=on_hangup))
             with stop:
                 if self._config.intercept:
-                    self._interception = _make_interception(self._config)
-                    await nursery.start(self._interception.run)
+                    self._capturing.interception = _make_interception(self._config)
+                    await nursery.start(self._capturing.interception.run)
                 overview = self._overview()
                 # In this order: who can ask sees only what works.
-                await self._open_frontends(nursery, overview)
-                await self._capture()
-                nursery.start_soon(self._keep_capturing)
+                await self._entrances.open(nursery)
+                await self._capturing.capture()
+                nursery.start_soon(self._capturing.keep)
                 await self._open_local_services(nursery, overview)
                 await self._open_tunnel(nursery, overview)
-                log.info("ready", extra={"version": __version__, "listeners": len(overview.listeners)})
+                if self._reloader:
+                    nursery.start_soon(self._reloader.watch)
+                log.info("ready", extra={"version": __version__, "listeners": len(overview.listeners())})
                 await trio.sleep_forever()
             self._links.drain("the server is stopping")
             await trio.sleep(_FAREWELL)
@@ -146,31 +146,23 @@ class Server:
             registry=self._registry,
             calls=self._calls,
             mappings=self._mappings,
-            interception=self._interception,
+            interception=self._capturing.interception,
             metrics=self._metrics,
             problems=self._problems,
+            entrances=self._entrances.views,
         )
 
-    async def _open_frontends(self, nursery: trio.Nursery, overview: Overview) -> None:
-        config = self._config
-        for entry in config.listen:
-            for listener in await open_tcp_listeners([entry.host], entry.port, setting="listen"):
-                overview.listeners.append(_listener_view("fixed", listener, entry))
-                nursery.start_soon(serve_fixed, listener, entry, self._registry, self._calls)
-        if not config.intercept:
-            return
-        hosts = [*_LOOPBACKS, *(str(address) for address in config.prerouting_address)]
-        for frontend, port in zip(self._transparent, (config.secure_port, config.insecure_port), strict=True):
-            for listener in await open_tcp_listeners(
-                filter(_speaks, hosts), port, setting=f"{frontend.name}-port"
-            ):
-                overview.listeners.append(_listener_view(frontend.name, listener))
-                nursery.start_soon(frontend.serve, listener)
+    def _problems(self) -> tuple[str, ...]:
+        refused = self._reloader.problems if self._reloader else ()
+        return (
+            *self._capturing.problems,
+            *(f"the configuration is not in force: {each}" for each in refused),
+        )
 
     async def _open_local_services(self, nursery: trio.Nursery, overview: Overview) -> None:
         config = self._config
         meta = await open_tcp_listeners([str(config.meta_address)], config.meta_port, setting="meta-port")
-        overview.listeners += [_listener_view("meta", listener) for listener in meta]
+        overview.own += [listener_view("meta", listener) for listener in meta]
         nursery.start_soon(serve_http, meta, meta_router(self._metrics, overview.checks))
         nursery.start_soon(_keep_gauges, overview)
         sources = AdminSources(
@@ -178,7 +170,7 @@ class Server:
             status=overview.status,
             mappings=self._mappings,
             mapping_views=overview.mappings,
-            changed=self._mappings_changed,
+            changed=self._capturing.mappings_changed,
             default_listener_port=config.insecure_port,
         )
 
@@ -194,39 +186,34 @@ class Server:
         listeners = await open_tcp_listeners(
             map(str, config.bind_address), config.tunnel_port, setting="tunnel-port"
         )
-        overview.listeners += [_listener_view("tunnel", listener) for listener in listeners]
+        overview.own += [listener_view("tunnel", listener) for listener in listeners]
         nursery.start_soon(self._listener.serve, listeners)
 
     def _learn(self, node: str, addresses: tuple[IPAddress, ...]) -> None:
         self._registry.learn(node, addresses)
 
-    # --- what is captured -------------------------------------------------------------------------
+    def _servers(self) -> list[str]:
+        """Where agents are told to dial."""
+        config = self._config
+        return [str(each) for each in config.server_addresses] or [
+            format_endpoint(host, config.tunnel_port) for host in self._certified
+        ]
 
-    def _addresses_changed(self) -> None:
-        self._recapture.set()
-
-    async def _keep_capturing(self) -> None:
-        while True:
-            await self._recapture.wait()
-            self._recapture = trio.Event()
-            try:
-                await self._capture()
-            except InterceptUnavailable as exc:
-                log.error("the captured addresses stay as they were: %s", exc)  # noqa: TRY400 - no traceback
-
-    async def _mappings_changed(self) -> None:
+    async def _apply(self, config: ServerConfig) -> None:
+        """Put a changed configuration into force, or raise with nothing changed: see `reloading`."""
+        opened = await self._entrances.prepare(config)
         try:
-            await self._capture()
-        except InterceptUnavailable as exc:
-            raise HttpError(500, f"the mapping is kept, but is not in force: {exc}") from None
-
-    async def _capture(self) -> None:
-        """Put the addresses and ports that are known now into force."""
-        mappings = self._mappings.effective()
-        for frontend in self._transparent:
-            frontend.mappings = mappings
-        if self._interception is not None:
-            await self._interception.apply(self._registry.addresses(), mappings)
+            await self._capturing.configure(config.port_lists())
+        except BaseException:
+            opened.close()
+            raise
+        # Nothing from here on can fail.
+        self._entrances.change(config, opened)
+        self._config = config
+        self._calls.limit = config.limits.calls
+        self._calls.open_timeout = config.limits.open_timeout
+        self._registry.budget.total = config.limits.memory_budget
+        configure_logging(config.log_level, config.log_format)
 
 
 def _make_interception(config: ServerConfig) -> Interception:
@@ -243,25 +230,7 @@ def _make_interception(config: ServerConfig) -> Interception:
     )
 
 
-def _speaks(host: str) -> bool:
-    """Whether this host has the address: a container may lack ::1."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as sock:
-        try:
-            sock.bind((host, 0))
-        except OSError:
-            return False
-    return True
-
-
 async def _keep_gauges(overview: Overview) -> None:
     while True:
         overview.count()
         await trio.sleep(_GAUGES_EVERY)
-
-
-def _listener_view(
-    name: str, listener: trio.SocketListener, entry: FixedListener | None = None
-) -> ListenerView:
-    host, port = listener.socket.getsockname()[:2]
-    target = f"{entry.node}:{entry.target_port}" if entry else None
-    return ListenerView(name=name, address=format_endpoint(host, port), target=target)

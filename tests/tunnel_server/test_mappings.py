@@ -1,11 +1,9 @@
-"""Port mappings: yurt-tunnel's list, what is kept on disk, and what is never mapped."""
+"""Port mappings: their origins, what is kept on disk, and what is never mapped."""
 
 import json
 import stat
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from certs.files import StateDirectory
 from tunnel_server.mappings import (
@@ -15,77 +13,9 @@ from tunnel_server.mappings import (
     Origin,
     PortMapping,
     PortMappings,
-    check_mapping,
-    parse_ports_pair,
 )
 
 BUILT_IN = {10250: 10263, 10255: 10264}
-
-
-@pytest.mark.parametrize(
-    ("text", "mapping"),
-    [
-        ("", {}),
-        ("9081=10264, 9051=10264", {9081: 10264, 9051: 10264}),
-        (" 9081 = 10264 ,9051=10264,", {9081: 10264, 9051: 10264}),
-        ("9081, 9051", {9081: 10264, 9051: 10264}),
-        ("9443=10263", {9443: 10263}),
-        ("22=10264", {22: 10264}),
-        ("1=10264,65535=10264", {1: 10264, 65535: 10264}),
-    ],
-)
-def test_what_is_right(text, mapping):
-    assert parse_ports_pair(text) == (mapping, [])
-
-
-@pytest.mark.parametrize(
-    ("bad", "words"),
-    [
-        ("9051", '"9051" is not a pair, but other entries are: write 9051=10264'),
-        ("9051=10265", "the listeners are 10264 (plain) and 10263 (TLS)"),
-        ("9051=", 'names "", which is not a port'),
-        ("=10264", 'names "", which is not a port'),
-        ("x=10264", 'names "x", which is not a port from 1 to 65535'),
-        ("0=10264", 'names "0"'),
-        ("65536=10264", 'names "65536"'),
-        ("-5=10264", 'names "-5"'),
-        ("٩=10264", "which is not a port"),
-        ("99999999999999999999=10264", "which is not a port"),
-        ("10250=10264", "is built in and cannot be changed"),
-        ("10255=10264", "is built in and cannot be changed"),
-        ("10262=10264", "a port of the tunnel itself"),
-        ("9081=10263", "names port 9081 again: 9081=10264 stands"),
-        ("9081=10264=1", "which is not a port"),
-    ],
-)
-def test_a_bad_entry_is_named_and_the_others_stand(bad, words):
-    mapping, problems = parse_ports_pair(f"9081=10264,{bad},9082=10264")
-    assert mapping == {9081: 10264, 9082: 10264}
-    (problem,) = problems
-    assert problem.startswith('dnat-ports-pair: "')
-    assert words in problem
-
-
-def test_other_listener_ports():
-    assert parse_ports_pair("80, 81", insecure_port=20264) == ({80: 20264, 81: 20264}, [])
-    assert parse_ports_pair("80=20264, 443=20263", 20264, 20263) == ({80: 20264, 443: 20263}, [])
-    assert parse_ports_pair("80=10264", insecure_port=20264)[0] == {}
-
-
-def test_the_list_is_bounded():
-    mapping, problems = parse_ports_pair(",".join(str(port) for port in range(1, MAX_MAPPINGS + 3)))
-    assert len(mapping) == MAX_MAPPINGS
-    assert len(problems) == 2
-
-
-@given(st.text(alphabet="0123456789=, x-٣\n", max_size=60))
-def test_nothing_is_dropped_in_silence(text):
-    mapping, problems = parse_ports_pair(text)
-    entries = [entry for entry in (part.strip() for part in text.split(",")) if entry]
-    assert len(mapping) + len(problems) == len(entries)
-    for port, target in mapping.items():
-        check_mapping(port, target, 10264, 10263)
-    assert not any("\n" in problem for problem in problems if "\n" not in text)
 
 
 @pytest.fixture
@@ -174,6 +104,17 @@ def test_an_addition_that_is_configured_later_does_not_count_and_is_named(state)
     mappings = PortMappings(state, {9081: 10264})
     assert mappings.effective()[9081] == 10264
     assert "configured now" in mappings.problems[0]
+
+
+def test_other_configured_ports_from_now_on(state):
+    mappings = PortMappings(state, {9081: 10264})
+    mappings.add(9443, 10263)
+    assert mappings.configure({9443: 10264, 9082: 10264}) == {9081: 10264}
+    assert mappings.effective() == {**BUILT_IN, 9443: 10264, 9082: 10264}
+    assert "configured now" in mappings.problems[0]
+    mappings.configure({})
+    assert mappings.effective() == {**BUILT_IN, 9443: 10263}
+    assert mappings.problems == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1, "added": 5}', "[" * 100_000])

@@ -1,0 +1,51 @@
+"""Bounds of what agents and callers may make the server hold or wait for: the table `[limits]`."""
+
+from dataclasses import dataclass
+
+from tunnel_daemon.settings import between, setting
+
+MIB = 1024 * 1024
+
+_POSITIVE = between(0.001)
+_COUNT = between(1, 1_000_000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerLimits:
+    """Every bound, with its unit."""
+
+    handshakes_in_flight: int = setting(
+        256, doc="TLS handshakes at once; further agents wait in the backlog", check=_COUNT
+    )
+    handshake_timeout: float = setting(
+        10.0,
+        doc="from a connection on tunnel-port to the end of its TLS handshake",
+        unit="seconds",
+        check=_POSITIVE,
+    )
+    links_per_node: int = setting(4, doc="links that one node may hold", check=_COUNT)
+    streams_per_session: int = setting(10_000, doc="calls open at once through one node", check=_COUNT)
+    calls: int = setting(
+        20_000, doc="calls open at once in all; further callers are reset", check=_COUNT, live=True
+    )
+    open_timeout: float = setting(
+        15.0,
+        doc="from a call to the answer of the agent that dials its target",
+        unit="seconds",
+        check=_POSITIVE,
+        live=True,
+    )
+    away_wait: float = setting(
+        5.0,
+        doc="how long a call waits for a node that is away to come back; 0: not at all",
+        unit="seconds",
+        check=between(0),
+        live=True,
+    )
+    memory_budget: int = setting(
+        1024 * MIB,
+        doc="for bytes of all calls on their way, granted or kept; new calls are refused beyond",
+        unit="bytes",
+        check=between(4 * MIB),
+        live=True,
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunnel_wire.authority import read_authority
 from tunnel_wire.causes import STATUS_OF_CAUSE, Cause, OpenFailed, clean_detail
 from tunnel_wire.connection import Connection
 from tunnel_wire.events import DrainReceived, HelloReceived, StreamRequested
-from tunnel_wire.frames import ErrorCode
+from tunnel_wire.frames import ErrorCode, Violation
 from tunnel_wire.hello import DRAIN_PATH, HELLO_PATH, BadHello, Headers, Hello, read_fields
 from tunnel_wire.session import EndCause, State
 
@@ -49,7 +50,7 @@ class AnswererConnection(Connection):
             try:
                 hello = Hello.from_headers(headers)
             except BadHello as exc:
-                raise self._failure(ErrorCode.PROTOCOL_ERROR, str(exc)) from exc
+                raise Violation(ErrorCode.PROTOCOL_ERROR, str(exc)) from exc
             self.send_response(stream_id, [(b":status", b"200"), *self._hello.to_headers()], ended=True)
             self._events.append(HelloReceived(hello))
         elif (method, path) == (b"POST", DRAIN_PATH.encode()):
@@ -62,19 +63,19 @@ class AnswererConnection(Connection):
 
     def _on_connect(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
         assert self.session is not None
-        target = parse_authority(dict(headers).get(b":authority", b""))
-        if target is None or ended:
+        pseudo = dict(headers)
+        target = read_authority(pseudo.get(b":authority", b""))
+        if target is None or ended or b":protocol" in pseudo:
             self.send_response(stream_id, [(b":status", b"400")], ended=True)
             return
-        key_text = read_fields(headers).get("key", "")
+        fields = read_fields(headers)
+        # A stock peer brings no key: the session gives its stream one.
+        key = read_key(fields["key"]) if "key" in fields else None
+        if key in self.session.streams:
+            raise Violation(ErrorCode.PROTOCOL_ERROR, "a stream's key is in use")
         try:
-            # A stock peer brings no key: the session gives its stream one.
-            key = int(key_text, 16) if key_text else None
-            if key_text and (len(key_text) != 16 or key in self.session.streams):
-                raise ValueError(key_text)
-        except ValueError:
-            raise self._failure(ErrorCode.PROTOCOL_ERROR, "a stream key is malformed or in use") from None
-        try:
+            if fields.get("state", "opening") != "opening":
+                raise OpenFailed(Cause.GONE, "streams are not resumed here")
             stream = self.session.new_stream(*target, key=key)
         except OpenFailed as exc:
             self._send_refusal(stream_id, exc)
@@ -91,22 +92,11 @@ class AnswererConnection(Connection):
 
     def on_response(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
         """Never: an HTTP/2 client sends no responses, and h2 has refused it."""
-        raise self._failure(ErrorCode.PROTOCOL_ERROR, "a response from the server's side")
+        raise Violation(ErrorCode.PROTOCOL_ERROR, "a response from the server's side")
 
 
-def parse_authority(value: bytes) -> tuple[str, int] | None:
-    """Host and port of a CONNECT's `:authority`; None if it is not `host:port` or `[ipv6]:port`."""
-    try:
-        text = value.decode("ascii")
-    except UnicodeDecodeError:
-        return None
-    host, colon, port_text = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        return None
-    if not colon or not host or len(host) > 255 or any(c <= " " or c in "/@[]" for c in host):
-        return None
-    if not port_text.isdigit() or len(port_text) > 5 or not 0 < int(port_text) < 65536:
-        return None
-    return host, int(port_text)
+def read_key(text: str) -> int:
+    """A stream's key: 16 hex digits. Raises `Violation`."""
+    if len(text) != 16 or not set(text) <= set("0123456789abcdef"):
+        raise Violation(ErrorCode.PROTOCOL_ERROR, "a stream's key is not 64 bits in hex")
+    return int(text, 16)

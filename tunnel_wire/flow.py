@@ -117,10 +117,11 @@ class Outgoing:
         if room <= 0:
             return 0
         kept = self.written - self.acknowledged
-        while self.allowance - kept < room and self.allowance < self._limits.max_kept:
-            if not self._budget.reserve(self.allowance):
+        while self.allowance - kept < room:
+            more = min(self.allowance, self._limits.max_kept - self.allowance)
+            if more <= 0 or not self._budget.reserve(more):
                 break
-            self.allowance *= 2
+            self.allowance += more
         return max(0, min(room, self.allowance - kept))
 
     def write(self, data: Buffer, segment: bytearray | None = None) -> None:
@@ -229,9 +230,10 @@ class Incoming:
             limited = (
                 round_trip is not None and now - self._mark_time < 4 * round_trip * drained / self.window
             )
-            if limited and self.window < self._limits.max_window and self._budget.reserve(self.window):
-                owed += self.window
-                self.window *= 2
+            more = min(self.window, self._limits.max_window - self.window)
+            if limited and more > 0 and self._budget.reserve(more):
+                owed += more
+                self.window += more
             self._mark_time, self._mark_offset = now, self.consumed
         self.granted += owed
         return owed

@@ -5,7 +5,11 @@ from enum import IntEnum
 
 HEADER_SIZE = 9
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DEFAULT_WINDOW = 65_535
+"""Flow-control window of a connection, and of a stream before SETTINGS (RFC 9113, 6.9.2)."""
+DEFAULT_MAX_FRAME = 16_384
 MAX_WINDOW = 2**31 - 1
+MAX_STREAM_ID = 2**31 - 1
 
 DATA = 0x0
 HEADERS = 0x1
@@ -25,6 +29,7 @@ FLAG_PADDED = 0x8
 
 _HEADER = struct.Struct(">HBBBL")
 _WINDOW_UPDATE = struct.Struct(">HBBBLL")
+_PING = struct.Struct(">HBBBL8s")
 
 
 class ErrorCode(IntEnum):
@@ -44,6 +49,15 @@ class ErrorCode(IntEnum):
     ENHANCE_YOUR_CALM = 0xB
 
 
+class Violation(Exception):
+    """The peer broke a rule of HTTP/2, or a bound of ours, that costs it the connection."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
 def frame_header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
     """The header of a frame whose payload has `length` bytes."""
     return _HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream_id)
@@ -52,6 +66,11 @@ def frame_header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
 def window_update(stream_id: int, increment: int) -> bytes:
     """A whole WINDOW_UPDATE frame."""
     return _WINDOW_UPDATE.pack(0, 4, WINDOW_UPDATE, 0, stream_id, increment)
+
+
+def ping(payload: bytes, *, ack: bool = False) -> bytes:
+    """A whole PING frame; `payload` has 8 bytes."""
+    return _PING.pack(0, 8, PING, FLAG_ACK if ack else 0, 0, payload)
 
 
 def parse_header(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[int, int, int, int]:

@@ -17,7 +17,7 @@ from tunnel_wire.hello import new_id
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 
 if TYPE_CHECKING:
-    from tunnel_wire.connection import Connection
+    from tunnel_wire.carrier import Carrier
 
 
 class State(Enum):
@@ -90,7 +90,7 @@ class Stream:
         self.state = State.OPENING
         self.outgoing = Outgoing(session.budget, session.pool, session.limits)
         self.incoming = Incoming(session.budget, session.limits)
-        self.connection: Connection | None = None
+        self.connection: Carrier | None = None
         self.stream_id = 0
         self.face: StreamFace | None = None
         self.refusal: OpenFailed | None = None
@@ -127,9 +127,13 @@ class Stream:
     def consume(self, size: int, now: float) -> None:
         """The user took `size` received bytes: they become credit."""
         connection = self.connection
-        increment = self.incoming.consume(size, now, connection.round_trip if connection else None)
-        if increment and connection is not None and self.state is State.OPEN:
-            connection.grant(self, increment)
+        if connection is None or self.state is State.CLOSED:
+            # What is left of a stream that has gone: nobody waits for credit, and its memory was given back.
+            self.incoming.consumed += size
+            return
+        increment = self.incoming.consume(size, now, connection.round_trip)
+        if increment:
+            connection.grant(self, increment, now)
         if self.incoming.end is not None:
             self.finish_if_done()
 
@@ -156,6 +160,8 @@ class Stream:
             return
         self.abandoned = True
         self.face = None
+        if self.pending_reset is not None:
+            return
         if self.state is State.OPENING or self.incoming.queued:
             self.reset(ErrorCode.CANCEL)
             return
@@ -228,7 +234,7 @@ class Session:
         del self.streams[stream.key]
         self.budget.release(self._floor + stream.incoming.window - self.limits.initial_window)
 
-    def end_streams(self, connection: Connection) -> list[Stream]:
+    def end_streams(self, connection: Carrier) -> list[Stream]:
         """The link is gone: its streams end with it. Returns them; their users are to be told."""
         lost = [stream for stream in self.streams.values() if stream.connection is connection]
         for stream in lost:

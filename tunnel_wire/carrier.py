@@ -1,0 +1,130 @@
+"""The streams that a link carries, and what is queued for it: requests, responses, ends, resets, credit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunnel_wire import frames
+from tunnel_wire.causes import clean_detail
+from tunnel_wire.control_plane import ControlPlane
+from tunnel_wire.frames import ErrorCode
+from tunnel_wire.life import Life
+from tunnel_wire.sender import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunnel_wire.hello import Headers
+    from tunnel_wire.limits import WireLimits
+    from tunnel_wire.session import Session, Stream
+
+
+class Carrier:
+    """The sending half of a connection. Nothing goes out here: `Sender` has it."""
+
+    def __init__(self, *, client: bool, limits: WireLimits, now: float) -> None:
+        self.limits = limits
+        self.session: Session | None = None
+        self.output_ready: Callable[[], None] = lambda: None
+        """Set by the link: sends what is due."""
+        self.draining = False
+        """No new streams: this end or the other retires the link."""
+        self._h2 = ControlPlane(client=client, limits=limits)
+        self._life = Life(limits, now, self._queue)
+        self._sender = Sender(
+            max_frame=min(frames.DEFAULT_MAX_FRAME, limits.max_frame),
+            on_framed=self._on_framed,
+            sent=self._life.sent,
+        )
+        self._streams: dict[int, Stream] = {}
+        """Streams attached to this link, by HTTP/2 id, until both of their directions have ended."""
+        self._peer_window = frames.DEFAULT_WINDOW
+        """What the peer lets a new stream send."""
+        self._h2.initiate_connection()
+        self._queue(self._h2.data_to_send())
+
+    # --- what streams call ------------------------------------------------------------------------
+
+    def attach(self, stream: Stream, stream_id: int) -> None:
+        """Carry `stream` under this HTTP/2 id from now on."""
+        stream.connection, stream.stream_id = self, stream_id
+        stream.outgoing.limit = stream.outgoing.sent + self._peer_window
+        self._streams[stream_id] = stream
+
+    def detach(self, stream: Stream) -> None:
+        """Forget a stream that is closed."""
+        self._streams.pop(stream.stream_id, None)
+        self._life.forget(stream)
+
+    def schedule(self, stream: Stream) -> None:
+        """Give the stream a turn if it has something to send."""
+        self._sender.schedule(stream)
+
+    def grant(self, stream: Stream, increment: int, now: float) -> None:
+        """Queue credit for the peer."""
+        if stream.stream_id in self._streams:
+            self._queue(frames.window_update(stream.stream_id, increment))
+            self._life.refresh_round_trip(now)
+
+    def reset_stream(self, stream: Stream, code: int) -> None:
+        """Queue a RST_STREAM for an attached stream."""
+        if self._streams.get(stream.stream_id) is stream:
+            self.reset_exchange(stream.stream_id, code)
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds, from the last answered PING."""
+        return self._life.round_trip
+
+    @property
+    def last_received(self) -> float:
+        """When anything last came."""
+        return self._life.last_received
+
+    def set_deadline(self, stream: Stream, when: float) -> None:
+        """Reset the stream at `when` unless it has ended by then."""
+        self._life.set_deadline(stream, when)
+
+    def _on_framed(self, stream: Stream) -> None:
+        """All that the stream had written is framed: its end, or its reset, comes right behind."""
+        outgoing = stream.outgoing
+        if stream.pending_reset is not None:
+            stream.reset(stream.pending_reset)
+        elif outgoing.end is not None and not outgoing.end_sent:
+            outgoing.end_sent = True
+            self._life.sent.add(stream)
+            self.send_end(stream.stream_id)
+
+    # --- requests, responses, resets --------------------------------------------------------------
+
+    def _queue(self, control: bytes) -> None:
+        self._sender.queue(control)
+
+    def send_response(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
+        """Queue a response's header block, unless the request is gone."""
+        if stream_id in self._h2.streams and not self._sender.closed:
+            self._h2.send_headers(stream_id, headers, end_stream=ended)
+            self._sender.answer(self._h2.data_to_send())
+            self._h2.reap(stream_id)
+
+    def send_end(self, stream_id: int) -> None:
+        """Queue END_STREAM."""
+        self._h2.end_stream(stream_id)
+        self._queue(self._h2.data_to_send())
+        if self._h2.reap(stream_id):
+            # As in `_receive_end`.
+            self._streams.pop(stream_id, None)
+
+    def reset_exchange(self, stream_id: int, code: int) -> None:
+        """Queue a RST_STREAM, if the id is not closed already."""
+        if not self._h2.reap(stream_id) and not self._sender.closed:
+            self._h2.reset_stream(stream_id, code)
+            self._queue(self._h2.data_to_send())
+            self._h2.reap(stream_id)
+
+    def close(self, code: int = ErrorCode.NO_ERROR, reason: str = "") -> None:
+        """Queue the GOAWAY that ends the link. Nothing may be sent after it."""
+        if not self._sender.closed:
+            self._sender.closed = True
+            self._h2.close_connection(code, clean_detail(reason).encode())
+            self._queue(self._h2.data_to_send())

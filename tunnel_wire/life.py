@@ -1,0 +1,137 @@
+"""What time and PING do on a link: receipts for what was sent, round trips, signs of life, deadlines.
+
+Sent bytes are kept until a PING queued behind them is answered (spec.md, 5.4). One PING is outstanding at
+most, and it serves all purposes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tunnel_wire import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunnel_wire.limits import WireLimits
+    from tunnel_wire.session import Stream
+
+
+class Life:
+    """One link's clock. Times are in seconds, and passed in."""
+
+    __slots__ = (
+        "_asked",
+        "_count",
+        "_deadlines",
+        "_last_ping",
+        "_limits",
+        "_queue",
+        "_soonest",
+        "last_received",
+        "outstanding",
+        "round_trip",
+        "sent",
+    )
+
+    def __init__(self, limits: WireLimits, now: float, queue: Callable[[bytes], None]) -> None:
+        self._limits = limits
+        self._queue = queue
+        """Queues a frame."""
+        self.last_received = now
+        self.round_trip: float | None = None
+        """From the last answered PING."""
+        self.sent: set[Stream] = set()
+        """Streams that have sent since receipt was last asked for."""
+        self.outstanding: float | None = None
+        """When the PING was queued whose answer is still to come."""
+        self._asked: list[tuple[Stream, int, bool]] = []
+        """What the outstanding PING stands behind: stream, offset, whether its end was sent."""
+        self._count = 0
+        self._last_ping = now - limits.heartbeat_after
+        self._deadlines: dict[Stream, float] = {}
+        self._soonest = math.inf
+        """Not later than the first of the deadlines."""
+
+    # --- PING -------------------------------------------------------------------------------------
+
+    def ask_for_receipt(self, now: float) -> bool:
+        """Queue a PING behind what was sent, if there is something to ask for and the last was answered."""
+        if (
+            not self.sent
+            or self.outstanding is not None
+            or now - self._last_ping < self._limits.receipt_interval
+        ):
+            return False
+        self._asked = [(stream, stream.outgoing.sent, stream.outgoing.end_sent) for stream in self.sent]
+        self.sent.clear()
+        self._ping(now)
+        return True
+
+    def probe(self, now: float) -> None:
+        """Ask the peer for a sign of life, if no question is open already."""
+        if self.outstanding is None:
+            self._ping(now)
+
+    def refresh_round_trip(self, now: float) -> None:
+        """Ask if the last answer is old: an end that only receives would know of no round trip, or an old
+        one.
+        """
+        if now - self._last_ping >= self._limits.heartbeat_after:
+            self.probe(now)
+
+    def answered(self, payload: bytes, now: float) -> list[tuple[Stream, int, bool]]:
+        """A PING came back: what it is the receipt for. Empty if it is not ours."""
+        if self.outstanding is None or payload != self._count.to_bytes(8, "big"):
+            return []
+        self.round_trip = now - self.outstanding
+        self.outstanding = None
+        asked, self._asked = self._asked, []
+        return asked
+
+    def _ping(self, now: float) -> None:
+        self._count += 1
+        self.outstanding = self._last_ping = now
+        self._queue(frames.ping(self._count.to_bytes(8, "big")))
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def set_deadline(self, stream: Stream, when: float) -> None:
+        """Have `expired` name the stream at `when`, unless it is forgotten by then."""
+        self._deadlines[stream] = when
+        self._soonest = min(self._soonest, when)
+
+    def forget(self, stream: Stream) -> None:
+        """The stream is closed: no deadline, no receipt."""
+        self._deadlines.pop(stream, None)
+        self.sent.discard(stream)
+
+    def expired(self, now: float) -> list[Stream]:
+        """The streams whose deadline has come; they are forgotten."""
+        if now < self._soonest:
+            return []
+        due = [stream for stream, when in self._deadlines.items() if when <= now]
+        for stream in due:
+            del self._deadlines[stream]
+        self._soonest = min(self._deadlines.values(), default=math.inf)
+        return due
+
+    def silence(self, now: float) -> float:
+        """For how long nothing has been received."""
+        return now - self.last_received
+
+    def keep(self, now: float) -> None:
+        """Ask for receipt or for a sign of life, whichever is due."""
+        if not self.ask_for_receipt(now) and self.silence(now) >= self._limits.heartbeat_after:
+            self.probe(now)
+
+    def deadline(self) -> float:
+        """When time has something to do here next."""
+        limits = self._limits
+        due = self.last_received + limits.silence_limit
+        if self.outstanding is None:
+            due = min(due, self.last_received + limits.heartbeat_after)
+            if self.sent:
+                due = min(due, self._last_ping + limits.receipt_interval)
+        return min(due, self._soonest)

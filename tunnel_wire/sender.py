@@ -1,0 +1,118 @@
+"""What goes out next on a link: control frames at once, then one DATA frame a stream, in turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from tunnel_wire import frames
+from tunnel_wire.frames import HEADER_SIZE
+from tunnel_wire.session import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunnel_wire.flow import Buffer
+    from tunnel_wire.session import Stream
+
+_URGENT = 4096
+"""Streams with at most so many bytes queued take their turn before the bulky ones."""
+
+
+class Sender:
+    """The queue of control frames, and the streams that wait for their turn."""
+
+    __slots__ = (
+        "_control",
+        "_on_framed",
+        "_ready",
+        "_sent",
+        "_urgent",
+        "caused",
+        "closed",
+        "credit",
+        "max_frame",
+    )
+
+    def __init__(self, *, max_frame: int, on_framed: Callable[[Stream], None], sent: set[Stream]) -> None:
+        self._on_framed = on_framed
+        """Called when everything that a stream had written is framed."""
+        self._sent = sent
+        """Gets each stream that sends."""
+        self._control = bytearray()
+        self._urgent: deque[Stream] = deque()
+        self._ready: deque[Stream] = deque()
+        self.caused = 0
+        """Bytes of queued control frames that answer the peer's."""
+        self.credit = frames.DEFAULT_WINDOW
+        """Bytes of DATA that the peer takes on this connection."""
+        self.max_frame = max_frame
+        """Largest payload of a DATA frame."""
+        self.closed = False
+        """GOAWAY is queued or came: no stream gets a turn any more."""
+
+    def queue(self, control: bytes) -> None:
+        """Queue control frames of our own accord."""
+        self._control += control
+
+    def answer(self, control: bytes) -> None:
+        """Queue control frames that the peer has caused."""
+        self._control += control
+        self.caused += len(control)
+
+    def schedule(self, stream: Stream) -> None:
+        """Give the stream a turn if it has something to send."""
+        if stream.scheduled or stream.state is not State.OPEN:
+            return
+        outgoing = stream.outgoing
+        if outgoing.sendable() > 0 or (
+            outgoing.end is not None and not outgoing.end_sent and not outgoing.queued
+        ):
+            stream.scheduled = True
+            (self._urgent if outgoing.queued <= _URGENT else self._ready).append(stream)
+
+    def take(self, size: int) -> list[Buffer]:
+        """What to send next, until about `size` bytes. Empty when nothing is due.
+
+        The buffers must be encrypted before anything else happens here.
+        """
+        out: list[Buffer] = []
+        total = 0
+        if self._control:
+            total = self._take_control(out)
+            self.caused = 0
+        if self.closed:
+            return out
+        limit = min(size, self.max_frame)
+        while total < size and (self._urgent or self._ready):
+            queue = self._urgent or self._ready
+            stream = queue[0]
+            outgoing = stream.outgoing
+            sendable = outgoing.sendable()
+            allowed = min(limit, self.credit, sendable)
+            if allowed <= 0 < sendable and stream.state is State.OPEN:
+                break  # The connection's window is used up: turns are kept until credit comes.
+            queue.popleft()
+            stream.scheduled = False
+            if stream.state is not State.OPEN:
+                continue
+            if allowed > 0:
+                pieces = outgoing.take(allowed)
+                self.credit -= allowed
+                total += allowed + HEADER_SIZE
+                out.append(frames.frame_header(allowed, frames.DATA, 0, stream.stream_id))
+                out += pieces
+                self._sent.add(stream)
+            if outgoing.queued:
+                self.schedule(stream)
+            else:
+                self._on_framed(stream)
+                if self._control:
+                    # END_STREAM or a reset goes right behind the stream's last DATA.
+                    total += self._take_control(out)
+        return out
+
+    def _take_control(self, out: list[Buffer]) -> int:
+        control, self._control = self._control, bytearray()
+        out.append(control)
+        return len(control)

@@ -20,6 +20,9 @@ COMMANDS = {
     "init": ("tunnelctl.init", "make the authority and the server's certificate"),
     "token": ("tunnelctl.token", "admit a new edge: make, list and revoke join tokens"),
     "map-port": ("tunnelctl.map_port", "capture a port of the edges, at once and for good"),
+    "port-forward": ("tunnelctl.port_forward", "open ports here that lead to ports of an edge"),
+    "connect": ("tunnelctl.connect", "join standard input and output to a port of an edge"),
+    "doctor": ("tunnelctl.doctor", "walk the path to an edge, and name what fails and its remedy"),
     "nodes": ("tunnelctl.nodes", "list the edges, and how each is doing"),
     "status": ("tunnelctl.status", "show how the server is doing, and which calls failed lately"),
     "cleanup": (

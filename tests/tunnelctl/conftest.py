@@ -12,7 +12,15 @@ import trio
 from certs.files import StateDirectory
 from tunnel_server.admin.api import AdminSources
 from tunnel_server.admin.server import serve_admin
-from tunnel_server.admin.views import InterceptionView, ListenerView, MappingView, NodeView, StatusView
+from tunnel_server.admin.views import (
+    DiagnosisView,
+    InterceptionView,
+    ListenerView,
+    MappingView,
+    NodeView,
+    ProbeView,
+    StatusView,
+)
 from tunnel_server.mappings import PortMappings
 from tunnelctl.cli import main
 
@@ -29,6 +37,8 @@ class Core:
         self.mappings = PortMappings(StateDirectory.create(state), {9443: 10263})
         self.in_effect: dict[int, int] = {}
         self.differently: dict[str, Any] = {}
+        self.diagnosis: DiagnosisView | None = None
+        self.probes: dict[str, ProbeView] = {}
 
     async def changed(self) -> None:
         self.in_effect = self.mappings.effective()
@@ -38,6 +48,14 @@ class Core:
             MappingView(port=each.port, listener_port=each.listener_port, source=each.origin.value)
             for each in self.mappings.describe()
         ]
+
+    async def diagnose(self, name: str) -> DiagnosisView:
+        assert self.diagnosis is not None
+        assert self.diagnosis.name == name
+        return self.diagnosis
+
+    async def probe(self, name: str, host: str, port: int) -> ProbeView:
+        return self.probes[host]
 
     def status(self) -> StatusView:
         status = StatusView(
@@ -61,7 +79,7 @@ async def tunnelctl(core: Core, tmp_path: Path, capsys) -> AsyncIterator[Callabl
     path = tmp_path / "admin.sock"
     sources = AdminSources(
         nodes=lambda: core.nodes, status=core.status, mappings=core.mappings, mapping_views=core.views,
-        changed=core.changed, default_listener_port=10264,
+        changed=core.changed, default_listener_port=10264, doctor=core,
     )  # fmt: skip
 
     async def run(*argv: str) -> tuple[int, str, str]:

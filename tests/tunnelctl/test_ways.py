@@ -1,0 +1,73 @@
+"""Which way the options name, and what is wrong with a caller's files."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tunnelctl.connect_server import Pki
+from tunnelctl.errors import CommandError, UsageError
+from tunnelctl.ways import DEFAULT_SOCKET, LocalWay, RemoteWay, add_arguments, find_way
+
+
+def options(*words: str | Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(list(map(str, words)))
+
+
+@pytest.fixture
+def pki(tmp_path) -> Pki:
+    return Pki(tmp_path)
+
+
+def test_without_options_it_is_the_server_here(tmp_path) -> None:
+    assert find_way(options()) == LocalWay(DEFAULT_SOCKET)
+    assert find_way(options("--connect-socket", tmp_path / "s")) == LocalWay(tmp_path / "s")
+
+
+def test_a_server_elsewhere(pki, tmp_path) -> None:
+    identity = pki.identity(tmp_path / "me")
+    way = find_way(options("--server", "tunnel.example.org", "--identity", identity))
+    assert isinstance(way, RemoteWay)
+    assert (way.host, way.port, str(way)) == ("tunnel.example.org", 10262, "tunnel.example.org:10262")
+    assert (
+        str(find_way(options("--server", "[2001:db8::1]:443", "--identity", identity))) == "[2001:db8::1]:443"
+    )
+
+
+def test_options_that_do_not_go_together(pki, tmp_path) -> None:
+    identity = pki.identity(tmp_path / "me")
+    for words in (("--server", "a"), ("--identity", identity)):
+        with pytest.raises(UsageError, match="go together"):
+            find_way(options(*words))
+    with pytest.raises(UsageError, match="--connect-socket is for the server on this host"):
+        find_way(options("--connect-socket", "/s", "--server", "a", "--identity", identity))
+    with pytest.raises(UsageError, match="--server: 'a b' is not an endpoint"):
+        find_way(options("--server", "a b", "--identity", identity))
+
+
+def test_files_that_cannot_be_used_are_named(pki, tmp_path) -> None:
+    identity = pki.identity(tmp_path / "me")
+    with pytest.raises(CommandError, match=r"no caller's identity, it has no cert\.pem"):
+        find_way(options("--server", "a", "--identity", tmp_path))
+    for name, message in (("key.pem", r"cert\.pem can't be used"), ("ca.pem", r"ca\.pem can't be used")):
+        whole = (identity / name).read_bytes()
+        (identity / name).write_text("no PEM")
+        with pytest.raises(CommandError, match=message):
+            find_way(options("--server", "a", "--identity", identity))
+        (identity / name).write_bytes(whole)
+    (identity / "key.pem").write_bytes((pki.identity(tmp_path / "other") / "key.pem").read_bytes())
+    with pytest.raises(CommandError, match=r"cert\.pem can't be used: .*mismatch"):
+        find_way(options("--server", "a", "--identity", identity))
+
+
+def test_naming_a_way_here_loads_no_event_loop() -> None:
+    program = (
+        "import sys, tunnelctl.connect, tunnelctl.port_forward;"
+        " print('trio' in sys.modules, 'ssl' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

@@ -1,0 +1,100 @@
+"""`tunnelctl doctor`: walks the path to a node, and names the step that fails and its remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tunnelctl.admin_client import add_arguments, ask
+from tunnelctl.checks import Check, State, check_dial, check_node
+from tunnelctl.errors import FAILED, OK, NotReachableError
+from tunnelctl.ports import node_argument, port_argument
+from tunnelctl.tables import show
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+
+SIGNS = {State.OK: "✓", State.FAILED: "✗", State.WARNING: "!", State.SKIPPED: "-"}
+PLAIN_SIGNS = {State.OK: "ok    ", State.FAILED: "FAILED", State.WARNING: "note  ", State.SKIPPED: "-     "}
+"""For terminals that do not know the others."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `doctor`; sets `run`."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="walk the path to an edge, and name what fails and its remedy",
+        description="Walk the path from a caller to an edge, and name each step that fails and its remedy. "
+        "With a port, the edge's agent really dials it: the service there sees a connection that is opened "
+        "and closed at once. The exit code is 1 if anything on the path fails.",
+    )
+    parser.add_argument("node", metavar="NODE", type=node_argument)
+    parser.add_argument("port", metavar="PORT", type=port_argument, nargs="?")
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found; 1 if anything failed. Raises CommandError for all but a server that is away."""
+    checks = list(examine(args.admin_socket, args.node, args.port))
+    healthy = not any(check.state is State.FAILED for check in checks)
+    if args.json:
+        found = [dataclasses.asdict(check) for check in checks]
+        print(json.dumps({"node": args.node, "port": args.port, "ok": healthy, "checks": found}, indent=1))
+    else:
+        print("\n".join(lines(checks, sys.stdout.encoding)))
+    return OK if healthy else FAILED
+
+
+def examine(socket: Path, node: str, port: int | None) -> Iterator[Check]:
+    """Yield every step of the path; raises CommandError."""
+    try:
+        known = ask(socket, "GET", f"/v1/diagnosis/{node}")
+    except NotReachableError as error:
+        yield Check("server", State.FAILED, str(error), "systemctl status tunnel-server")
+        return
+    yield from check_node(known, port)
+    if port is None or known["node"] is None:
+        return
+    if not known["node"]["connected"]:
+        yield Check("dial", State.SKIPPED, "needs the link")
+        return
+    yield from _dials(socket, known, port)
+
+
+def _dials(socket: Path, known: dict[str, Any], port: int) -> Iterator[Check]:
+    """Dial what each kind of caller reaches: the node's addresses, and its loopback.
+
+    A service need listen at one of them only: what fails beside one that answers is a remark.
+    """
+    hosts = [each["address"] for each in known["addresses"]] + [LOOPBACK]
+    body = {"node": known["name"], "port": port}
+    probes = [ask(socket, "POST", "/v1/probe", {**body, "host": host}) for host in hosts]
+    by_address = probes[:-1] or probes
+    for probe in probes:
+        check = check_dial(known["node"], probe)
+        if check.state is State.FAILED and probe not in by_address:
+            check = dataclasses.replace(check, state=State.WARNING)
+        yield check
+
+
+def lines(checks: list[Check], encoding: str | None) -> list[str]:
+    """Return the checks for people."""
+    signs = SIGNS
+    try:
+        "".join(SIGNS.values()).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        signs = PLAIN_SIGNS
+    width = max(len(check.name) for check in checks)
+    told = []
+    for check in checks:
+        told.append(f"{signs[check.state]} {check.name:<{width}}  {show(check.text)}")
+        if check.remedy and check.state in {State.FAILED, State.WARNING}:
+            told.append(f"{'':{len(signs[check.state])}} {'':{width}}  -> {show(check.remedy)}")
+    return told

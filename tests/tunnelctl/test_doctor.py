@@ -24,8 +24,8 @@ ADDRESS, LOOPBACK = "192.168.2.143", "127.0.0.1"
 def known(core) -> None:
     core.diagnosis = DiagnosisView(
         name="edge-1", server_version="1", server_time=NOW, uptime_seconds=60, silent_seconds=0.5,
-        node=NodeView(name="edge-1", connected=True, since=NOW - datetime.timedelta(hours=1), agent_version="1",
-            remote_address="203.0.113.11:5", rtt_ms=3.0),
+        node=NodeView(name="edge-1", connected=True, since=NOW - datetime.timedelta(hours=1),
+            agent_version="1", remote_address="203.0.113.11:5", rtt_ms=3.0),
         addresses=(AddressView(address=ADDRESS, captured=True, routed=True),),
         interception=InterceptionView(state="active", addresses=1),
         mappings=(MappingView(port=9081, listener_port=10264, source="added"),),

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from typing import TYPE_CHECKING
 
 from tunnel_agent.config import DEFAULT_CONFIG, AgentConfig
-from tunnel_agent.credentials import CredentialsError
+from tunnel_agent.credentials import CredentialsError, load_credentials
+from tunnel_agent.yurt_flags import ALIASES, check_identity
 from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.program import report, run_program
 from tunnel_daemon.settings import SettingsError
+from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
 from tunnel_daemon.settings_flags import OneLineParser, add_setting_flags, settings_from_flags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
 
 PROGRAM = "tunnel-agent"
 
@@ -63,6 +68,7 @@ def _add_run_parser(
 ) -> argparse.ArgumentParser:
     parser = subparsers.add_parser("run", help="run the agent; what happens without a command, too")
     add_setting_flags(parser, AgentConfig, DEFAULT_CONFIG)
+    add_alias_flags(parser, "flags of yurt-tunnel-agent", ALIASES)
     parser.add_argument(
         "--server", metavar="HOST:PORT", action="append", default=[], help="one of --servers; may be repeated"
     )
@@ -78,17 +84,34 @@ def _add_run_parser(
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        config = read_config(options)
+        aliased = _read_aliases(options)
+        config = read_config(options, aliased)
     except SettingsError as error:
         return report(PROGRAM, error)
     configure_logging(config.log_level, config.log_format)
     from tunnel_agent.service import run_agent
 
-    return run_program(PROGRAM, lambda: run_agent(config, version()), known=(CredentialsError,))
+    async def run() -> None:
+        if aliased.checked:
+            credentials = load_credentials(config.state_dir)
+            aliased.warnings += check_identity(
+                aliased.checked, credentials.identity.name, credentials.addresses
+            )
+        for warning in aliased.warnings:
+            log.warning("%s", warning)
+        await run_agent(config, version())
+
+    return run_program(PROGRAM, run, known=(CredentialsError,))
 
 
-def read_config(options: argparse.Namespace) -> AgentConfig:
+def read_config(options: argparse.Namespace, aliased: Aliased | None = None) -> AgentConfig:
     """Return the configuration file's settings with the command line's over them; raises SettingsError."""
+    aliased = aliased or _read_aliases(options)
+    return settings_from_flags(options, AgentConfig, DEFAULT_CONFIG, aliased)
+
+
+def _read_aliases(options: argparse.Namespace) -> Aliased:
     if options.server:
         options.servers = ",".join([*filter(None, [getattr(options, "servers", "")]), *options.server])
-    return settings_from_flags(options, AgentConfig, DEFAULT_CONFIG)
+        options.server = []
+    return read_aliases(options, ALIASES)

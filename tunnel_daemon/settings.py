@@ -78,10 +78,16 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
-def read_settings(cls: type[S], path: Path | None, overrides: Mapping[str, str] | None = None) -> S:
+def read_settings(
+    cls: type[S],
+    path: Path | None,
+    overrides: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> S:
     """Return a `cls` from the TOML file at `path`, or from the defaults alone if that is None.
 
-    `overrides` maps top-level keys ("log-level") to text from the command line, which wins.
+    `overrides` maps top-level keys ("log-level") to text from the command line, which wins; `flags` has
+    the flag's name where it is not the key's.
     If `cls` has a method ``cross_check() -> Iterator[tuple[str, str]]``, it yields (key, problem)
     for what is wrong between fields. Raises SettingsError, and nothing else, for bad settings.
     """
@@ -93,7 +99,8 @@ def read_settings(cls: type[S], path: Path | None, overrides: Mapping[str, str] 
     kinds = typing.get_type_hints(cls)
     for key, text in (overrides or {}).items():
         document[key] = from_text(kinds[known[key].name], text)
-    reader = _Reader(str(path) if path else "settings", lines, frozenset(overrides or ()), cls)
+    names = {key: (flags or {}).get(key, key) for key in overrides or ()}
+    reader = _Reader(str(path) if path else "settings", lines, names, cls)
     settings = reader.table(cls, document, ())
     if reader.problems or settings is None:
         raise SettingsError(reader.problems)
@@ -153,7 +160,7 @@ class _Reader:
         self,
         origin: str,
         lines: Mapping[KeyPath, int],
-        flags: frozenset[str],
+        flags: Mapping[str, str],
         root: type[DataclassInstance],
     ) -> None:
         self.origin = origin
@@ -236,7 +243,7 @@ class _Reader:
 
     def problem(self, path: KeyPath, text: str) -> None:
         if path[0] in self.flags:
-            self.problems.append(f"--{path[0]}: {text}")
+            self.problems.append(f"--{self.flags[path[0]]}: {text}")
             return
         line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
         place = f"{self.origin}:{line}" if line else self.origin

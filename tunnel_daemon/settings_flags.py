@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from tunnel_daemon.settings import declared, fields_by_key, is_table, read_settings, table_by_name
+from tunnel_daemon.settings_aliases import Aliased
 from tunnel_daemon.settings_values import nearest
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ def add_setting_flags(parser: argparse.ArgumentParser, cls: type[DataclassInstan
         )
 
 
-def settings_from_flags(arguments: argparse.Namespace, cls: type[S], default: Path) -> S:
-    """Return the settings of the file that ``--config`` names (or `default`), flags winning.
+def settings_from_flags(
+    arguments: argparse.Namespace, cls: type[S], default: Path, aliased: Aliased | None = None
+) -> S:
+    """Return the settings of the file that ``--config`` names (or `default`), flags and aliases winning.
 
     Raises SettingsError. Without ``--config``, a `default` that does not exist means no file.
     """
@@ -59,7 +62,9 @@ def settings_from_flags(arguments: argparse.Namespace, cls: type[S], default: Pa
     if path is None and not _is_missing(default):
         path = default
     keys = fields_by_key(cls)
-    return read_settings(cls, path, {key: given[key] for key in keys if key in given})
+    aliased = aliased or Aliased()
+    overrides = {key: given[key] for key in keys if key in given} | aliased.overrides
+    return read_settings(cls, path, overrides, aliased.flags)
 
 
 def _is_missing(path: Path) -> bool:

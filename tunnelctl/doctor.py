@@ -69,18 +69,26 @@ def examine(socket: Path, node: str, port: int | None) -> Iterator[Check]:
 
 
 def _dials(socket: Path, known: dict[str, Any], port: int) -> Iterator[Check]:
-    """Dial what each kind of caller reaches: the node's addresses, and its loopback.
+    """Dial what callers reach: each of the node's addresses, or its loopback where it has none.
 
-    A service need listen at one of them only: what fails beside one that answers is a remark.
+    A service need answer at one of them only: what fails beside that is a remark.
     """
-    hosts = [each["address"] for each in known["addresses"]] + [LOOPBACK]
-    body = {"node": known["name"], "port": port}
-    probes = [ask(socket, "POST", "/v1/probe", {**body, "host": host}) for host in hosts]
-    by_address = probes[:-1] or probes
-    for probe in probes:
-        check = check_dial(known["node"], probe)
-        if check.state is State.FAILED and probe not in by_address:
+
+    def probe(host: str) -> dict[str, Any]:
+        return ask(socket, "POST", "/v1/probe", {"node": known["name"], "port": port, "host": host})
+
+    probes = [probe(each["address"]) for each in known["addresses"]] or [probe(LOOPBACK)]
+    answers = any(each["ok"] for each in probes)
+    for each in probes:
+        check = check_dial(known["node"], each)
+        if answers and check.state is State.FAILED:
             check = dataclasses.replace(check, state=State.WARNING)
+        elif each["cause"] == "refused" and each["host"] != LOOPBACK and probe(LOOPBACK)["ok"]:
+            remedy = (
+                f"the service listens on the edge's own loopback only: have it listen on {each['host']} too, "
+                f"or add {port} to localhost-proxy-ports"
+            )
+            check = dataclasses.replace(check, remedy=remedy)
         yield check
 
 

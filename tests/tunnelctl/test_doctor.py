@@ -1,5 +1,6 @@
 """`tunnelctl doctor` against the real admin API."""
 
+import dataclasses
 import datetime
 import json
 
@@ -44,12 +45,12 @@ async def test_a_sound_path(known, tunnelctl) -> None:
         "✓ address    192.168.2.143 is captured, and routed",
         "✓ port       9081 is captured, to listener 10264 (added)",
         "✓ dial       192.168.2.143:9081 on edge-1 answers, 2 ms",
-        "✓ dial       127.0.0.1:9081 on edge-1 answers, 2 ms",
     ]
 
 
 async def test_a_target_that_fails_has_its_remedy_below(known, core, tunnelctl) -> None:
-    core.probes[ADDRESS] = ProbeView(host=ADDRESS, port=9081, ok=False, cause="refused", ms=1.0)
+    for host in (ADDRESS, LOOPBACK):
+        core.probes[host] = ProbeView(host=host, port=9081, ok=False, cause="refused", ms=1.0)
     code, out, _ = await tunnelctl("doctor", "edge-1", "9081")
     assert code == 1
     told = out.splitlines()
@@ -58,11 +59,28 @@ async def test_a_target_that_fails_has_its_remedy_below(known, core, tunnelctl) 
     assert told[at + 1].startswith("             -> nothing listens there on the edge")
 
 
-async def test_what_fails_only_by_name_is_a_remark(known, core, tunnelctl) -> None:
-    core.probes[LOOPBACK] = ProbeView(host=LOOPBACK, port=9081, ok=False, cause="refused", ms=1.0)
+async def test_a_service_that_listens_on_the_edges_loopback_only(known, core, tunnelctl) -> None:
+    core.probes[ADDRESS] = ProbeView(host=ADDRESS, port=9081, ok=False, cause="refused", ms=1.0)
+    _, out, _ = await tunnelctl("doctor", "edge-1", "9081")
+    assert (
+        "own loopback only: have it listen on 192.168.2.143 too, or add 9081 to localhost-proxy-ports" in out
+    )
+
+
+async def test_what_fails_at_one_address_beside_one_that_answers_is_a_remark(known, core, tunnelctl) -> None:
+    both = (*core.diagnosis.addresses, AddressView(address="fd00::1", captured=True, routed=True))
+    core.diagnosis = dataclasses.replace(core.diagnosis, addresses=both)
+    core.probes["fd00::1"] = ProbeView(host="fd00::1", port=9081, ok=False, cause="refused", ms=1.0)
     code, out, _ = await tunnelctl("doctor", "edge-1", "9081")
     assert code == 0
-    assert "! dial       127.0.0.1:9081 on edge-1: refused" in out
+    assert "! dial       [fd00::1]:9081 on edge-1: refused" in out
+
+
+async def test_a_node_without_addresses_is_dialled_on_its_loopback(known, core, tunnelctl) -> None:
+    core.diagnosis = dataclasses.replace(core.diagnosis, addresses=())
+    code, out, _ = await tunnelctl("doctor", "edge-1", "9081")
+    assert code == 0
+    assert "✓ dial       127.0.0.1:9081 on edge-1 answers" in out
 
 
 async def test_json(known, tunnelctl) -> None:

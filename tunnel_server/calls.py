@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,16 @@ import trio
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import End, SpliceResult, splice
+from tunnel_wire.stream import TunnelStream
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
+    from tunnel_server.audit import Audit
+    from tunnel_server.direct import DirectTarget
     from tunnel_server.metrics import Metrics
-    from tunnel_server.registry import Node
-    from tunnel_wire.stream import TunnelStream
+    from tunnel_server.registry import Node, Registry
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,28 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Who wants what, as it stands in the log, the status and the audit log."""
+
+    frontend: str
+    caller: str
+    """`ADDRESS:PORT`, or `uid 1000` over a Unix socket."""
+    wanted: str
+    identity: str = ""
+    """SPIFFE URI of the caller's certificate, or `local` over a Unix socket."""
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One call that has come about. Whoever placed it splices, and says in `result` what went through."""
+
+    target: Target | DirectTarget
+    far: TunnelStream | socket.socket
+    """A stream to the node; for a direct target, a connected non-blocking socket."""
+    result: SpliceResult = field(default_factory=SpliceResult)
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A call that did not come about, for `tunnelctl status`."""
 
@@ -55,101 +80,165 @@ class Failure:
 class Calls:
     """All calls of this server, open and lately failed."""
 
-    def __init__(self, metrics: Metrics, *, open_timeout: float, limit: int) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        registry: Registry,
+        *,
+        open_timeout: float,
+        away_wait: float,
+        limit: int,
+        audit: Audit | None = None,
+    ) -> None:
         self._metrics = metrics
+        self._registry = registry
         self.open_timeout = open_timeout
+        self.away_wait = away_wait
         self.limit = limit
+        self._audit = audit
         self.localhost_ports: frozenset[int] = frozenset()
         """Dialled on the node's own loopback when they are called at one of its addresses."""
         self.open = 0
         self.failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
 
-    async def serve(
-        self, sock: socket.socket, frontend: str, caller: str, wanted: str, find: Callable[[], Target]
-    ) -> None:
+    async def serve(self, sock: socket.socket, asked: Asked, find: Callable[[], Target]) -> None:
         """Serve one caller's connection to its end, and close it. Raises nothing of ours.
 
-        `wanted` is what the caller asked for, as it stands in the log if `find` raises OpenFailed. A call
-        that
-        fails is a TCP reset for the caller. Cancelled, both sides are reset.
+        A call that fails is a TCP reset for the caller. Cancelled, both sides are reset.
         """
-        if self.open >= self.limit:
-            self._failed(
-                sock, frontend, caller, "", wanted, OpenFailed(Cause.NO_ROOM, f"{self.limit} calls are open")
-            )
-            return
-        self.open += 1
-        self._metrics.calls_open.set(self.open)
         try:
-            await self._serve(sock, frontend, caller, wanted, find)
+            async with self.place(asked, find) as call:
+                assert isinstance(call.far, TunnelStream)
+                await splice(call.far, sock, call.result)
+        except OpenFailed:
+            pass  # told already; the caller learns it by the reset
         finally:
-            self.open -= 1
-            self._metrics.calls_open.set(self.open)
             if sock.fileno() >= 0:
                 close_with_reset(sock)
 
-    async def _serve(
-        self, sock: socket.socket, frontend: str, caller: str, wanted: str, find: Callable[[], Target]
-    ) -> None:
-        began = trio.current_time()
-        node_name = ""
-        try:
-            target = find()
-            node_name, wanted = target.node.name, str(target)
-            tunnel = await self._open(target)
-        except OpenFailed as exc:
-            self._failed(sock, frontend, caller, node_name, wanted, exc)
-            return
-        self._metrics.call_opened(frontend, trio.current_time() - began)
-        node, result = target.node, SpliceResult()
-        node.open_calls += 1
-        try:
-            await splice(tunnel, sock, result)
-        finally:
-            node.open_calls -= 1
-            node.bytes_up += result.to_tunnel
-            node.bytes_down += result.from_tunnel
-            self._metrics.add_bytes("to_node", result.to_tunnel)
-            self._metrics.add_bytes("to_caller", result.from_tunnel)
-            self._metrics.call_ended(frontend, "ok" if result.end is End.FINISHED else result.end.value)
-            log.debug(
-                "call ended",
-                extra={
-                    "frontend": frontend,
-                    "caller": caller,
-                    "node": node_name,
-                    "target": wanted,
-                    "end": result.end.value,
-                    "sent": result.to_tunnel,
-                    "received": result.from_tunnel,
-                    "seconds": round(trio.current_time() - began, 3),
-                },
-            )
+    @asynccontextmanager
+    async def place(self, asked: Asked, find: Callable[[], Target | DirectTarget]) -> AsyncIterator[Call]:
+        """Open a call, and keep account of it until the block is left.
 
-    async def _open(self, target: Target) -> TunnelStream:
-        agent = target.node.agent
-        if agent is None:
-            raise OpenFailed(Cause.AWAY, f"{target.node.name} is not connected")
+        The block closes the far end, and sets `result.end` once it has; otherwise it is reset.
+        Raises OpenFailed when the call does not come about: told in log, status, metrics and audit log then.
+        It takes at most `away_wait` and `open_timeout` seconds together. Cancelled, nothing remains.
+        """
+        began, when = trio.current_time(), datetime.now(UTC)
+        node_name, wanted = "", asked.wanted
+        try:
+            if self.open >= self.limit:
+                raise OpenFailed(Cause.NO_ROOM, f"{self.limit} calls are open")
+            self._count(1)
+            try:
+                target = find()
+                wanted = str(target)
+                if isinstance(target, Target):
+                    node_name = target.node.name
+                far = await self._open(target)
+            except BaseException:
+                self._count(-1)
+                raise
+        except OpenFailed as exc:
+            self._failed(asked, node_name, wanted, exc, when, trio.current_time() - began)
+            raise
+        self._metrics.call_opened(asked.frontend, trio.current_time() - began)
+        call = Call(target, far)
+        if isinstance(target, Target):
+            target.node.open_calls += 1
+        try:
+            yield call
+        finally:
+            self._count(-1)
+            if call.result.end is End.CANCELLED:
+                _abort(far)
+            self._ended(asked, call, when, trio.current_time() - began)
+
+    def _count(self, change: int) -> None:
+        self.open += change
+        self._metrics.calls_open.set(self.open)
+
+    async def _open(self, target: Target | DirectTarget) -> TunnelStream | socket.socket:
+        if not isinstance(target, Target):
+            with trio.move_on_after(self.open_timeout):
+                return await target.dial()
+            raise OpenFailed(Cause.TIMED_OUT, f"no answer within {self.open_timeout:g} s")
+        agent = await self._registry.wait_for(target.node, self.away_wait)
         with trio.move_on_after(self.open_timeout):
-            return await agent.open(self._host(target), target.port)
+            return await agent.open(self.dialled(target), target.port)
         raise OpenFailed(Cause.TIMED_OUT, f"no answer from the agent within {self.open_timeout:g} s")
 
-    def _host(self, target: Target) -> str:
+    def dialled(self, target: Target) -> str:
+        """What the agent is asked to dial for `target`."""
         if target.port not in self.localhost_ports:
             return target.host
         own = {str(address): address for address in target.node.addresses}.get(target.host)
         return target.host if own is None else "127.0.0.1" if own.version == 4 else "::1"
 
-    def _failed(
-        self, sock: socket.socket, frontend: str, caller: str, node: str, target: str, failure: OpenFailed
-    ) -> None:
-        close_with_reset(sock)
-        self.failures.append(
-            Failure(datetime.now(UTC), frontend, caller, node, target, failure.cause, failure.detail)
+    def _ended(self, asked: Asked, call: Call, when: datetime, seconds: float) -> None:
+        target, result = call.target, call.result
+        node_name = ""
+        if isinstance(target, Target):
+            node = target.node
+            node_name = node.name
+            node.open_calls -= 1
+            node.bytes_up += result.to_tunnel
+            node.bytes_down += result.from_tunnel
+        self._metrics.add_bytes("to_node", result.to_tunnel)
+        self._metrics.add_bytes("to_caller", result.from_tunnel)
+        self._metrics.call_ended(asked.frontend, "ok" if result.end is End.FINISHED else result.end.value)
+        log.debug(
+            "call ended",
+            extra={
+                "frontend": asked.frontend,
+                "caller": asked.caller,
+                "node": node_name,
+                "target": str(target),
+                "end": result.end.value,
+                "sent": result.to_tunnel,
+                "received": result.from_tunnel,
+                "seconds": round(seconds, 3),
+            },
         )
-        self._metrics.call_ended(frontend, failure.cause.value)
+        if self._audit is not None:
+            self._audit.record(
+                when,
+                asked,
+                node=node_name,
+                target=str(target),
+                end=result.end.value,
+                seconds=seconds,
+                to_node=result.to_tunnel,
+                to_caller=result.from_tunnel,
+            )
+
+    def _failed(
+        self, asked: Asked, node: str, target: str, failure: OpenFailed, when: datetime, seconds: float
+    ) -> None:
+        self.failures.append(
+            Failure(when, asked.frontend, asked.caller, node, target, failure.cause, failure.detail)
+        )
+        self._metrics.call_ended(asked.frontend, failure.cause.value)
         log.warning(
             "call failed: %s",
             failure,
-            extra={"frontend": frontend, "caller": caller, "node": node, "target": target},
+            extra={"frontend": asked.frontend, "caller": asked.caller, "node": node, "target": target},
         )
+        if self._audit is not None:
+            self._audit.record(
+                when,
+                asked,
+                node=node,
+                target=target,
+                end=failure.cause.value,
+                detail=failure.detail,
+                seconds=seconds,
+            )
+
+
+def _abort(far: TunnelStream | socket.socket) -> None:
+    if isinstance(far, TunnelStream):
+        far.reset()
+        far.close()
+    elif far.fileno() >= 0:
+        close_with_reset(far)

@@ -65,9 +65,15 @@ class AgentSession:
     session: Session
     links: dict[int, AgentLink] = field(default_factory=dict)
 
+    @property
+    def usable(self) -> bool:
+        """Whether a stream can be opened: some link is neither ended nor being retired."""
+        return any(not each.connection.draining and not each.link.ended for each in self.links.values())
+
     async def open(self, host: str, port: int) -> TunnelStream:
         """Have the agent dial `host`:`port`. Raises OpenFailed; put a deadline around it."""
-        for link in self.links.values():
+        # The newest first: the others stay with a certificate that was renewed, and go when they are idle.
+        for link in reversed(self.links.values()):
             if not link.connection.draining and not link.link.ended:
                 return await open_stream(link.connection, self.session, host, port)
         raise OpenFailed(Cause.AWAY, "the agent's link is being retired")
@@ -100,6 +106,8 @@ class Node:
     """From callers to the edge."""
     bytes_down: int = 0
     adopting: trio.Lock = field(default_factory=trio.Lock)
+    linked: trio.Event = field(default_factory=trio.Event)
+    """Set at the next link, and then replaced."""
     _problem: tuple[float, str] = (0.0, "")
 
     @property
@@ -128,10 +136,10 @@ class Registry:
     ) -> None:
         self.nodes: dict[str, Node] = {}
         self.budget = budget
-        self._edge_networks = edge_networks
+        self.edge_networks = edge_networks
         self._pool = pool
         self._limits = limits
-        self._links_per_node = links_per_node
+        self.links_per_node = links_per_node
         self._on_addresses = on_addresses
         self._holders: dict[IPAddress, list[Node]] = {}
 
@@ -147,7 +155,7 @@ class Registry:
         allowed = set()
         for address in addresses:
             try:
-                check_edge_address(address, self._edge_networks)
+                check_edge_address(address, self.edge_networks)
             except ValueError as exc:
                 log.error("%s is not captured for %s: %s", address, name, exc)  # noqa: TRY400 - no traceback
                 node.note_problem(f"{address} is refused: {exc}")
@@ -196,7 +204,26 @@ class Registry:
         if not holders:
             raise OpenFailed(Cause.NO_SUCH_NODE, f"no node has the address {address}; see `tunnelctl nodes`")
         names = ", ".join(sorted(holder.name for holder in holders))
-        raise OpenFailed(Cause.NO_SUCH_NODE, f"{address} is claimed by several nodes: {names}")
+        raise OpenFailed(
+            Cause.NO_SUCH_NODE, f"{address} is claimed by several nodes, {names}: reach each by its name"
+        )
+
+    async def wait_for(self, node: Node, patience: float) -> AgentSession:
+        """The session that can open streams of `node` now, or within `patience` seconds.
+
+        Raises OpenFailed (away). Cancelled, nothing has changed.
+        """
+        agent = node.agent
+        if agent is not None and agent.usable:
+            return agent
+        with trio.move_on_after(patience):
+            while True:
+                await node.linked.wait()
+                agent = node.agent
+                if agent is not None and agent.usable:
+                    return agent
+        waited = f" and did not come back within {patience:g} s" if patience else ""
+        raise OpenFailed(Cause.AWAY, f"{node.name} is not connected{waited}")
 
     # --- who speaks for it ------------------------------------------------------------------------
 
@@ -229,15 +256,17 @@ class Registry:
             )
             agent = node.agent = AgentSession(session)
             node.since = trio.current_time()
-        old = agent.links.get(hello.link)
+        old = agent.links.pop(hello.link, None)
         if old is not None:
             old.link.close("replaced by a new link of the same session")
-        elif len(agent.links) >= self._links_per_node:
+        elif len(agent.links) >= self.links_per_node:
             detail = f"{node.name} has {len(agent.links)} links already, see links-per-node"
             raise Refused(DrainReason.REPLACED, detail)
         agent.links[hello.link] = link
         link.version = hello.version
         link.connection.session = agent.session
+        node.linked.set()
+        node.linked = trio.Event()
         self.learn(node.name, link.addresses)
         return agent
 

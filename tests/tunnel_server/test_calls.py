@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,12 +13,14 @@ import trio.testing
 
 from tests.tunnel_server.core import Core, running
 from tests.tunnel_wire.links import tcp_pair
-from tunnel_server.calls import Target
+from tunnel_server.calls import Asked, Target
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import close_with_reset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from tunnel_wire.stream import IncomingStream
 
 
 @asynccontextmanager
@@ -46,7 +49,7 @@ def call(core: Core, port: int, *, node: str = "edge-1") -> socket.socket:
     def find() -> Target:
         return Target(core.registry.by_name(node), "127.0.0.1", port)
 
-    core.nursery.start_soon(core.calls.serve, accepted, "fixed", "caller:1", f"{node}:{port}", find)
+    core.nursery.start_soon(core.calls.serve, accepted, Asked("fixed", "caller:1", f"{node}:{port}"), find)
     return caller
 
 
@@ -151,7 +154,7 @@ async def test_a_defect_in_a_frontend_resets_its_caller_and_nobody_else() -> Non
             raise RuntimeError("a defect")
 
         with pytest.raises(RuntimeError, match="a defect"):
-            await core.calls.serve(accepted, "fixed", "caller:1", "?", find)
+            await core.calls.serve(accepted, Asked("fixed", "caller:1", "?"), find)
         await ending(caller)
         assert core.calls.open == 0
 
@@ -164,7 +167,7 @@ async def test_failures_kept_are_bounded() -> None:
 
         for _ in range(150):
             caller, accepted = tcp_pair()
-            await core.calls.serve(accepted, "fixed", "caller:1", "x", find)
+            await core.calls.serve(accepted, Asked("fixed", "caller:1", "x"), find)
             caller.close()
         assert len(core.calls.failures) == 100
 
@@ -186,3 +189,60 @@ async def test_shutting_down_with_a_thousand_calls() -> None:
     for caller in callers:
         with caller, pytest.raises(ConnectionResetError):
             caller.recv(1)
+
+
+async def test_a_node_that_comes_back_in_time_is_called() -> None:
+    async with running(away_wait=10) as core, echo() as port:
+        core.registry.learn("edge-1", [])
+        caller = trio.SocketStream(trio.socket.from_stdlib_socket(call(core, port)))
+        await trio.testing.wait_all_tasks_blocked()
+        await core.agent()
+        async with caller:
+            await caller.send_all(b"hello")
+            with trio.fail_after(10):
+                assert await caller.receive_some() == b"hello"
+        assert not core.calls.failures
+
+
+async def test_a_node_that_stays_away_is_told_with_the_wait() -> None:
+    async with running(away_wait=0.05) as core:
+        core.registry.learn("edge-1", [])
+        await ending(call(core, 80))
+        (failure,) = core.calls.failures
+        assert failure.cause is Cause.AWAY
+        assert "did not come back within 0.05 s" in failure.detail
+
+
+@pytest.mark.parametrize(
+    ("called", "port", "dialled"),
+    [
+        ("192.168.2.143", 10266, "127.0.0.1"),
+        ("fd00::143", 10266, "::1"),
+        ("192.168.2.143", 10267, "192.168.2.143"),
+        ("10.244.0.5", 10266, "10.244.0.5"),
+        ("127.0.0.1", 10266, "127.0.0.1"),
+    ],
+)
+async def test_localhost_ports_are_dialled_on_the_nodes_loopback(
+    called: str, port: int, dialled: str
+) -> None:
+    async with running() as core:
+        asked: list[IncomingStream] = []
+
+        def refuse(incoming: IncomingStream) -> None:
+            asked.append(incoming)
+            incoming.refuse(Cause.REFUSED, "as ever")
+
+        core.on_request = refuse
+        core.calls.localhost_ports = frozenset({10266})
+        context = core.node(addresses=("192.168.2.143", "fd00::143"))
+        agent = await core.agent(context)
+        await core.wait_linked("edge-1", agent.session)
+        core.registry.edge_networks = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+        node = core.registry.learn("edge-1", [ip_address("192.168.2.143"), ip_address("fd00::143")])
+        caller, accepted = tcp_pair()
+        with caller:
+            await core.calls.serve(
+                accepted, Asked("insecure", "caller:1", "?"), lambda: Target(node, called, port)
+            )
+        assert [(each.host, each.port) for each in asked] == [(dialled, port)]

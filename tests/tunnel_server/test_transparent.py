@@ -1,4 +1,4 @@
-"""The transparent frontend: the original destination decides, and a direct call is refused.
+"""The transparent frontend: the original destination decides; who may call directly names the edge.
 
 Where connections are really redirected, tests/e2e tries it; here the kernel's answer stands for the redirect.
 """
@@ -13,21 +13,54 @@ import trio
 
 from tests.tunnel_server.core import ADDRESS, Core, running
 from tests.tunnel_server.test_calls import echo
+from tunnel_server.frontends.naming import Naming
 from tunnel_server.frontends.transparent import TransparentFrontend
-from tunnel_wire.causes import Cause
+from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.splice import splice
 
 if TYPE_CHECKING:
     import socket
 
+    from tunnel_server.frontends.naming import Find
     from tunnel_wire.stream import IncomingStream
 
 
+class Direct:
+    """Says whom it was given, and which target each wanted."""
+
+    def __init__(self, *wanted: tuple[str, int]) -> None:
+        self.wanted = wanted
+        self.found: list[str] = []
+
+    async def serve(self, sock: socket.socket, caller: str, find: Find) -> None:
+        for host, port in self.wanted:
+            try:
+                self.found.append(str(find(host, port)))
+            except OpenFailed as failed:
+                self.found.append(str(failed))
+        sock.close()
+
+
 async def frontend(
-    core: Core, *, mappings: dict[int, int], callers: str = "10.0.0.0/8", host: str = "127.0.0.1"
+    core: Core,
+    *,
+    mappings: dict[int, int],
+    callers: str = "10.0.0.0/8",
+    host: str = "127.0.0.1",
+    direct: Direct | None = None,
+    networks: str = "10.0.0.0/8",
 ) -> tuple[str, int]:
-    made = TransparentFrontend("insecure", core.registry, core.calls, mappings, (ip_network(callers),))
+    made = TransparentFrontend(
+        "insecure",
+        Naming(core.registry),
+        core.calls,
+        direct or Direct(),
+        mappings=mappings,
+        caller_networks=(ip_network(callers),),
+        direct_networks=(ip_network(networks),),
+    )
+    made.localhost_ports = frozenset({10266})
     listener = (await trio.open_tcp_listeners(0, host=host))[0]
     core.nursery.start_soon(made.serve, listener)
     return listener.socket.getsockname()[:2]
@@ -48,11 +81,24 @@ async def refused(core: Core, address: tuple[str, int]) -> tuple[Cause, str, str
     return failure.cause, failure.target, failure.detail
 
 
-async def test_a_direct_call() -> None:
+async def test_a_direct_call_from_nowhere_listed() -> None:
     async with running() as core:
         cause, target, detail = await refused(core, await frontend(core, mappings={80: 10264}))
         assert (cause, target) == (Cause.NOT_ALLOWED, "unknown")
-        assert "a direct connection" in detail
+        assert detail == "a direct connection, and 127.0.0.1 is in none of direct-networks"
+
+
+async def test_a_direct_call_names_its_target() -> None:
+    direct = Direct(("edge-1", 80), (ADDRESS, 80), ("edge-1", 10266), ("edge-1", 22), ("edge-9", 80))
+    async with running() as core:
+        core.registry.learn("edge-1", [ip_address(ADDRESS)])
+        address = await frontend(core, mappings={80: 10264}, direct=direct, networks="127.0.0.0/8")
+        async with await trio.open_tcp_stream(*address) as caller:
+            with trio.fail_after(5):
+                assert await caller.receive_some() == b""
+    assert direct.found[:3] == [f"{ADDRESS}:80", f"{ADDRESS}:80", f"{ADDRESS}:10266"]
+    assert "port 22 is not mapped" in direct.found[3]
+    assert "no node is called edge-9" in direct.found[4]
 
 
 async def test_a_port_that_is_not_mapped(monkeypatch: pytest.MonkeyPatch) -> None:

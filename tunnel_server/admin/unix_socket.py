@@ -1,4 +1,4 @@
-"""The admin API's Unix socket: private, one server at a time, and who is at its other end."""
+"""A Unix socket of ours: private, one server at a time, and who is at its other end."""
 
 from __future__ import annotations
 
@@ -39,25 +39,27 @@ def peer_credentials(stream: trio.SocketStream) -> Credentials:
 
 
 @contextlib.contextmanager
-def admin_listener(path: Path, *, mode: int = 0o600) -> Iterator[trio.SocketListener]:
+def admin_listener(
+    path: Path, *, mode: int = 0o600, setting: str = "admin-socket"
+) -> Iterator[trio.SocketListener]:
     """Listen at `path`, in a directory made 0700 (0711 if `mode` lets others connect) if it is missing.
 
     What a dead server left there is replaced; a lock beside the socket, which the kernel drops
-    with its holder, tells dead from alive. Raises ProgramError. On leaving, the socket is closed
-    and removed; the lock file stays, since removing one invites a race.
+    with its holder, tells dead from alive. Raises ProgramError, which names `setting`. On leaving,
+    the socket is closed and removed; the lock file stays, since removing one invites a race.
     """
     try:
         path.parent.mkdir(mode=0o700 if mode == 0o600 else 0o711, parents=True, exist_ok=True)
         lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise _unusable(path, error) from None
+        raise _unusable(path, error, setting) from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            message = f"another tunnel-server is running with admin-socket {path}: stop it, or set another"
+            message = f"another tunnel-server is running with {setting} {path}: stop it, or set another"
             raise ProgramError(message) from None
-        listener = _listen(path, mode)
+        listener = _listen(path, mode, setting)
         try:
             yield listener
         finally:
@@ -67,10 +69,10 @@ def admin_listener(path: Path, *, mode: int = 0o600) -> Iterator[trio.SocketList
         os.close(lock)
 
 
-def _listen(path: Path, mode: int) -> trio.SocketListener:
+def _listen(path: Path, mode: int, setting: str) -> trio.SocketListener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        _remove_stale(path)
+        _remove_stale(path, setting)
         # Linux gives the file the mode of the socket's own inode, umask applied: never a moment too open.
         os.fchmod(sock.fileno(), 0o600)
         sock.bind(str(path))
@@ -79,19 +81,19 @@ def _listen(path: Path, mode: int) -> trio.SocketListener:
         return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     except OSError as error:
         sock.close()
-        raise _unusable(path, error) from None
+        raise _unusable(path, error, setting) from None
     except BaseException:
         sock.close()
         raise
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, setting: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise ProgramError(f"{path} is in the way and no socket: remove it, or set another admin-socket")
+            raise ProgramError(f"{path} is in the way and no socket: remove it, or set another {setting}")
         path.unlink()
 
 
-def _unusable(path: Path, error: OSError) -> ProgramError:
+def _unusable(path: Path, error: OSError, setting: str) -> ProgramError:
     reason = (error.strerror or str(error)).lower()
-    return ProgramError(f"can't listen on {path}: {reason}; set an admin-socket in a directory of your own")
+    return ProgramError(f"can't listen on {path}: {reason}; set a {setting} in a directory of your own")

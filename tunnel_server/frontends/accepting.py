@@ -25,12 +25,15 @@ async def accept_callers(
     """Call `serve(sock, caller)` in a task of its own for each connection, until cancelled; closes the
     listener.
 
-    `serve` must close the socket. Cancelled, the connections' tasks are cancelled too.
+    `serve` must close the socket. Cancelled, the connections' tasks are cancelled too. If somebody else
+    closes the listener, nothing more is accepted, and it returns when the last connection has ended.
     """
     async with listener, trio.open_nursery() as nursery:
         while True:
             try:
                 stream = await listener.accept()
+            except trio.ClosedResourceError:
+                return
             except OSError as exc:
                 log.error("cannot accept a caller: %s", exc.strerror or exc)  # noqa: TRY400 - no traceback
                 await trio.sleep(_ACCEPT_PAUSE)

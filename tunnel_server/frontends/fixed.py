@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunnel_server.calls import Target
+from tunnel_server.calls import Asked, Target
 from tunnel_server.frontends.accepting import accept_callers
 
 if TYPE_CHECKING:
@@ -30,6 +30,6 @@ async def serve_fixed(
         def find() -> Target:
             return Target(registry.by_name(entry.node), LOOPBACK, entry.target_port)
 
-        await calls.serve(sock, FRONTEND, caller, f"{entry.node}:{entry.target_port}", find)
+        await calls.serve(sock, Asked(FRONTEND, caller, f"{entry.node}:{entry.target_port}"), find)
 
     await accept_callers(listener, serve)

@@ -1,7 +1,8 @@
-"""The transparent frontends: connections that nftables has redirected here, spliced to where they were going.
+"""The two listeners that nftables redirects to, `secure` (10263) and `insecure` (10264).
 
-The original destination decides, and nothing that the caller says: its address names the node, and the agent
-dials that same address and port. Bytes are not looked at.
+For a redirected connection the original destination decides, and nothing that the caller says: its address
+names the node, and the agent dials that same address and port. A direct one, from a network that may, names
+the edge itself: see `sni` and `host`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from tunnel_server.calls import Target
+from tunnel_server.calls import Asked, Target
 from tunnel_server.frontends.accepting import accept_callers
 from tunnel_server.intercept.original_destination import original_destination
 from tunnel_wire.causes import Cause, OpenFailed
@@ -17,68 +18,94 @@ from tunnel_wire.causes import Cause, OpenFailed
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
+    from typing import Protocol
 
     import trio
 
     from certs.addresses import IPAddress, IPNetwork
     from tunnel_server.calls import Calls
-    from tunnel_server.registry import Registry
+    from tunnel_server.frontends.naming import Find, Naming
+
+    class ByName(Protocol):
+        """Serves connections whose callers say where they want to go."""
+
+        async def serve(self, sock: socket.socket, caller: str, find: Find) -> None:
+            """Serve one to its end, and close it."""
 
 
 class TransparentFrontend:
-    """One of the two listeners, `secure` (10263) or `insecure` (10264): both only splice."""
+    """One of the two listeners: redirected connections are only spliced, direct ones are read for a name."""
 
     def __init__(
         self,
         name: str,
-        registry: Registry,
+        naming: Naming,
         calls: Calls,
+        by_name: ByName,
+        *,
         mappings: Mapping[int, int],
         caller_networks: tuple[IPNetwork, ...],
+        direct_networks: tuple[IPNetwork, ...],
     ) -> None:
         self.name = name
         self.mappings = mappings
         """Captured port to listener port: those in force. Replaced as a whole when they change."""
-        self._registry = registry
+        self.localhost_ports: frozenset[int] = frozenset()
+        """Ports on the edges' loopback: captured only if they are mapped too, but called by name as well."""
+        self.direct_networks = direct_networks
+        """Whose direct connections are served."""
+        self.caller_networks = caller_networks
+        self._naming = naming
         self._calls = calls
-        self._caller_networks = caller_networks
+        self._by_name = by_name
 
     async def serve(self, listener: trio.SocketListener) -> None:
-        """Serve redirected callers until cancelled."""
+        """Serve callers until cancelled."""
         local = ip_address(listener.socket.getsockname()[0])
 
         async def serve(sock: socket.socket, caller: str) -> None:
-            wanted = "unknown"
-
-            def find() -> Target:
-                return self._find(sock, local)
-
             try:
+                peer = ip_address(sock.getpeername()[0].partition("%")[0])
                 captured = original_destination(sock)
             except OSError:
                 sock.close()
                 return
-            if captured is not None:
-                wanted = f"{captured[0]}:{captured[1]}"
-            await self._calls.serve(sock, self.name, caller, wanted, find)
+            if captured is None and _within(peer, self.direct_networks):
+                await self._by_name.serve(sock, caller, self._find_named)
+                return
+            wanted = "unknown" if captured is None else f"{captured[0]}:{captured[1]}"
+
+            def find() -> Target:
+                return self._find(captured, peer, local)
+
+            await self._calls.serve(sock, Asked(self.name, caller, wanted), find)
 
         await accept_callers(listener, serve)
 
-    def _find(self, sock: socket.socket, local: IPAddress) -> Target:
-        try:
-            captured = original_destination(sock)
-            peer = ip_address(sock.getpeername()[0].partition("%")[0])
-        except OSError as exc:
-            raise OpenFailed(Cause.CANCELLED, "the caller has gone") from exc
+    def _find(self, captured: tuple[IPAddress, int] | None, peer: IPAddress, local: IPAddress) -> Target:
         if captured is None:
             raise OpenFailed(
-                Cause.NOT_ALLOWED, "a direct connection: this port serves what nftables redirects to it"
+                Cause.NOT_ALLOWED, f"a direct connection, and {peer} is in none of direct-networks"
             )
         address, port = captured
         # Redirected callers of this host arrive on loopback; others only where, and from whom, it is
         # configured.
-        if not local.is_loopback and not any(peer in network for network in self._caller_networks):
+        if not local.is_loopback and not _within(peer, self.caller_networks):
             raise OpenFailed(Cause.NOT_ALLOWED, f"{peer} is in none of caller-networks")
         if port not in self.mappings:
-            raise OpenFailed(Cause.NOT_ALLOWED, f"port {port} is not mapped; see `tunnelctl map-port --list`")
-        return Target(self._registry.by_address(address), str(address), port)
+            raise _unmapped(port)
+        return self._naming.find(str(address), port)
+
+    def _find_named(self, host: str, port: int) -> Target:
+        if port not in self.mappings and port not in self.localhost_ports:
+            raise _unmapped(port)
+        return self._naming.find(host, port)
+
+
+def _within(address: IPAddress, networks: tuple[IPNetwork, ...]) -> bool:
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in network for network in networks)
+
+
+def _unmapped(port: int) -> OpenFailed:
+    return OpenFailed(Cause.NOT_ALLOWED, f"port {port} is not mapped; see `tunnelctl map-port --list`")

@@ -1,0 +1,160 @@
+"""Dialling from this host a target that belongs to no edge, for callers whose rights say `direct`.
+
+kube-apiserver sends all of a cluster's traffic through its proxy, most of it for services and pods that are
+nobody's edge. What would lead back into this host, or to a cloud's metadata, is dialled only where the
+caller's rights name it; what is an edge's address is never dialled from here, whatever name led to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+import trio
+
+from certs.addresses import IPAddress, IPNetwork, format_endpoint
+from tunnel_server.intercept.config import InterceptConfig
+from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.sockets import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MARK = InterceptConfig.mark
+"""SO_MARK of these dials: interception leaves them alone."""
+_ATTEMPT = 5.0
+"""Seconds for one of several addresses, so that a dead one leaves time for the next."""
+_MAX_ADDRESSES = 8
+_MAX_LOOKUPS = 16
+
+_SPECIAL: tuple[tuple[IPNetwork, str], ...] = tuple(
+    (ip_network(network), text)
+    for network, text in (
+        ("169.254.169.254/32", "a cloud metadata service"),
+        ("fd00:ec2::254/128", "a cloud metadata service"),
+        ("100.100.100.200/32", "a cloud metadata service"),
+        ("168.63.129.16/32", "a cloud metadata service"),
+        ("192.0.0.192/32", "a cloud metadata service"),
+        ("127.0.0.0/8", "a loopback address"),
+        ("::1/128", "a loopback address"),
+        ("169.254.0.0/16", "a link-local address"),
+        ("fe80::/10", "a link-local address"),
+    )
+)
+_NEVER: tuple[IPNetwork, ...] = tuple(
+    ip_network(network)
+    for network in ("0.0.0.0/8", "::/128", "224.0.0.0/4", "ff00::/8", "255.255.255.255/32")
+)
+
+_CAUSES = {
+    errno.ECONNREFUSED: Cause.REFUSED,
+    errno.ECONNRESET: Cause.REFUSED,
+    errno.ETIMEDOUT: Cause.TIMED_OUT,
+    errno.EMFILE: Cause.NO_ROOM,
+    errno.ENFILE: Cause.NO_ROOM,
+    errno.EADDRNOTAVAIL: Cause.NO_ROOM,
+    errno.EACCES: Cause.NOT_ALLOWED,
+    errno.EPERM: Cause.NOT_ALLOWED,
+}
+
+_lookups: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("direct lookups")
+
+
+@dataclass(frozen=True, slots=True)
+class DirectTarget:
+    """A target that this host dials itself."""
+
+    host: str
+    """A name or an address."""
+    port: int
+    special: tuple[IPNetwork, ...]
+    """Networks that may be dialled although they are loopback, link-local or a metadata service's."""
+    is_edge: Callable[[IPAddress], bool]
+    """Whether an address is some edge's."""
+
+    def __str__(self) -> str:
+        return format_endpoint(self.host, self.port)
+
+    async def dial(self) -> socket.socket:
+        """Connect; a prepared non-blocking socket. Raises OpenFailed; put a deadline around it.
+
+        Cancelled, it leaves no socket behind.
+        """
+        failure = OpenFailed(Cause.UNRESOLVABLE, f"{self.host} has no address")
+        for address in await _resolve(self.host):
+            try:
+                self._check(address)
+                with trio.move_on_after(_ATTEMPT):
+                    return await _connect(address, self.port)
+                failure = OpenFailed(Cause.TIMED_OUT, f"{address} does not answer")
+            except OpenFailed as refused:
+                failure = refused
+            except OSError as error:
+                cause = _CAUSES.get(error.errno or 0, Cause.UNREACHABLE)
+                failure = OpenFailed(cause, f"{address}: {os.strerror(error.errno or 0)}")
+        raise failure
+
+    def _check(self, address: IPAddress) -> None:
+        if any(address in network for network in _NEVER):
+            raise OpenFailed(Cause.NOT_ALLOWED, f"{address} is not the address of one machine")
+        if self.is_edge(address):
+            raise OpenFailed(Cause.NOT_ALLOWED, f"{address} is an edge's: ask for it, or for the node's name")
+        for network, text in _SPECIAL:
+            if address in network and not any(address in named for named in self.special):
+                raise OpenFailed(
+                    Cause.NOT_ALLOWED,
+                    f"{address} is {text}, and not in direct-special of the caller's rights",
+                )
+
+
+async def _resolve(host: str) -> list[IPAddress]:
+    try:
+        return [_unmapped(ip_address(host))]
+    except ValueError:
+        pass
+    try:
+        limiter = _lookups.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(_MAX_LOOKUPS)
+        _lookups.set(limiter)
+    try:
+        found = await trio.to_thread.run_sync(
+            lambda: socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM),
+            abandon_on_cancel=True,
+            limiter=limiter,
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise OpenFailed(Cause.UNRESOLVABLE, f"{host}: {why}") from None
+    addresses = dict.fromkeys(_unmapped(ip_address(str(each[4][0]))) for each in found)
+    return list(addresses)[:_MAX_ADDRESSES]
+
+
+def _unmapped(address: IPv4Address | IPv6Address) -> IPAddress:
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+async def _connect(address: IPAddress, port: int) -> socket.socket:
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        prepare(sock)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        except PermissionError:
+            pass  # without CAP_NET_ADMIN this server captures nothing that the mark would have to escape
+        code = sock.connect_ex((str(address), port))
+        if code == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

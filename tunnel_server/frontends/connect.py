@@ -1,0 +1,222 @@
+"""HTTP CONNECT, as kube-apiserver's EgressSelector and `curl --proxy` speak it (RFC 9110, section 9.3.6).
+
+Over a Unix socket for permitted users of this host, and over mutual TLS, on the public port, for holders of a
+caller's certificate. An answer always comes within its deadline, with the cause in its reason phrase; after a
+200, not a byte that is not the target's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import h11
+import trio
+
+from certs.addresses import format_endpoint, parse_endpoint
+from certs.identity import Role
+from tunnel_server.calls import Asked
+from tunnel_server.direct import DirectTarget
+from tunnel_server.frontends.joining import join
+from tunnel_server.frontends.refusals import refusal, refusal_of
+from tunnel_server.rights import LOCAL
+from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.sockets import from_trio
+from tunnel_wire.splice import splice
+from tunnel_wire.stream import TunnelStream
+
+if TYPE_CHECKING:
+    from certs.identity import Identity
+    from tunnel_server.calls import Call, Calls, Target
+    from tunnel_server.frontends.joining import Side
+    from tunnel_server.frontends.naming import Naming
+    from tunnel_server.peers import Peer
+    from tunnel_server.revocation import Revocations
+    from tunnel_server.rights import Rights
+    from tunnel_wire.tls import TlsStream
+
+log = logging.getLogger(__name__)
+
+FRONTEND = "connect"
+ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
+
+MAX_HEAD = 16 * 1024
+"""Bytes of a request's head."""
+_HEAD_TIME = 10.0
+"""Seconds from the connection to the end of its request's head."""
+_ANSWER_TIME = 10.0
+"""Seconds that a caller gets to take an answer, and that one who was refused gets to read it, at most."""
+_READ = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is at the other end."""
+
+    place: str
+    """For the log: `ADDRESS:PORT`, or `uid 1000`."""
+    identity: Identity | None = None
+    """Of a verified certificate; None for a permitted user of the Unix socket."""
+    problem: str = ""
+    """Why this is no caller at all."""
+
+    @property
+    def name(self) -> str:
+        """For the audit log."""
+        if self.identity is not None:
+            return str(self.identity)
+        return "" if self.problem else LOCAL
+
+
+class ConnectFrontend:
+    """Serves CONNECT to whoever may, each to what it may."""
+
+    def __init__(
+        self, calls: Calls, naming: Naming, rights: Rights, *, domain: str, revocations: Revocations | None
+    ) -> None:
+        self._calls = calls
+        self._naming = naming
+        self._rights = rights
+        self._domain = domain
+        self._revocations = revocations
+
+    async def serve_tls(self, stream: TlsStream, peer: Peer) -> None:
+        """Serve a TLS connection to its end, and close it.
+
+        One whose certificate is revoked meanwhile is reset.
+        """
+        caller = self._caller(peer)
+        with trio.CancelScope() as scope, contextlib.ExitStack() as stack:
+            if self._revocations is not None and peer.certificate is not None:
+                stack.enter_context(self._revocations.watch(peer.certificate, lambda _why: scope.cancel()))
+            await self._serve(stream, caller)
+
+    async def serve_local(self, stream: trio.SocketStream, uid: int) -> None:
+        """Serve a connection of a permitted user of the Unix socket to its end, and close it."""
+        await self._serve(stream, Caller(f"uid {uid}"))
+
+    def _caller(self, peer: Peer) -> Caller:
+        place = format_endpoint(*peer.address[:2])
+        try:
+            identity = peer.identity
+        except ValueError as exc:
+            return Caller(place, problem=f"CONNECT needs a caller's certificate: {exc}")
+        problem = None
+        if identity.role is not Role.CALLER or identity.domain != self._domain:
+            problem = f"{identity} is no caller of spiffe://{self._domain}"
+        problem = problem or peer.time_problem()
+        if problem is None and self._revocations is not None and peer.certificate is not None:
+            problem = self._revocations.check_certificate(peer.certificate)
+        return Caller(place, identity, problem or "")
+
+    async def _serve(self, stream: TlsStream | trio.SocketStream, caller: Caller) -> None:
+        try:
+            await self._connect(stream, caller)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("a caller of CONNECT has gone", extra={"caller": caller.place})
+        finally:
+            with trio.CancelScope(shield=True):  # waits for nobody
+                await stream.aclose()
+
+    async def _connect(self, stream: TlsStream | trio.SocketStream, caller: Caller) -> None:
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        try:
+            with trio.fail_after(_HEAD_TIME):
+                head = await _read_head(stream, parser)
+            if head is None:
+                return
+            host, port = read_target(head)
+        except trio.TooSlowError:
+            await _refuse(stream, *refusal(408, f"no request within {_HEAD_TIME:g} s"))
+            return
+        except h11.RemoteProtocolError as exc:
+            await _refuse(stream, *refusal(exc.error_status_hint, f"malformed request: {exc}"))
+            return
+        except NotConnect as exc:
+            await _refuse(stream, *refusal(405, str(exc)))
+            return
+        except ValueError as exc:
+            await _refuse(stream, *refusal(400, str(exc)))
+            return
+        asked = Asked(FRONTEND, caller.place, format_endpoint(host, port), caller.name)
+        try:
+            async with self._calls.place(asked, lambda: self._find(caller, host, port)) as call:
+                with trio.fail_after(_ANSWER_TIME):
+                    await stream.send_all(ESTABLISHED)
+                await _carry(stream, call, parser.trailing_data[0])
+        except trio.TooSlowError:
+            log.debug("a caller of CONNECT does not read", extra={"caller": caller.place})
+        except OpenFailed as failed:
+            await _refuse(stream, *refusal_of(failed))
+
+    def _find(self, caller: Caller, host: str, port: int) -> Target | DirectTarget:
+        if caller.problem:
+            raise OpenFailed(Cause.NOT_ALLOWED, caller.problem)
+        rights = self._rights.of(caller.identity)
+        if rights.direct and not self._naming.knows(host):
+            return DirectTarget(host, port, rights.direct_special, self._naming.is_edge)
+        target = self._naming.find(host, port)
+        rights.allows(target.node.name, port)
+        return target
+
+
+class NotConnect(Exception):
+    """A request that is none of ours."""
+
+
+def read_target(head: h11.Request) -> tuple[str, int]:
+    """The host, in lower case, and the port that a CONNECT names. Raises NotConnect, ValueError."""
+    if head.method != b"CONNECT":
+        raise NotConnect("this is for CONNECT only")
+    for name, value in head.headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and int(value)):
+            raise ValueError("a CONNECT has no body")
+    text = head.target.decode("ascii")
+    host, port = parse_endpoint(text, 0)
+    if not port:
+        raise ValueError(f"{text!r} names no port: CONNECT wants HOST:PORT")
+    return host, port
+
+
+async def _read_head(stream: trio.abc.ReceiveStream, parser: h11.Connection) -> h11.Request | None:
+    """None if the caller leaves without a word. Raises h11.RemoteProtocolError, BrokenResourceError."""
+    while True:
+        event = parser.next_event()
+        if isinstance(event, h11.Request):
+            return event
+        if event is not h11.NEED_DATA:
+            return None
+        parser.receive_data(bytes(await stream.receive_some(_READ)))
+
+
+async def _carry(stream: TlsStream | trio.SocketStream, call: Call, early: bytes) -> None:
+    """Join the two; `early` is what the caller sent before it had its answer."""
+    far: Side
+    if isinstance(call.far, TunnelStream):
+        far = call.far
+    else:
+        far = trio.SocketStream(trio.socket.from_stdlib_socket(call.far))
+    try:
+        if early:
+            await far.send_all(early)
+            call.result.to_tunnel += len(early)
+    except trio.BrokenResourceError:
+        pass  # whoever joins them meets it again, and tells the caller
+    if isinstance(far, TunnelStream) and isinstance(stream, trio.SocketStream):
+        await splice(far, from_trio(stream.socket), call.result)
+    else:
+        await join(stream, far, call.result)
+
+
+async def _refuse(stream: TlsStream | trio.SocketStream, response: h11.Response, body: bytes) -> None:
+    """Answer, and read on a moment: unread input would turn the close into a reset that overtakes it."""
+    reason = bytes(response.reason)
+    lines = [b"HTTP/1.1 %d %s" % (response.status_code, reason)]
+    lines += [b"%s: %s" % (name, value) for name, value in response.headers.raw_items()]
+    with trio.move_on_after(_ANSWER_TIME):
+        await stream.send_all(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        await stream.send_eof()
+        while await stream.receive_some(_READ):
+            pass

@@ -1,0 +1,82 @@
+"""From what callers call an edge, a name or an address, to the node and what its agent is to dial."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, TypeAlias
+
+from tunnel_server.calls import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from certs.addresses import IPAddress
+    from tunnel_server.registry import Node, Registry
+
+LOOPBACK = "127.0.0.1"
+"""What the agent of a node without addresses dials."""
+
+Find: TypeAlias = "Callable[[str, int], Target]"
+"""Host and port to a target that this caller may have; raises OpenFailed."""
+
+
+class Naming:
+    """Names and addresses of the registry's nodes, as callers write them."""
+
+    def __init__(self, registry: Registry, *, name_suffix: str = "") -> None:
+        self.name_suffix = name_suffix
+        """A domain whose names are nodes: `edge-1.SUFFIX` is edge-1. Empty: node names only."""
+        self._registry = registry
+
+    def find(self, host: str, port: int) -> Target:
+        """The target for `host`, an edge's address or a node's name, in lower case.
+
+        By address, that address is dialled; by name, the node's first address, IPv4 before IPv6.
+        Raises OpenFailed (no-such-node), also for an address that several nodes claim.
+        """
+        address = _address(host)
+        if address is not None:
+            return Target(self._registry.by_address(address), str(address), port)
+        node = self._node(host) or self._registry.by_name(self._bare(host))
+        return Target(node, _dialled(node), port)
+
+    def knows(self, host: str) -> bool:
+        """Whether `host` is an edge's, several edges' included."""
+        address = _address(host)
+        if address is not None:
+            return bool(self._registry.holders(address))
+        return self._node(host) is not None
+
+    def is_edge(self, address: IPAddress) -> bool:
+        """Whether some node holds `address`."""
+        return bool(self._registry.holders(address))
+
+    def split_port(self, name: str, default_port: int) -> tuple[str, int]:
+        """Take `PORT.NODE` apart, as a server name can carry a port; a node of that whole name wins."""
+        first, _, rest = name.partition(".")
+        if rest and first.isascii() and first.isdigit() and first[0] != "0" and self._node(name) is None:
+            port = int(first[:6])
+            if port < 65536 and self._node(rest) is not None:
+                return rest, port
+        return name, default_port
+
+    def _node(self, host: str) -> Node | None:
+        nodes = self._registry.nodes
+        host = host.removesuffix(".")
+        return nodes.get(host) or nodes.get(self._bare(host))
+
+    def _bare(self, host: str) -> str:
+        suffix = self.name_suffix.strip(".").lower()
+        return host.removesuffix(".").removesuffix(f".{suffix}") if suffix else host
+
+
+def _dialled(node: Node) -> str:
+    addresses = sorted(node.addresses, key=lambda each: (each.version, each.packed))
+    return str(addresses[0]) if addresses else LOOPBACK
+
+
+def _address(host: str) -> IPAddress | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

@@ -11,11 +11,13 @@ import trio
 
 from tunnel_server.admin.probe import probe
 from tunnel_server.admin.views import AddressView, DiagnosisView, NodeView, ProbeView, TokenView
+from tunnel_server.calls import Target
 
 if TYPE_CHECKING:
     from certs.addresses import IPAddress
     from certs.nodes import NodeRecord, NodeStore
     from certs.tokens import TokenRecord, TokenStore
+    from tunnel_server.calls import Calls
     from tunnel_server.intercept.interception import Interception
     from tunnel_server.overview import Overview
     from tunnel_server.registry import Node, Registry
@@ -35,14 +37,14 @@ class Diagnostics:
         nodes: NodeStore,
         tokens: TokenStore,
         interception: Interception | None,
-        open_timeout: float,
+        calls: Calls,
     ) -> None:
         self._registry = registry
         self._overview = overview
         self._nodes = nodes
         self._tokens = tokens
         self._interception = interception
-        self._open_timeout = open_timeout
+        self._calls = calls
 
     async def diagnose(self, name: str) -> DiagnosisView:
         """Return what is known of `name`; raises StateError for damaged files."""
@@ -65,8 +67,11 @@ class Diagnostics:
         )
 
     async def probe(self, name: str, host: str, port: int) -> ProbeView:
-        """Have the node's agent dial `host`:`port`, within the time that a call has."""
-        return await probe(self._registry, name, host, port, self._open_timeout)
+        """Have the node's agent dial what a call to `host`:`port` makes it dial, within a call's time."""
+        node = self._registry.nodes.get(name)
+        if node is not None:
+            host = self._calls.dialled(Target(node, host, port))
+        return await probe(self._registry, name, host, port, self._calls.open_timeout)
 
     def _read(self, name: str) -> tuple[NodeRecord | None, tuple[TokenView, ...]]:
         now = datetime.now(UTC)

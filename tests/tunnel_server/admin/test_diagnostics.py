@@ -36,13 +36,14 @@ def registry() -> Registry:
 @pytest.fixture
 async def diagnostics(state, registry) -> Diagnostics:
     metrics = Metrics("1")
+    calls = Calls(metrics, registry, open_timeout=15, away_wait=0, limit=10)
     overview = Overview(
-        version="1", instance="i" * 32, registry=registry, calls=Calls(metrics, open_timeout=15, limit=10),
-        mappings=PortMappings(state, {}), interception=None, metrics=metrics, problems=(),
+        version="1", instance="i" * 32, registry=registry, calls=calls,
+        mappings=PortMappings(state, {}), interception=None, metrics=metrics, problems=tuple, entrances=list,
     )  # fmt: skip
     return Diagnostics(
         registry=registry, overview=overview, nodes=NodeStore(state), tokens=TokenStore(state),
-        interception=None, open_timeout=15,
+        interception=None, calls=calls,
     )  # fmt: skip
 
 

@@ -3,6 +3,9 @@
 What a certificate may be used for is fixed here (RFC 5280, section 4.2.1): the CA signs certificates of one
 level only; servers serve TLS and, towards other replicas, are clients; nodes and callers are clients only, so
 that the address in a node's certificate cannot be used to pose as a server. Names are SPIFFE URIs.
+
+While the authority is rolled (`certs.roll`) there are two roots. Both are trusted; the one that `ca.key`
+belongs to issues.
 """
 
 from collections.abc import Sequence
@@ -16,13 +19,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.addresses import IPAddress
 from certs.files import StateDirectory, StateError
+from certs.fingerprints import fingerprints
 from certs.identity import Identity, Role, check_domain
 from certs.pins import ca_hash
 from certs.requests import PublicKey, key_pem, load_key, new_key
+from certs.subjects import is_issued_by
+from certs.validity import BACK_DATED
 
 CA_KEY, CA_CERTIFICATE = "ca.key", "ca.crt"
-BACK_DATED = timedelta(hours=1)
-"""Certificates begin in the past: the reader's clock may be slow."""
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=365)
 NODE_LIFE = timedelta(days=90)
@@ -32,9 +36,18 @@ NODE_LIFE = timedelta(days=90)
 class Authority:
     """An open authority. Signing takes a fraction of a millisecond; making one takes no longer."""
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, domain: str) -> None:
+    def __init__(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        certificate: x509.Certificate,
+        domain: str,
+        others: Sequence[x509.Certificate] = (),
+    ) -> None:
         self._key = key
         self.certificate = certificate
+        """The root that issues."""
+        self.roots = (certificate, *others)
+        """All that are trusted, the issuing one first."""
         self.domain = domain
 
     @classmethod
@@ -90,23 +103,36 @@ class Authority:
                 raise StateError(f"{state.path} has no {name}: run `tunnelctl init`")
         path = state.path / CA_CERTIFICATE
         try:
-            certificate = x509.load_pem_x509_certificate(state.read(CA_CERTIFICATE))
-            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+            roots = x509.load_pem_x509_certificates(state.read(CA_CERTIFICATE))
+            domains = {_domain(root) for root in roots}
+            (domain,) = domains
         except (ValueError, x509.ExtensionNotFound):
             raise StateError(f"{path} is not an authority's certificate: restore it from a backup") from None
         try:
             key = load_key(state.read_secret(CA_KEY))
         except ValueError as error:
             raise StateError(f"{state.path / CA_KEY} is {error}: restore it from a backup") from None
-        if key.public_key() != certificate.public_key():
+        own = [root for root in roots if root.public_key() == key.public_key()]
+        if not own:
             raise StateError(f"{state.path / CA_KEY} does not belong to {path}: restore both from one backup")
-        return cls(key, certificate, uri.removeprefix("spiffe://"))
+        return cls(key, own[0], domain, [root for root in roots if root is not own[0]])
 
     @property
     def pem(self) -> str:
-        """The CA bundle for clients: PEM."""
-        return self.certificate.public_bytes(Encoding.PEM).decode()
+        """The CA bundle for clients: PEM, every root that is trusted."""
+        return "".join(root.public_bytes(Encoding.PEM).decode() for root in self.roots)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of all roots, the issuing one first; see `certs.fingerprints`."""
+        return fingerprints(self.pem)
+
+    def issuer_of(self, certificate: x509.Certificate) -> str:
+        """Return the fingerprint of the root that signed `certificate`, empty if none of ours did."""
+        for root, fingerprint in zip(self.roots, self.fingerprints, strict=True):
+            if is_issued_by(certificate, root):
+                return fingerprint
+        return ""
 
     @property
     def hash(self) -> str:
@@ -184,6 +210,12 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
         )
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def _domain(root: x509.Certificate) -> str:
+    names = root.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return uri.removeprefix("spiffe://")
 
 
 def _key_usage(*, signs: bool) -> x509.KeyUsage:

@@ -14,8 +14,10 @@ from cryptography import x509
 from certs.addresses import DEFAULT_EDGE_NETWORKS, IPAddress, IPNetwork, check_edge_address, is_own_address
 from certs.authority import NODE_LIFE, Authority
 from certs.files import StateDirectory
+from certs.identity import Identity, Role
 from certs.nodes import NODES_FILE, NodeRecord, NodeStore
 from certs.requests import PublicKey, key_digest, read_request
+from certs.revocations import RevocationStore
 from certs.tokens import Issued, TokenRecord, TokenStore
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,10 @@ class Enrolment:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.authority = authority
+        """May be replaced at any time, when the authority is rolled."""
         self.tokens = TokenStore(state, clock)
         self.nodes = NodeStore(state)
+        self._revocations = RevocationStore(state, clock)
         self._networks = tuple(edge_networks)
         self._node_life = node_life
         self._is_own = is_own
@@ -75,10 +79,13 @@ class Enrolment:
         """
         self.tokens.find(token, node)  # before any cryptography: strangers get no work out of us
         key = read_request(request)
-        record = self.tokens.redeem(token, node, key_digest(key), lambda found: self._issue(found, key))
-        return Enrolled(record.node, record.addresses, record.certificate, self.authority.pem)
+        authority = self.authority
+        record = self.tokens.redeem(
+            token, node, key_digest(key), lambda found: self._issue(found, key, authority)
+        )
+        return Enrolled(record.node, record.addresses, record.certificate, authority.pem)
 
-    def _issue(self, record: TokenRecord, key: PublicKey) -> Issued:
+    def _issue(self, record: TokenRecord, key: PublicKey, authority: Authority) -> Issued:
         known = self.nodes.load()
         for address in record.addresses:
             self.check_address(address)
@@ -90,14 +97,17 @@ class Enrolment:
                     "%s is now held by %s and by %s: none of them is reached by it, only by name",
                     address, record.node, ", ".join(others),
                 )  # fmt: skip
-        pem = self.authority.issue_node(
-            key, record.node, record.addresses, life=self._node_life, now=self._clock()
-        )
+        identity = Identity(authority.domain, Role.NODE, record.node)
+        now = self._revocations.load().issue_time(identity, self._clock())
+        pem = authority.issue_node(key, record.node, record.addresses, life=self._node_life, now=now)
         certificate = x509.load_pem_x509_certificate(pem.encode())
         known[record.node] = NodeRecord(
             record.node,
             record.addresses,
             f"{certificate.serial_number:x}",
             certificate.not_valid_after_utc,
+            issued=now.replace(microsecond=0),  # as the certificate has it
+            issuer=authority.fingerprints[0],
+            roots=authority.fingerprints,
         )
         return Issued(pem, {NODES_FILE: self.nodes.encode(known)})

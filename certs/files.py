@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -151,16 +151,19 @@ class Transaction:
         self._descriptor = descriptor
         self._owner = owner
 
-    def write(self, files: Mapping[str, bytes]) -> None:
-        """Replace all of `files` (name to contents, mode 0600), or none of them; on disk when it returns.
+    def write(self, files: Mapping[str, bytes], remove: Iterable[str] = ()) -> None:
+        """Replace all of `files` (name to contents, mode 0600) and remove others, or nothing of it.
 
-        Raises StateError, for example with a full disk, and then nothing has changed.
+        On disk when it returns. Raises StateError, as with a full disk, and then nothing has changed.
         """
+        gone = sorted(set(remove) - set(files))
+        several = len(files) + len(gone) > 1
         try:
             for name, data in files.items():
                 self._put(name + _NEW, data)
-            if len(files) > 1:
-                self._put(_RECORD + _NEW, json.dumps(sorted(files)).encode())
+            if several:
+                record = {"write": sorted(files), "remove": gone}
+                self._put(_RECORD + _NEW, json.dumps(record).encode())
                 self._rename(_RECORD)
         except OSError as error:
             self._discard()
@@ -170,8 +173,10 @@ class Transaction:
         try:
             for name in files:
                 self._rename(name)
+            for name in gone:
+                self._remove(name)
             os.fsync(self._descriptor)
-            if len(files) > 1:
+            if several:
                 self._unlink(_RECORD)
                 os.fsync(self._descriptor)
         except OSError as error:
@@ -191,15 +196,19 @@ class Transaction:
     def repair(self) -> None:
         """Finish a change that was decided, and drop one that was not; raises OSError."""
         try:
-            names = json.loads((self._path / _RECORD).read_bytes())
+            record = json.loads((self._path / _RECORD).read_bytes())
         except FileNotFoundError:
             self._discard()
             return
         except ValueError:
-            names = []  # cannot happen with a rename after fsync; what it named is left as it is
-        for name in names:
+            record = []  # cannot happen with a rename after fsync; what it named is left as it is
+        if isinstance(record, list):  # as versions wrote it that removed nothing
+            record = {"write": record, "remove": []}
+        for name in record["write"]:
             with suppress(FileNotFoundError):
                 self._rename(str(name))
+        for name in record["remove"]:
+            self._remove(str(name))
         os.fsync(self._descriptor)
         self._unlink(_RECORD)
 
@@ -220,6 +229,10 @@ class Transaction:
         os.rename(_hidden(name + _NEW), name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
         if name == _RECORD:
             os.fsync(self._descriptor)
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._descriptor)
 
     def _unlink(self, name: str) -> None:
         with suppress(FileNotFoundError):

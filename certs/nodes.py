@@ -24,6 +24,11 @@ class NodeRecord:
     serial: str
     """The certificate's, in hexadecimal."""
     expires: datetime
+    issued: datetime | None = None
+    issuer: str = ""
+    """Fingerprint of the root that issued the certificate it last showed."""
+    roots: tuple[str, ...] = ()
+    """Fingerprints of the roots that it has said it trusts."""
 
 
 class NodeStore:
@@ -57,6 +62,9 @@ class NodeStore:
                 "addresses": [str(address) for address in node.addresses],
                 "serial": node.serial,
                 "expires": node.expires.isoformat(),
+                "issued": node.issued.isoformat() if node.issued else None,
+                "issuer": node.issuer,
+                "roots": list(node.roots),
             }
             for name, node in sorted(nodes.items())
         }
@@ -69,4 +77,15 @@ def _decode(name: str, entry: Mapping[str, object]) -> NodeRecord:
     if not isinstance(addresses, list):
         raise TypeError(f"addresses of {name}")
     expires = datetime.fromisoformat(str(entry["expires"]))
-    return NodeRecord(name, tuple(map(parse_address, addresses)), str(entry["serial"]), expires)
+    roots = entry.get("roots", [])
+    if not isinstance(roots, list):
+        raise TypeError(f"roots of {name}")
+    return NodeRecord(
+        name,
+        tuple(map(parse_address, addresses)),
+        str(entry["serial"]),
+        expires,
+        datetime.fromisoformat(str(entry["issued"])) if entry.get("issued") else None,
+        str(entry.get("issuer", "")),
+        tuple(map(str, roots)),
+    )

@@ -59,7 +59,7 @@ def server_names(state: StateDirectory) -> ServerNames:
     """Return what agents may dial; raises StateError."""
     if not state.exists(SERVER_CERTIFICATE):
         raise StateError(f"{state.path} has no {SERVER_CERTIFICATE}: run `tunnelctl init`")
-    subject = _read_server(state)
+    subject = read_server(state)
     return ServerNames(subject.addresses, subject.dns_names)
 
 
@@ -104,7 +104,7 @@ def initialise(
         current = None
         wanted = ServerNames(addresses or (), dns_names or ())
         if not files and state.exists(SERVER_CERTIFICATE):
-            current = _read_server(state)
+            current = read_server(state)
             wanted = ServerNames(
                 current.addresses if addresses is None else addresses,
                 current.dns_names if dns_names is None else dns_names,
@@ -156,7 +156,8 @@ def _reason(
     return ""
 
 
-def _read_server(state: StateDirectory) -> Subject:
+def read_server(state: StateDirectory) -> Subject:
+    """Return what the server's certificate says; raises StateError."""
     path = state.path / SERVER_CERTIFICATE
     try:
         subject = read_subject(state.read(SERVER_CERTIFICATE))

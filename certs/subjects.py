@@ -1,6 +1,7 @@
 """What an issued certificate says: whom it is for, and by which names and addresses."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
@@ -8,6 +9,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from certs.addresses import IPAddress
 from certs.identity import Identity
+from certs.validity import BACK_DATED
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,21 @@ class Subject:
     addresses: tuple[IPAddress, ...]
     dns_names: tuple[str, ...]
 
+    @property
+    def issued(self) -> datetime:
+        """When our authority issued it, to the second."""
+        return self.certificate.not_valid_before_utc + BACK_DATED
 
-def read_subject(pem: bytes, issuer: x509.Certificate | None = None) -> Subject:
-    """Read one certificate with one SPIFFE URI, signed by `issuer` where that is given; raises ValueError."""
-    certificate = x509.load_pem_x509_certificate(pem)
+
+def read_subject(data: bytes, issuer: x509.Certificate | None = None) -> Subject:
+    """Read one certificate (PEM or DER) with one SPIFFE URI; raises ValueError.
+
+    Where `issuer` is given, it must have signed it.
+    """
+    if data.startswith(b"-----BEGIN"):
+        certificate = x509.load_pem_x509_certificate(data)
+    else:
+        certificate = x509.load_der_x509_certificate(data)
     if issuer is not None and not is_issued_by(certificate, issuer):
         raise ValueError("the certificate is not signed by the authority")
     try:

@@ -219,6 +219,20 @@ class TokenStore:
             self._save(transaction, {**records, token_id: revoked})
         return revoked
 
+    def without_node(self, node: str) -> dict[str, bytes]:
+        """Return the file as it is with the node's live tokens revoked, for a transaction that is open.
+
+        Empty where nothing changes.
+        """
+        now = self._clock().replace(microsecond=0)
+        records = self._load()
+        changed = {
+            record.id: replace(record, revoked=now)
+            for record in records.values()
+            if record.node == node and record.state(now) is TokenState.LIVE
+        }
+        return {TOKENS_FILE: _document({**records, **changed})} if changed else {}
+
     def _glance(self) -> dict[str, TokenRecord]:
         # Parsing thousands of records for each guess would be work for the asking. Good enough for a first
         # look only: a clock's tick can hide a change, so what decides reads the file itself.
@@ -250,8 +264,12 @@ class TokenStore:
         records: Mapping[str, TokenRecord],
         others: Mapping[str, bytes] | None = None,
     ) -> None:
-        document = {"version": 1, "tokens": [_encode(record) for record in records.values()]}
-        transaction.write({TOKENS_FILE: json.dumps(document, indent=1).encode() + b"\n", **(others or {})})
+        transaction.write({TOKENS_FILE: _document(records), **(others or {})})
+
+
+def _document(records: Mapping[str, TokenRecord]) -> bytes:
+    document = {"version": 1, "tokens": [_encode(record) for record in records.values()]}
+    return json.dumps(document, indent=1).encode() + b"\n"
 
 
 def _make_room(records: dict[str, TokenRecord], now: datetime) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SOCKET = Path("/run/edge-tunnel/connect.sock")
 SERVER_PORT = 10262
-CERTIFICATE, KEY, AUTHORITY = "cert.pem", "key.pem", "ca.pem"
+KEY, CERTIFICATE, AUTHORITY = "caller.key", "caller.crt", "ca.crt"
+"""As `tunnelctl caller create` names them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from certs.authority import Authority
 from certs.files import StateDirectory
 from certs.identity import Identity, Role
 from certs.requests import key_pem, new_key
+from tunnelctl.ways import AUTHORITY, CERTIFICATE, KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,8 +108,8 @@ class Pki:
             self.identity(where, role=role)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(where / "cert.pem", where / "key.pem")
-        context.load_verify_locations(cafile=where / "ca.pem")
+        context.load_cert_chain(where / CERTIFICATE, where / KEY)
+        context.load_verify_locations(cafile=where / AUTHORITY)
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
@@ -124,9 +125,9 @@ class Pki:
 
     def _write(self, where: Path, pem: str, key) -> None:
         where.mkdir()
-        (where / "cert.pem").write_text(pem)
-        (where / "key.pem").write_bytes(key_pem(key))
-        (where / "ca.pem").write_text(self.authority.pem)
+        (where / CERTIFICATE).write_text(pem)
+        (where / KEY).write_bytes(key_pem(key))
+        (where / AUTHORITY).write_text(self.authority.pem)
 
 
 def caller_of(connection: ssl.SSLSocket) -> Identity:

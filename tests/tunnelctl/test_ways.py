@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests.tunnelctl.connect_server import Pki
+from tunnelctl import caller
 from tunnelctl.errors import CommandError, UsageError
-from tunnelctl.ways import DEFAULT_SOCKET, LocalWay, RemoteWay, add_arguments, find_way
+from tunnelctl.ways import (
+    AUTHORITY,
+    CERTIFICATE,
+    DEFAULT_SOCKET,
+    KEY,
+    LocalWay,
+    RemoteWay,
+    add_arguments,
+    find_way,
+)
 
 
 def options(*words: str | Path) -> argparse.Namespace:
@@ -38,6 +48,10 @@ def test_a_server_elsewhere(pki, tmp_path) -> None:
     )
 
 
+def test_the_names_are_those_that_caller_create_writes() -> None:
+    assert (KEY, CERTIFICATE, AUTHORITY) == (caller.KEY, caller.CERTIFICATE, caller.AUTHORITY)
+
+
 def test_options_that_do_not_go_together(pki, tmp_path) -> None:
     identity = pki.identity(tmp_path / "me")
     for words in (("--server", "a"), ("--identity", identity)):
@@ -51,16 +65,16 @@ def test_options_that_do_not_go_together(pki, tmp_path) -> None:
 
 def test_files_that_cannot_be_used_are_named(pki, tmp_path) -> None:
     identity = pki.identity(tmp_path / "me")
-    with pytest.raises(CommandError, match=r"no caller's identity, it has no cert\.pem"):
+    with pytest.raises(CommandError, match=r"no caller's identity, it has no caller\.crt"):
         find_way(options("--server", "a", "--identity", tmp_path))
-    for name, message in (("key.pem", r"cert\.pem can't be used"), ("ca.pem", r"ca\.pem can't be used")):
+    for name, message in (("caller.key", r"caller\.crt can't be used"), ("ca.crt", r"ca\.crt can't be used")):
         whole = (identity / name).read_bytes()
         (identity / name).write_text("no PEM")
         with pytest.raises(CommandError, match=message):
             find_way(options("--server", "a", "--identity", identity))
         (identity / name).write_bytes(whole)
-    (identity / "key.pem").write_bytes((pki.identity(tmp_path / "other") / "key.pem").read_bytes())
-    with pytest.raises(CommandError, match=r"cert\.pem can't be used: .*mismatch"):
+    (identity / "caller.key").write_bytes((pki.identity(tmp_path / "other") / "caller.key").read_bytes())
+    with pytest.raises(CommandError, match=r"caller\.crt can't be used: .*mismatch"):
         find_way(options("--server", "a", "--identity", identity))
 
 

@@ -26,6 +26,7 @@ class PortUser(Protocol):
     """A frontend that serves the mapped ports only."""
 
     mappings: Mapping[int, int]
+    localhost_ports: frozenset[int]
 
 
 class Capturing:
@@ -92,7 +93,7 @@ class Capturing:
     def _tell_frontends(self) -> None:
         mappings = self._mappings.effective()
         for frontend in self._frontends:
-            frontend.mappings = mappings
+            frontend.mappings, frontend.localhost_ports = mappings, self._lists.localhost
         self._calls.localhost_ports = self._lists.localhost
 
     def _note_problems(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,16 +11,20 @@ from certs.files import StateError
 from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.program import report, run_program
 from tunnel_daemon.settings import SettingsError
+from tunnel_daemon.settings_aliases import read_aliases
 from tunnel_daemon.settings_flags import OneLineParser
 from tunnel_server import check_config
 from tunnel_server.config import DEFAULT_CONFIG, add_arguments, config_from
 from tunnel_server.intercept.config import InterceptUnavailable
 from tunnel_server.mappings import MappingError
 from tunnel_server.reloading import Source
+from tunnel_server.yurt_flags import ALIASES
 from tunnel_wire import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
 
 PROGRAM = "tunnel-server"
 _DESCRIPTION = """\
@@ -46,12 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     add_arguments(parser)
     parsed = parser.parse_args(words)
-    source = Source(parsed.config or DEFAULT_CONFIG, lambda: config_from(parsed))
     try:
+        aliased = read_aliases(parsed, ALIASES)
+        source = Source(parsed.config or DEFAULT_CONFIG, lambda: config_from(parsed, aliased))
         config = source.read()
     except SettingsError as exc:
         return report(PROGRAM, exc)
     configure_logging(config.log_level, config.log_format)
+    for warning in aliased.warnings:
+        log.warning("%s", warning)
 
     async def serve() -> None:
         from tunnel_server.server import Server

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -11,13 +11,18 @@ from certs.addresses import DEFAULT_EDGE_NETWORKS, format_endpoint, parse_addres
 from certs.identity import check_node_name
 from tunnel_daemon.logs import LogFormat, LogLevel
 from tunnel_daemon.settings import between, read_settings, setting
+from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
 from tunnel_daemon.settings_flags import add_setting_flags, settings_from_flags
 from tunnel_daemon.settings_values import Address, Network
 from tunnel_server.limits import ServerLimits
 from tunnel_server.port_lists import PortLists, read_port_lists
+from tunnel_server.rights import CallerRights, check_caller_name
+from tunnel_server.yurt_flags import ALIASES
 
 DEFAULT_CONFIG = Path("/etc/edge-tunnel/server.toml")
 DEFAULT_ADMIN_SOCKET = Path("/run/edge-tunnel/admin.sock")
+DEFAULT_CONNECT_SOCKET = Path("connect.sock")
+DEFAULT_DIRECT_NETWORKS = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 MAX_SOCKET_PATH = 107  # bytes, sun_path without its NUL
 
 _PORT = between(0, 65535)
@@ -143,10 +148,49 @@ class ServerConfig:
         doc="fixed listeners, which need no privilege: what connects there goes to the node's port",
         live=True,
     )
+    direct_networks: tuple[Network, ...] = setting(
+        DEFAULT_DIRECT_NETWORKS,
+        doc="who may connect to secure-port and insecure-port directly, and reach edges by name",
+        live=True,
+    )
+    direct_address: tuple[Address, ...] = setting(
+        (), doc="addresses of this host, besides loopback, at which direct-networks are served"
+    )
+    name_suffix: str = setting(
+        "",
+        doc="domain under which edges are called by name: with `edges.example.org`, "
+        "`edge-1.edges.example.org` is edge-1",
+        live=True,
+    )
+    secure_target_port: int = setting(
+        10250,
+        doc="port of the edge for direct TLS connections whose server name names none (`PORT.NODE` does)",
+        check=between(1, 65535),
+        live=True,
+    )
+    connect_socket: Path | None = setting(
+        DEFAULT_CONNECT_SOCKET,
+        doc="Unix socket for HTTP CONNECT, as kube-apiserver and tunnelctl speak it; a relative path is "
+        "beside admin-socket",
+    )
+    connect_uids: tuple[int, ...] = setting(
+        (), doc="users who may use connect-socket, besides root and the server's own; by number"
+    )
+    audit_log: Path | None = setting(
+        None, doc="file for one JSON line a call: who reached what, how much, how it ended; SIGHUP reopens it"
+    )
     log_level: LogLevel = setting("info", doc="least level that is logged", live=True)
     log_format: LogFormat = setting("text", doc="lines of text, or of JSON", live=True)
     limits: ServerLimits = setting(
         ServerLimits(), doc="Bounds; the defaults suit a machine with 2 GiB and more."
+    )
+    callers: dict[str, CallerRights] = setting(
+        {},
+        doc="What the holder of the certificate `tunnelctl caller create NAME` may reach; without a table, "
+        "nothing. `[callers.local]` is for the users of connect-socket and admin-socket, who reach every "
+        "node unless it says less.",
+        check=check_caller_name,
+        live=True,
     )
 
     def port_lists(self) -> PortLists:
@@ -160,6 +204,10 @@ class ServerConfig:
             secure_port=self.secure_port,
         )
 
+    def connect_path(self) -> Path | None:
+        """Where connect-socket is; None for none."""
+        return self.admin_socket.parent / self.connect_socket if self.connect_socket else None
+
     def cross_check(self) -> Iterator[tuple[str, str]]:
         """Yield (key, problem) for what is wrong between settings."""
         if not self.bind_address:
@@ -169,8 +217,14 @@ class ServerConfig:
         local = [(each.host, each.port) for each in self.listen]
         for host, port in dict.fromkeys(place for place in local if local.count(place) > 1):
             yield "listen", f"{format_endpoint(host, port)} is given twice; one listener has one target"
-        if len(str(self.admin_socket).encode()) > MAX_SOCKET_PATH:
-            yield "admin-socket", f"is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have"
+        yield from self._check_sockets()
+
+    def _check_sockets(self) -> Iterator[tuple[str, str]]:
+        for key, path in (("admin-socket", self.admin_socket), ("connect-socket", self.connect_path())):
+            if path and len(str(path).encode()) > MAX_SOCKET_PATH:
+                yield key, f"is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have"
+        if self.connect_path() == self.admin_socket:
+            yield "connect-socket", "is admin-socket's already; each needs its own"
 
     def _check_ports(self) -> Iterator[tuple[str, str]]:
         taken: dict[int, str] = {}
@@ -204,13 +258,16 @@ def load_config(path: Path | None, overrides: Mapping[str, str] | None = None) -
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and a flag for each setting outside of tables."""
+    """Add ``--config``, a flag for each setting outside of tables, and yurt-tunnel's."""
     add_setting_flags(parser, ServerConfig, DEFAULT_CONFIG)
+    add_alias_flags(parser, "flags of yurt-tunnel-server", ALIASES)
 
 
-def config_from(arguments: argparse.Namespace) -> ServerConfig:
+def config_from(arguments: argparse.Namespace, aliased: Aliased | None = None) -> ServerConfig:
     """Return the settings that a command line asks for; raises SettingsError."""
-    return settings_from_flags(arguments, ServerConfig, DEFAULT_CONFIG)
+    return settings_from_flags(
+        arguments, ServerConfig, DEFAULT_CONFIG, aliased or read_aliases(arguments, ALIASES)
+    )
 
 
 def _port(text: str) -> int:

@@ -6,17 +6,24 @@ import socket
 from typing import TYPE_CHECKING
 
 from tunnel_daemon.listeners import open_tcp_listeners
+from tunnel_server.admin.views import ListenerView
 from tunnel_server.fixed_listeners import FixedListeners, listener_view
+from tunnel_server.frontends.connect import ConnectFrontend
+from tunnel_server.frontends.connect_socket import ConnectSocket
+from tunnel_server.frontends.host import HostFrontend
+from tunnel_server.frontends.naming import Naming
+from tunnel_server.frontends.sni import SniFrontend
 from tunnel_server.frontends.transparent import TransparentFrontend
+from tunnel_server.rights import Rights
 
 if TYPE_CHECKING:
     import trio
 
-    from tunnel_server.admin.views import ListenerView
     from tunnel_server.calls import Calls
     from tunnel_server.config import ServerConfig
     from tunnel_server.fixed_listeners import Opened
     from tunnel_server.registry import Registry
+    from tunnel_server.revocation import Revocations
 
 _LOOPBACKS = ("127.0.0.1", "::1")
 
@@ -24,31 +31,54 @@ _LOOPBACKS = ("127.0.0.1", "::1")
 class Entrances:
     """The frontends of one server."""
 
-    def __init__(self, config: ServerConfig, registry: Registry, calls: Calls) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        registry: Registry,
+        calls: Calls,
+        domain: str,
+        revocations: Revocations | None,
+    ) -> None:
         self._config = config
         self._registry = registry
         self._calls = calls
+        self._naming = Naming(registry, name_suffix=config.name_suffix)
+        self._sni = SniFrontend(calls, self._naming, default_port=config.secure_target_port)
         self.transparent = [
-            TransparentFrontend(name, registry, calls, {}, config.caller_networks)
-            for name in ("secure", "insecure")
+            TransparentFrontend(
+                name,
+                self._naming,
+                calls,
+                by_name,
+                mappings={},
+                caller_networks=config.caller_networks,
+                direct_networks=config.direct_networks,
+            )
+            for name, by_name in (("secure", self._sni), ("insecure", HostFrontend(calls)))
         ]
-        self._views: list[ListenerView] = []
+        self._rights = Rights(config.callers)
+        self.connect = ConnectFrontend(
+            calls, self._naming, self._rights, domain=domain, revocations=revocations
+        )
+        self._connect_socket = ConnectSocket(self.connect, config.connect_uids)
         self._fixed: FixedListeners | None = None
+        self._views: list[ListenerView] = []
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Open what is configured, and serve it in tasks of `nursery`. Raises ProgramError."""
         config = self._config
         self._fixed = FixedListeners(nursery, self._registry, self._calls)
         self._fixed.serve(config.listen, await self._fixed.open(config.listen))
-        if not config.intercept:
-            return
-        hosts = [*_LOOPBACKS, *map(str, config.prerouting_address)]
+        # Captured connections of this host land on loopback, those of other hosts at prerouting-address.
+        elsewhere = (*(config.prerouting_address if config.intercept else ()), *config.direct_address)
+        hosts = [*filter(_speaks, _LOOPBACKS), *dict.fromkeys(map(str, elsewhere))]
         for frontend, port in zip(self.transparent, (config.secure_port, config.insecure_port), strict=True):
-            for listener in await open_tcp_listeners(
-                filter(_speaks, hosts), port, setting=f"{frontend.name}-port"
-            ):
+            for listener in await open_tcp_listeners(hosts, port, setting=f"{frontend.name}-port"):
                 self._views.append(listener_view(frontend.name, listener))
                 nursery.start_soon(frontend.serve, listener)
+        if path := config.connect_path():
+            await nursery.start(self._connect_socket.serve, path)
+            self._views.append(ListenerView(name="connect", address=str(path)))
 
     async def prepare(self, config: ServerConfig) -> Opened:
         """Open what a new configuration needs beside what is open. Raises ProgramError, nothing opened."""
@@ -56,9 +86,15 @@ class Entrances:
         return await self._fixed.open(config.listen)
 
     def change(self, config: ServerConfig, opened: Opened) -> None:
-        """Serve what the new configuration names, and nothing else. Connections that stand go on."""
+        """Serve as the new configuration says. Connections that stand go on."""
         assert self._fixed is not None
         self._fixed.serve(config.listen, opened)
+        self._naming.name_suffix = config.name_suffix
+        self._sni.default_port = config.secure_target_port
+        self._rights.callers = config.callers
+        self._connect_socket.uids = config.connect_uids
+        for frontend in self.transparent:
+            frontend.direct_networks = config.direct_networks
 
     def views(self) -> list[ListenerView]:
         """For the status."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
+from certs.files import StateError
 from tunnel_daemon.program import ProgramError
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_changes import applicable, changes
@@ -79,7 +80,7 @@ class Reloader:
                     raise SettingsError([f"{self._source.path} is gone"])
                 wanted = await trio.to_thread.run_sync(self._source.read)
                 await self._take(wanted)
-            except (SettingsError, ProgramError, InterceptUnavailable) as error:
+            except (SettingsError, ProgramError, InterceptUnavailable, StateError) as error:
                 self.problems = tuple(error.problems if isinstance(error, SettingsError) else [str(error)])
                 for problem in self.problems:
                     log.error("the configuration stays as it was: %s", problem)  # noqa: TRY400

@@ -18,7 +18,9 @@ from tunnel_daemon.listeners import open_tcp_listeners
 from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.signals import watch_signals
 from tunnel_server.admin.api import AdminSources
+from tunnel_server.admin.diagnostics import Diagnostics
 from tunnel_server.admin.server import serve_admin
+from tunnel_server.audit import Audit
 from tunnel_server.calls import Calls
 from tunnel_server.capturing import Capturing
 from tunnel_server.entrances import Entrances
@@ -64,17 +66,17 @@ class Server:
         self._config = config
         if not config.state_dir.exists():
             raise StateError(f"{config.state_dir} does not exist: run `tunnelctl init` first")
-        state = StateDirectory(config.state_dir)
-        authority = Authority.load(state)
-        enrolment = Enrolment(state, authority, edge_networks=config.edge_networks)
-        self._certified = server_names(state).hosts
+        self._state = StateDirectory(config.state_dir)
+        authority = Authority.load(self._state)
+        self._certified = server_names(self._state).hosts
         lists = config.port_lists()
         self._mappings = PortMappings(
-            state, lists.captured, insecure_port=config.insecure_port, secure_port=config.secure_port
+            self._state, lists.captured, insecure_port=config.insecure_port, secure_port=config.secure_port
         )
         self._capturing = Capturing(self._mappings, lists)
         self._reloader = Reloader(config, source, self._apply) if source else None
         self._metrics = Metrics(__version__)
+        self._audit = Audit(config.audit_log) if config.audit_log else None
         limits = WireLimits(max_streams=config.limits.streams_per_session)
         self._registry = Registry(
             edge_networks=config.edge_networks,
@@ -84,28 +86,37 @@ class Server:
             links_per_node=config.limits.links_per_node,
             on_addresses=self._capturing.addresses_changed,
         )
-        self._calls = Calls(self._metrics, open_timeout=config.limits.open_timeout, limit=config.limits.calls)
+        self._calls = Calls(
+            self._metrics,
+            self._registry,
+            open_timeout=config.limits.open_timeout,
+            away_wait=config.limits.away_wait,
+            limit=config.limits.calls,
+            audit=self._audit,
+        )
         self._instance = new_id()
+        domain = authority.domain
         self._links = Links(
             self._registry,
-            domain=authority.domain,
+            domain=domain,
             instance=self._instance,
             version=__version__,
             limits=limits,
         )
-        context = tls_context(state.path / SERVER_CERTIFICATE, state.path / SERVER_KEY, authority.pem)
-        join_api = JoinApi(enrolment, servers=self._servers, on_issued=self._learn)
+        self._enrolment = Enrolment(self._state, authority, edge_networks=config.edge_networks)
+        join_api = JoinApi(self._enrolment, servers=self._servers, on_issued=self._learn)
+        path = self._state.path
+        self._entrances = Entrances(config, self._registry, self._calls, domain, None)
         self._listener = TunnelListener(
-            context,
+            tls_context(path / SERVER_CERTIFICATE, path / SERVER_KEY, authority.pem),
             self._links,
             join_api.handle,
             self._metrics,
             handshakes=config.limits.handshakes_in_flight,
             handshake_timeout=config.limits.handshake_timeout,
         )
-        self._entrances = Entrances(config, self._registry, self._calls)
         self._capturing.serve(self._registry, self._calls, self._entrances.transparent)
-        for record in enrolment.nodes.load().values():
+        for record in self._enrolment.nodes.load().values():
             self._registry.learn(record.name, record.addresses)
 
     async def run(self) -> None:
@@ -115,10 +126,19 @@ class Server:
         """
         for problem in self._capturing.problems:
             log.warning("%s", problem)
+        try:
+            await self._run()
+        finally:
+            if self._audit:
+                self._audit.close()
+        log.info("stopped")
+
+    async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
+            if self._audit:
+                nursery.start_soon(self._audit.run)
             stop = trio.CancelScope()
-            on_hangup = self._reloader.reload if self._reloader else None
-            await nursery.start(partial(watch_signals, stop, on_hangup=on_hangup))
+            await nursery.start(partial(watch_signals, stop, on_hangup=self._hung_up))
             with stop:
                 if self._config.intercept:
                     self._capturing.interception = _make_interception(self._config)
@@ -137,7 +157,6 @@ class Server:
             self._links.drain("the server is stopping")
             await trio.sleep(_FAREWELL)
             nursery.cancel_scope.cancel()
-        log.info("stopped")
 
     def _overview(self) -> Overview:
         return Overview(
@@ -172,6 +191,14 @@ class Server:
             mapping_views=overview.mappings,
             changed=self._capturing.mappings_changed,
             default_listener_port=config.insecure_port,
+            doctor=Diagnostics(
+                registry=self._registry,
+                overview=overview,
+                nodes=self._enrolment.nodes,
+                tokens=self._enrolment.tokens,
+                interception=self._capturing.interception,
+                calls=self._calls,
+            ),
         )
 
         async def admin(*, task_status: trio.TaskStatus[None]) -> None:
@@ -192,6 +219,12 @@ class Server:
     def _learn(self, node: str, addresses: tuple[IPAddress, ...]) -> None:
         self._registry.learn(node, addresses)
 
+    async def _hung_up(self) -> None:
+        if self._audit:
+            self._audit.reopen()
+        if self._reloader:
+            await self._reloader.reload()
+
     def _servers(self) -> list[str]:
         """Where agents are told to dial."""
         config = self._config
@@ -201,6 +234,7 @@ class Server:
 
     async def _apply(self, config: ServerConfig) -> None:
         """Put a changed configuration into force, or raise with nothing changed: see `reloading`."""
+        nodes = await trio.to_thread.run_sync(self._enrolment.nodes.load)
         opened = await self._entrances.prepare(config)
         try:
             await self._capturing.configure(config.port_lists())
@@ -209,10 +243,16 @@ class Server:
             raise
         # Nothing from here on can fail.
         self._entrances.change(config, opened)
-        self._config = config
+        before, self._config = self._config, config
         self._calls.limit = config.limits.calls
         self._calls.open_timeout = config.limits.open_timeout
+        self._calls.away_wait = config.limits.away_wait
         self._registry.budget.total = config.limits.memory_budget
+        self._registry.links_per_node = config.limits.links_per_node
+        if config.edge_networks != before.edge_networks:
+            self._registry.edge_networks = config.edge_networks
+            for record in nodes.values():
+                self._registry.learn(record.name, record.addresses)
         configure_logging(config.log_level, config.log_format)
 
 

@@ -90,12 +90,12 @@ def test_an_agent_killed_comes_back_as_itself(own: System) -> None:
 
 
 def test_a_calls_failure_while_the_edge_is_away_is_told(own: System) -> None:
-    """A known node's address stays captured while it is away; the call is reset, at once."""
+    """A known node's address stays captured while it is away; the call waits a while, then is reset."""
     own.kill("edge-1", signal.SIGTERM)
     own.until(lambda: own.connected() == set(), "server")
     began = time.monotonic()
     failed = curl(own.topology.cloud, "--max-time", "20", URL)
     assert failed.returncode in {7, 56}, f"not a reset: {failed.stderr}"
-    assert time.monotonic() - began < 5
+    assert 4.5 < time.monotonic() - began < 8  # limits.away-wait
     assert "edge-1" in own.ctl("status")
     assert json.loads(own.ctl("status", "--json"))

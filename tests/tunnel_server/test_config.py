@@ -1,6 +1,7 @@
 """The server's settings."""
 
 import argparse
+from dataclasses import MISSING
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_defaults_pass_their_own_checks_and_everything_is_documented(cls: type) 
     for field in fields_by_key(cls).values():
         about = declared(field)
         assert about.doc
-        if about.check:
+        if about.check and field.default is not MISSING:
             about.check(field.default)
     assert list(ServerConfig().cross_check()) == []
 

@@ -25,10 +25,12 @@ def config(tmp_path: Path) -> ServerConfig:
         state_dir=state.path,
         bind_address=(IPv4Address("127.0.0.1"),),
         tunnel_port=0,
+        secure_port=0,
+        insecure_port=0,
         meta_port=0,
         admin_socket=tmp_path / "admin.sock",
         intercept=False,
-        dnat_ports_pair="9081=10264, nonsense",
+        dnat_ports_pair="9081, nonsense",
         listen=(FixedListener("127.0.0.1", 0, "edge-1", 80),),
     )
 
@@ -50,7 +52,9 @@ async def _listening(socket_path: Path) -> dict[str, int]:
         while True:
             _, body = await _get("/v1/status", unix=socket_path)
             ports = {
-                each["name"]: int(each["address"].rsplit(":")[-1]) for each in json.loads(body)["listeners"]
+                each["name"]: int(each["address"].rsplit(":")[-1])
+                for each in json.loads(body)["listeners"]
+                if each["name"] != "connect"
             }
             if "tunnel" in ports:
                 return ports
@@ -71,7 +75,7 @@ async def test_it_starts_answers_and_stops_at_sigterm(config: ServerConfig) -> N
             assert status["interception"]["state"] == "off"
             assert [each["port"] for each in status["mappings"]] == [9081, 10250, 10255]
             assert status["mapping_problems"] == [
-                'dnat-ports-pair: "nonsense" is not a pair, but other entries are: write nonsense=10264'
+                'dnat-ports-pair: "nonsense" names "nonsense", which is not a port from 1 to 65535'
             ]
             os.kill(os.getpid(), signal.SIGTERM)
     assert not config.admin_socket.exists()

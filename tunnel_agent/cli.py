@@ -1,4 +1,4 @@
-"""The command line: `tunnel-agent [run]` and `tunnel-agent join`."""
+"""The command line: `tunnel-agent [run]`, `tunnel-agent join`, and the systemd service."""
 
 from __future__ import annotations
 
@@ -23,26 +23,37 @@ log = logging.getLogger(__name__)
 
 PROGRAM = "tunnel-agent"
 
+_COMMANDS = {
+    "join": "join a server, with the line of `tunnelctl token create`",
+    "install-service": "run the agent as a systemd service, now and from every boot on",
+    "uninstall-service": "stop the service and remove its unit",
+}
+"""Besides `run`. Their modules are loaded only for them: a running agent stays small."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code: 0, 1 for a failure, 2 for wrong use."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] not in {"run", "join", "-h", "--help", "--version"}:
+    if not words or words[0] not in {"run", *_COMMANDS, "-h", "--help", "--version"}:
         words.insert(0, "run")
     parser = OneLineParser(
         prog=PROGRAM, description="Dials out to a tunnel server, and makes this machine answer there."
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
-    subparsers = parser.add_subparsers(metavar="{run,join}")  # type: ignore[assignment]  # of OneLineParser
+    subparsers = parser.add_subparsers(metavar="COMMAND")  # type: ignore[assignment]  # of OneLineParser
     run_parser = _add_run_parser(subparsers)
     if words[0] == "join":
-        # Its module loads what a running agent must not.
         from tunnel_agent.join import add_join_parser
 
         add_join_parser(subparsers)
+    elif words[0] in _COMMANDS:
+        from tunnel_agent.service_install import add_service_parsers
+
+        add_service_parsers(subparsers)
     else:
-        subparsers.add_parser("join", help="join a server, with the line of `tunnelctl token create`")
+        for command, line in _COMMANDS.items():
+            subparsers.add_parser(command, help=line)
     # `run` on its own, so that it is its own flags that a mistyped one is compared with.
     options = run_parser.parse_args(words[1:]) if words[0] == "run" else parser.parse_args(words)
     if getattr(options, "version", False):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from tests.tunnel_server.core import ADDRESS, Agent, Core, running
 from tunnel_wire.causes import Cause, OpenFailed
@@ -16,6 +17,7 @@ from tunnel_wire.hello import Hello, new_id
 from tunnel_wire.session import Session
 
 if TYPE_CHECKING:
+    from tunnel_server.registry import AgentSession
     from tunnel_wire.stream import TunnelStream
 
 
@@ -239,3 +241,29 @@ async def test_addresses_are_held_to_the_rules(caplog: pytest.LogCaptureFixture)
 def test_session_ids_stay_out_of_what_is_shown() -> None:
     hello = Hello("1", session=new_id(), node="edge-1")
     assert hello.session not in repr(hello)
+
+
+async def test_a_node_that_comes_back_in_time_is_waited_for() -> None:
+    async with running() as core:
+        node = core.registry.node("edge-1")
+        found: list[AgentSession] = []
+
+        async def wait() -> None:
+            found.append(await core.registry.wait_for(node, 20))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            agent = await core.agent()
+        assert found[0].session.identifier == agent.session.identifier
+        with trio.fail_after(1):
+            assert await core.registry.wait_for(node, 0) is found[0]
+
+
+async def test_a_node_that_stays_away_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as core:
+        node = core.registry.node("edge-1")
+        began = trio.current_time()
+        with pytest.raises(OpenFailed, match="edge-1 is not connected and did not come back within 5 s"):
+            await core.registry.wait_for(node, 5)
+        assert trio.current_time() - began == 5

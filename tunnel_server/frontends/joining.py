@@ -79,6 +79,10 @@ class _Join:
                 self._failed(source)
                 self._life.cancel()
                 return
+            if not data and self._broken is source:
+                # Whoever met the error first took it from the socket: here it looks like an end.
+                self._life.cancel()
+                return
             try:
                 if not data:
                     await sink.send_eof()

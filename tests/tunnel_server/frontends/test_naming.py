@@ -1,0 +1,55 @@
+"""Names and addresses as callers write them."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from tests.tunnel_server.core import running
+from tunnel_server.frontends.naming import Naming
+from tunnel_wire.causes import OpenFailed
+
+
+async def test_names() -> None:
+    async with running() as core:
+        core.registry.learn("edge-1", map(ip_address, ("192.168.2.144", "192.168.2.143")))
+        core.registry.node("edge-2.factory")
+        naming = Naming(core.registry, name_suffix=".Edges.example.org.")
+        for name in ("edge-1", "edge-1.", "edge-1.edges.example.org", "192.168.2.143"):
+            target = naming.find(name, 80)
+            assert (target.node.name, str(target)) == ("edge-1", "192.168.2.143:80"), name
+            assert naming.knows(name)
+        for name in ("edge-2.factory", "edge-2.factory.edges.example.org"):
+            assert str(naming.find(name, 80)) == "127.0.0.1:80"
+        for name in ("edge-2", "edges.example.org", "edge-1.example.org", "192.168.2.9", "", "."):
+            assert not naming.knows(name)
+            with pytest.raises(OpenFailed, match="no node"):
+                naming.find(name, 80)
+        naming.name_suffix = ""
+        assert not naming.knows("edge-1.edges.example.org")
+
+
+async def test_a_shared_address_is_known_and_refused() -> None:
+    async with running() as core:
+        for name in ("edge-1", "edge-2"):
+            core.registry.learn(name, [ip_address("192.168.1.10")])
+        naming = Naming(core.registry)
+        assert naming.knows("192.168.1.10")
+        assert naming.is_edge(ip_address("192.168.1.10"))
+        with pytest.raises(
+            OpenFailed, match="claimed by several nodes, edge-1, edge-2: reach each by its name"
+        ):
+            naming.find("192.168.1.10", 80)
+        assert naming.find("edge-2", 80).node.name == "edge-2"
+
+
+async def test_ports_in_names() -> None:
+    async with running() as core:
+        for name in ("edge-1", "80.edge-1", "7"):
+            core.registry.node(name)
+        naming = Naming(core.registry)
+        assert naming.split_port("9443.edge-1", 10250) == ("edge-1", 9443)
+        assert naming.split_port("80.edge-1", 10250) == ("80.edge-1", 10250), "a node of that name"
+        for name in ("edge-1", "7", "99999.edge-1", "0.edge-1", "080.edge-1", "9443.edge-9", "x.edge-1", ""):
+            assert naming.split_port(name, 10250) == (name, 10250)

@@ -1,0 +1,119 @@
+"""Dialling from this host: what may never be dialled, whatever name leads there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from ipaddress import ip_address, ip_network
+
+import pytest
+import trio
+import trio.testing
+
+from tunnel_server import direct
+from tunnel_server.direct import MARK, DirectTarget
+from tunnel_wire.causes import Cause, OpenFailed
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+EDGE = ip_address("192.168.2.143")
+
+
+def target(host: str, port: int = 80, *, special: tuple[object, ...] = ()) -> DirectTarget:
+    return DirectTarget(host, port, special, lambda address: address == EDGE)  # type: ignore[arg-type]
+
+
+async def refused(wanted: DirectTarget) -> OpenFailed:
+    with trio.fail_after(20), pytest.raises(OpenFailed) as caught:
+        await wanted.dial()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("127.0.0.1", "a loopback address"),
+        ("::1", "a loopback address"),
+        ("::ffff:127.0.0.1", "a loopback address"),
+        ("localhost", "a loopback address"),
+        ("127.1.2.3", "a loopback address"),
+        ("169.254.169.254", "a cloud metadata service"),
+        ("169.254.1.1", "a link-local address"),
+        ("fe80::1", "a link-local address"),
+        ("100.100.100.200", "a cloud metadata service"),
+        ("0.0.0.0", "not the address of one machine"),
+        ("::", "not the address of one machine"),
+        ("224.0.0.1", "not the address of one machine"),
+        ("255.255.255.255", "not the address of one machine"),
+        ("192.168.2.143", "is an edge's"),
+        ("::ffff:192.168.2.143", "is an edge's"),
+    ],
+)
+async def test_what_is_not_dialled(host: str, why: str) -> None:
+    failed = await refused(target(host))
+    assert failed.cause is Cause.NOT_ALLOWED
+    assert why in failed.detail
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_what_no_right_opens(host: str) -> None:
+    everything = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+    assert (await refused(target(host, special=everything))).cause is Cause.NOT_ALLOWED
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+async def test_what_is_named_is_dialled(host: str) -> None:
+    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        port = listener.getsockname()[1]
+        sock = await target(host, port, special=LOOPBACK).dial()
+        with sock:
+            assert not sock.getblocking()
+            assert sock.getpeername()[1] == port
+            if os.geteuid() == 0:
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == MARK
+
+
+async def test_without_the_privilege_to_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket.setsockopt
+
+    def setsockopt(sock: socket.socket, level: int, option: int, value: int) -> None:
+        if (level, option) == (socket.SOL_SOCKET, socket.SO_MARK):
+            raise PermissionError(1, "Operation not permitted")
+        real(sock, level, option, value)
+
+    monkeypatch.setattr(socket.socket, "setsockopt", setsockopt, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        (await target("127.0.0.1", listener.getsockname()[1], special=LOOPBACK).dial()).close()
+
+
+async def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    failed = await refused(target("127.0.0.1", port, special=LOOPBACK))
+    assert (failed.cause, failed.detail) == (Cause.REFUSED, "127.0.0.1: Connection refused")
+
+
+async def test_names_without_an_address() -> None:
+    failed = await refused(target("no-such-name.invalid"))
+    assert failed.cause is Cause.UNRESOLVABLE
+
+
+async def test_a_dead_address_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def two(host: str) -> list[object]:
+        return [ip_address("192.0.2.1"), ip_address("127.0.0.1")]
+
+    real = direct._connect
+
+    async def connect(address: object, port: int) -> socket.socket:
+        if str(address) == "192.0.2.1":
+            await trio.sleep_forever()
+        return await real(address, port)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(direct, "_resolve", two)
+    monkeypatch.setattr(direct, "_connect", connect)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        began = trio.current_time()
+        (await target("name", listener.getsockname()[1], special=LOOPBACK).dial()).close()
+        assert trio.current_time() - began == 5

@@ -70,6 +70,15 @@ class Credentials:
 def load_credentials(path: Path) -> Credentials:
     """Load and check what is in the state directory `path`; raises CredentialsError."""
     try:
+        return _load(path)
+    except CredentialsError:
+        # A renewal or another join may have been replacing the files one by one. Opening the directory
+        # waits until that is done.
+        return _load(path)
+
+
+def _load(path: Path) -> Credentials:
+    try:
         state = StateDirectory(path)
         missing = [name for name in (KEY, CERTIFICATE, AUTHORITY, DETAILS) if not state.exists(name)]
         if missing:

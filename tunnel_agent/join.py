@@ -17,6 +17,7 @@ import ssl
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,9 +78,9 @@ def join(
     """Join with the first of `servers` that answers; write the identity to `state_dir`.
 
     `proxy` is as in the agent's configuration; `node`, where given, must be the token's. `force` joins again,
-    and the old identity stays until the new one is complete. `timeout` and `pause` are seconds; a lost answer
-    is asked for again, `tries` times in all, with the same key. Raises JoinError. Must not be called from a
-    trio task.
+    and the old identity stays until the new one is complete; over an expired one it is not needed. `timeout`
+    and `pause` are seconds; a lost answer is asked for again, `tries` times in all, with the same key. Raises
+    JoinError. Must not be called from a trio task.
     """
     try:
         from certs.pins import check_ca_hash
@@ -97,7 +98,7 @@ def join(
         raise JoinError(str(error), WRONG_USE) from None
     try:
         with StateDirectory.prepared(state_dir) as state, state.transaction(wait=0) as transaction:
-            if not force and state.exists(KEY) and state.exists(CERTIFICATE):
+            if not force and state.exists(KEY) and state.exists(CERTIFICATE) and not _has_expired(state):
                 raise JoinError(
                     f"this machine has joined already, see {state_dir}: "
                     "to join again and replace that identity, add --force",
@@ -117,6 +118,17 @@ def join(
             text = "the certificate is not of the join line's authority: something between intercepts TLS"
         raise JoinError(f"{text}; the token was not sent", REFUSED) from None
     return joined
+
+
+def _has_expired(state: StateDirectory) -> bool:
+    """Whether the certificate that is there can be of no more use; one that cannot be read may yet be."""
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificate(state.read(CERTIFICATE))
+    except ValueError:
+        return False
+    return certificate.not_valid_after_utc <= datetime.now(UTC)
 
 
 def _fetch_authority(clients: Sequence[Client], wanted: str) -> tuple[Client, x509.Certificate]:
@@ -270,11 +282,21 @@ def add_join_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
     parser.add_argument("--node", metavar="NAME", help="refuse a token that is for another node")
     parser.add_argument("--force", action="store_true", help="replace this machine's identity")
     parser.add_argument("--timeout", type=float, default=15.0, metavar="SECONDS", help="default: 15")
+    parser.add_argument(
+        "--install-service", action="store_true", help="run the agent as a systemd service from now on (root)"
+    )
     parser.set_defaults(run=run_join)
 
 
 def run_join(args: argparse.Namespace) -> int:
     """Join as the command line says; print one line, and return the exit code."""
+    service = None
+    if args.install_service:
+        from tunnel_agent.service_install import ServiceStep
+
+        service = ServiceStep(args.state_dir)
+        if not service.is_possible():
+            return FAILED
     try:
         joined = join(
             args.servers,
@@ -293,4 +315,4 @@ def run_join(args: argparse.Namespace) -> int:
     sys.stdout.write(f"joined {joined.servers[0]} as {joined.identity.name} ({held}), see {args.state_dir}\n")
     if args.proxy:
         sys.stdout.write("the agent itself takes its proxy from `proxy` in its configuration\n")
-    return 0
+    return service.run() if service else 0

@@ -13,6 +13,7 @@ from tunnel_agent.allow_list import AllowList
 from tunnel_agent.credentials import load_credentials
 from tunnel_agent.dialer import Dialer
 from tunnel_agent.health import serve_health
+from tunnel_agent.renewal import Renewal
 from tunnel_agent.status import AgentStatus
 from tunnel_agent.supervisor import Supervisor
 from tunnel_daemon.signals import watch_signals
@@ -43,7 +44,9 @@ async def run_agent(config: AgentConfig, version: str) -> None:
             dial_timeout=config.dial_timeout,
             max_dials=config.max_dials_in_flight,
         )
-        await Supervisor(config, dialer, status, os.environ).run()
+        supervisor = Supervisor(config, dialer, status, os.environ)
+        nursery.start_soon(Renewal(config, status, on_renewed=supervisor.renewed).run)
+        await supervisor.run()
 
 
 def _raise_open_files() -> None:

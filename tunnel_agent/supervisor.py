@@ -2,6 +2,9 @@
 
 Nothing on the far side ends it: an absent server, dead DNS, a proxy in a bad mood or a clock that is years
 off are each a reason to try again later, said in the log once and then ever more rarely.
+
+When the certificate has been renewed, a second link is made with the new one. The server opens new streams on
+the newest link; the old one stays until the last of its streams has ended, or its certificate has.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 import trio
@@ -40,6 +43,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_HANDOVER = 5.0
+"""Seconds that an old link stays at least beside a new one, so that no call falls between the two."""
+_IDLE_CHECK = 1.0
+"""Seconds between two looks whether an old link still carries something."""
+
 _REFUSED_AS_A_WHOLE = {DrainReason.DUPLICATE, DrainReason.REVOKED}
 
 
@@ -51,10 +59,26 @@ class _Outcome:
     """Seconds between the server's hello and the link's end."""
     refused: bool = False
     """The server wants nothing of us for now: another machine has this certificate, or it is revoked."""
+    superseded: bool = False
+    """The link still lives, but there is a newer certificate."""
+
+
+@dataclass(slots=True, eq=False)
+class _Carried:
+    """A link of ours, and what has become of it."""
+
+    link: Link
+    index: int
+    server: Endpoint
+    outcome: _Outcome
+    up_at: float | None = None
+    """trio's clock at the server's hello."""
+    retiring: bool = False
+    ended: trio.Event = field(default_factory=trio.Event)
 
 
 class Supervisor:
-    """One session, and the link that carries it. Links to several replicas would be several of these."""
+    """One session, and the links that carry it. Links to several replicas would be several of these."""
 
     def __init__(
         self,
@@ -70,18 +94,32 @@ class Supervisor:
         self._environment = environment
         self._uniform = uniform
         self._failures = FailureLog(log)
+        self._renewed = trio.Event()
+        self._links: dict[int, _Carried] = {}
         self._session = Session(
             budget=Budget(config.memory_budget),
             limits=WireLimits(max_streams=config.max_streams),
             first_key=1 << 63,  # for streams of stock peers, which bring none: apart from the server's keys
         )
 
+    def renewed(self) -> None:
+        """There is a new certificate on disk: put it to use, without ending anything."""
+        self._renewed.set()
+
     async def run(self) -> NoReturn:
-        """Stay linked until cancelled; cancelled, the link is closed at once."""
+        """Stay linked until cancelled; cancelled, all links are closed at once."""
+        async with trio.open_nursery() as nursery:
+            await self._run(nursery)
+
+    async def _run(self, nursery: trio.Nursery) -> NoReturn:
         config = self._config
         delays = full_jitter(config.backoff_min, config.backoff_max, self._uniform)
         while True:
-            outcome = await self._round()
+            if self._renewed.is_set():
+                self._renewed = trio.Event()
+            outcome = await self._round(nursery)
+            if outcome.superseded:
+                continue
             if outcome.lived >= config.useful_after:
                 delays = full_jitter(config.backoff_min, config.backoff_max, self._uniform)
                 self._failures.over()
@@ -91,8 +129,8 @@ class Supervisor:
             log.debug("dialling again in %.1f s", delay)
             await trio.sleep(delay)
 
-    async def _round(self) -> _Outcome:
-        """Try each server once; carry the first link that comes about, until it ends."""
+    async def _round(self, nursery: trio.Nursery) -> _Outcome:
+        """Try each server once; stay with the first link that comes about, until it ends or is superseded."""
         try:
             credentials = load_credentials(self._config.state_dir)
         except CredentialsError as error:
@@ -112,21 +150,36 @@ class Supervisor:
             except ConnectError as error:
                 self._failed(f"{server}:{error.kind}", str(error))
             else:
-                return await self._carry(sock, pump, server, credentials)
+                return await self._stay(self._link(sock, pump, server, credentials), nursery)
         return _Outcome()
 
-    async def _carry(
+    async def _stay(self, carried: _Carried, nursery: trio.Nursery) -> _Outcome:
+        """Have `nursery` carry the link; wait until it has ended, or there is a newer certificate."""
+        nursery.start_soon(self._carry, carried)
+        async with trio.open_nursery() as waiting:
+
+            async def wait(event: trio.Event) -> None:
+                await event.wait()
+                waiting.cancel_scope.cancel()
+
+            waiting.start_soon(wait, carried.ended)
+            waiting.start_soon(wait, self._renewed)
+        carried.outcome.superseded = not carried.ended.is_set()
+        if carried.outcome.superseded:
+            nursery.start_soon(self._retire, carried)
+        return carried.outcome
+
+    def _link(
         self, sock: socket.socket, pump: TlsPump, server: Endpoint, credentials: Credentials
-    ) -> _Outcome:
+    ) -> _Carried:
         name = credentials.identity.name
-        hello = Hello(self._status.version, session=self._session.identifier, node=name)
+        index = next(each for each in range(len(self._links) + 1) if each not in self._links)
+        hello = Hello(self._status.version, session=self._session.identifier, node=name, link=index)
         connection = AnswererConnection(self._session, hello, now=trio.current_time())
         outcome = _Outcome()
-        up_at: float | None = None
 
         def on_hello(said: Hello | None) -> None:
-            nonlocal up_at
-            up_at = trio.current_time()
+            carried.up_at = trio.current_time()
             self._status.linked(str(server))
             log.info(
                 "linked to %s as %s", server, name, extra={"server_version": said.version if said else ""}
@@ -144,19 +197,48 @@ class Supervisor:
             on_drain=on_drain,
             on_request=lambda stream: self._dialer.on_request(IncomingStream(connection, stream)),
         )
+        carried = self._links[index] = _Carried(link, index, server, outcome)
+        return carried
+
+    async def _carry(self, carried: _Carried) -> None:
+        server, outcome = carried.server, carried.outcome
         try:
-            await link.run()
+            await carried.link.run()
         except LinkEnded as ended:
-            if up_at is not None:
-                outcome.lived = trio.current_time() - up_at
+            if carried.retiring:
+                log.info("%s: the link with the former certificate ended: %s", server, ended)
+            elif carried.up_at is not None:
+                outcome.lived = trio.current_time() - carried.up_at
                 self._failed(
                     f"{server}:ended", f"{server}: the link ended after {outcome.lived:.0f} s: {ended}"
                 )
             else:
                 self._failed(f"{server}:refused", f"{server}: {explain_end(str(ended))}")
         finally:
-            self._status.unlinked()
-        return outcome
+            del self._links[carried.index]
+            if not self._links:
+                self._status.unlinked()
+            carried.ended.set()
+
+    async def _retire(self, carried: _Carried) -> None:
+        """Close the link once a newer one is up and it carries nothing.
+
+        The server ends it at the latest when its certificate does.
+        """
+        carried.retiring = True
+        while not carried.ended.is_set():
+            newer_since = max(
+                (each.up_at or 0.0 for each in self._links.values() if not each.retiring), default=0.0
+            )
+            if newer_since and trio.current_time() >= newer_since + _HANDOVER and not self._carries(carried):
+                carried.link.close("a link with the renewed certificate has taken over")
+                return
+            with trio.move_on_after(_IDLE_CHECK):
+                await carried.ended.wait()
+
+    def _carries(self, carried: _Carried) -> bool:
+        connection = carried.link.connection
+        return any(stream.connection is connection for stream in self._session.streams.values())
 
     def _drained(self, server: Endpoint, name: str, reason: DrainReason, detail: str) -> None:
         said = f" ({detail})" if detail else ""
@@ -177,7 +259,13 @@ class Supervisor:
                     said,
                 )
             case DrainReason.EXPIRED:
-                log.error("%s: the certificate of %s has expired%s: join again", server, name, said)
+                log.error(
+                    "%s: the certificate of %s is not valid by the server's clock%s: if that clock is right, "
+                    "join again (`tunnel-agent join`)",
+                    server,
+                    name,
+                    said,
+                )
             case _:
                 log.info("%s retires this link: %s%s", server, reason.value, said)
 

@@ -21,8 +21,9 @@ from certs.enrolment import AddressRefusedError, Enrolled, Enrolment
 from certs.files import StateError
 from certs.requests import MAX_REQUEST, RequestError
 from certs.tokens import Refusal, TokenRefusedError
-from tunnel_daemon.http1 import Request, Response
+from tunnel_daemon.http1 import Handler, Request, Response
 from tunnel_daemon.router import Router
+from tunnel_server.peers import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +70,11 @@ class JoinApi:
         self._on_issued = on_issued
         self._threads = trio.CapacityLimiter(self._limits.threads)
         self._failures = FailureLimiter(self._limits)
-        self._router = Router({("GET", "/v1/ca"): self._ca, ("POST", "/v1/join"): self._join})
+        self.routes: dict[tuple[str, str], Handler] = {
+            ("GET", "/v1/ca"): self._ca,
+            ("POST", "/v1/join"): self._join,
+        }
+        self._router = Router(self.routes)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; raises nothing of ours.
@@ -147,6 +152,8 @@ def source_of(peer: object) -> str:
 
     Whoever has one IPv6 address usually has the other 2**64 of its network.
     """
+    if isinstance(peer, Peer):
+        peer = peer.address
     host = peer[0] if isinstance(peer, tuple) and peer else peer
     try:
         address = ip_address(str(host).partition("%")[0])

@@ -1,4 +1,4 @@
-"""The one public port: links by ALPN `tunnel/1`, the HTTPS API for everything else."""
+"""The one public port: links by ALPN `tunnel/1`, HTTP CONNECT of callers, the HTTPS API for the rest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import trio
 
 from tunnel_daemon.http1 import Handler, serve_connection
 from tunnel_server.crowd import Crowd
+from tunnel_server.peers import Peer
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.tls import TlsPump, TlsStream, handshake, strict_context
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tunnel_server.crowd import Guest
+    from tunnel_server.frontends.connect import ConnectFrontend
     from tunnel_server.links import Links
     from tunnel_server.metrics import Metrics
 
@@ -26,21 +28,30 @@ log = logging.getLogger(__name__)
 
 TUNNEL_PROTOCOL = "tunnel/1"
 
+_X509_V_FLAG_NO_CHECK_TIME = 0x200000  # openssl/x509_vfy.h; `ssl` has no name for it
 _ACCEPT_PAUSE = 0.1
 """Seconds to wait when the process or the system is out of file descriptors or memory."""
 
+_CONNECT = b"CONNECT "
+_FIRST_WORD = 10.0
+"""Seconds until a connection that has said less is left to the API, which has a deadline of its own."""
 _API_CONNECTIONS = 256
 """HTTPS connections at once, by strangers: who joins needs one for a second, and gets it."""
 
 
-def tls_context(certificate: Path, key: Path, authority: str) -> ssl.SSLContext:
+def tls_context(
+    certificate: Path, key: Path, authority: str, *, clock_matters: bool = True
+) -> ssl.SSLContext:
     """The public port's TLS: 1.3, a client certificate asked for but not required, no session tickets.
 
-    Joining has no certificate yet; what needs one checks for it after the handshake. Raises OSError,
-    ssl.SSLError.
+    Joining has no certificate yet; what needs one checks for it after the handshake. Without `clock_matters`,
+    OpenSSL leaves a client certificate's times unchecked: whoever uses the context asks `Peer.time_problem`,
+    and can then say whose certificate it was, and what both clocks say. Raises OSError, ssl.SSLError.
     """
     context = strict_context(server_side=True)
     context.verify_mode = ssl.CERT_OPTIONAL
+    if not clock_matters:
+        context.verify_flags |= _X509_V_FLAG_NO_CHECK_TIME
     context.num_tickets = 0
     context.set_alpn_protocols([TUNNEL_PROTOCOL, "http/1.1"])
     context.load_cert_chain(certificate, key)
@@ -60,11 +71,13 @@ class TunnelListener:
         *,
         handshakes: int,
         handshake_timeout: float,
+        connect: ConnectFrontend | None = None,
     ) -> None:
         self.context = context
         """May be replaced by one with a newer certificate at any time."""
         self._links = links
         self._api = api
+        self._connect = connect
         self._metrics = metrics
         self._handshakes = Crowd(handshakes, "TLS handshakes")
         self._timeout = handshake_timeout
@@ -113,7 +126,7 @@ class TunnelListener:
             if pump.alpn == TUNNEL_PROTOCOL:
                 await self._links.serve(sock, pump, _place(peer))
             else:
-                await self._serve_api(TlsStream(sock, pump), peer)
+                await self._serve_http(TlsStream(sock, pump), Peer.of(pump, peer))
         except Exception:
             # One connection's defect must not end the others.
             log.exception("a connection from %s failed", _place(peer))
@@ -122,16 +135,22 @@ class TunnelListener:
                 trio.lowlevel.notify_closing(sock)
                 sock.close()
 
-    async def _serve_api(self, stream: TlsStream, peer: tuple[str, int]) -> None:
+    async def _serve_http(self, stream: TlsStream, peer: Peer) -> None:
         guest = self._api_connections.enter_nowait()
         if guest is None:
             await stream.aclose()
             return
         try:
             with guest.scope:
-                await serve_connection(stream, self._api, peer=peer)
+                if self._connect is None or not await _asks_connect(stream):
+                    await serve_connection(stream, self._api, peer=peer)
+                    return
+        except trio.BrokenResourceError:
+            return
         finally:
             self._api_connections.leave(guest)
+        if self._connect is not None and not guest.scope.cancelled_caught:
+            await self._connect.serve_tls(stream, peer)
 
     async def _handshake(
         self, sock: socket.socket, pump: TlsPump, peer: tuple[str, int], scope: trio.CancelScope
@@ -142,8 +161,9 @@ class TunnelListener:
             try:
                 await handshake(sock, pump)
             except ssl.SSLError as exc:
-                reason = "certificate" if isinstance(exc, ssl.SSLCertVerificationError) else "tls"
-                detail = exc.reason or str(exc)
+                reason, detail = "tls", exc.reason or str(exc)
+                if isinstance(exc, ssl.SSLCertVerificationError):
+                    reason, detail = "certificate", f"its certificate is refused: {exc.verify_message}"
             except OSError:
                 reason, detail = "cut", "the connection was cut"
             else:
@@ -151,6 +171,21 @@ class TunnelListener:
             log.info("TLS handshake with %s failed: %s", _place(peer), detail)
         self._metrics.handshake_failed(reason)
         return False
+
+
+async def _asks_connect(stream: TlsStream) -> bool:
+    """Whether the first request is a CONNECT; what was read for that is read again. Raises
+    BrokenResourceError.
+    """
+    start = b""
+    with trio.move_on_after(_FIRST_WORD):
+        while len(start) < len(_CONNECT) and _CONNECT.startswith(start):
+            part = await stream.receive_some(len(_CONNECT) - len(start))
+            if not part:
+                break
+            start += part
+    stream.unreceive(start)
+    return start == _CONNECT
 
 
 def _place(peer: tuple[str, int]) -> str:

@@ -19,6 +19,11 @@ INTERRUPTED = 130
 COMMANDS = {
     "init": ("tunnelctl.init", "make the authority and the server's certificate"),
     "token": ("tunnelctl.token", "admit a new edge: make, list and revoke join tokens"),
+    "caller": ("tunnelctl.caller", "make and list certificates for callers"),
+    "revoke": ("tunnelctl.revoke", "let a node, a caller or one certificate in no longer"),
+    "ca": ("tunnelctl.ca", "roll the authority over to a new root"),
+    "backup": ("tunnelctl.backup", "write authority and state to one file"),
+    "restore": ("tunnelctl.restore", "make a state directory from a backup"),
     "map-port": ("tunnelctl.map_port", "capture a port of the edges, at once and for good"),
     "port-forward": ("tunnelctl.port_forward", "open ports here that lead to ports of an edge"),
     "connect": ("tunnelctl.connect", "join standard input and output to a port of an edge"),

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if done.made_authority:
         print("next, for each edge: tunnelctl token create --node NAME --ip ADDRESS")
     else:
-        print("a running server uses it from its next start on")
+        print("a running server uses it for new connections from now on")
     return 0
 
 

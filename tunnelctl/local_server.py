@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from certs.files import StateError
+from certs.files import StateDirectory, StateError
 from tunnelctl.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ def find_server(args: argparse.Namespace) -> LocalServer:
         config.tunnel_port or AGENT_PORT,
         tuple(map(str, config.server_addresses)),
     )
+
+
+def open_state(server: LocalServer) -> StateDirectory:
+    """Open the server's state directory; raises CommandError if there is none, StateError."""
+    if not server.state_dir.exists():
+        raise CommandError(f"{server.state_dir} does not exist: run `tunnelctl init` first")
+    return StateDirectory(server.state_dir)
 
 
 @contextmanager

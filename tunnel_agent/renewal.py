@@ -1,0 +1,150 @@
+"""When to look at the server for a new certificate: at two thirds of the old one's life, and every hour.
+
+The look itself is `tunnel_agent.renew`, in a process of its own. Nothing that goes wrong here ends the agent:
+it has a third of its certificate's life left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import trio
+
+from certs.validity import BACK_DATED
+from tunnel_agent.backoff import full_jitter
+from tunnel_agent.credentials import CredentialsError, load_credentials
+from tunnel_agent.failures import FailureLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunnel_agent.config import AgentConfig
+    from tunnel_agent.status import AgentStatus
+
+log = logging.getLogger(__name__)
+
+EARLIEST, LATEST = 0.60, 2 / 3
+"""When a certificate is renewed, in parts of its life; anywhere in between, so that a thousand agents
+that joined in one minute do not come in one minute."""
+LOOK_EVERY = 3600.0
+"""Seconds, about: until a new root, or another address of the server, has reached every agent."""
+_FIRST_LOOK = 120.0
+_RETRY, _RETRY_MAX = 60.0, 3600.0
+_CLOCK_CHECK = 60.0
+"""Seconds: the clock on the wall decides what is due, and may be set meanwhile."""
+_PATIENCE = 180.0
+"""Seconds that one look may take, over all servers."""
+
+
+class Renewal:
+    """Looks after one agent's certificate."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        status: AgentStatus,
+        *,
+        on_renewed: Callable[[], None],
+        look_every: float = LOOK_EVERY,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._config = config
+        self._status = status
+        self._on_renewed = on_renewed
+        self._look_every = look_every
+        self._uniform = uniform
+        self._failures = FailureLog(log)
+        self._share = uniform(EARLIEST, LATEST)
+
+    async def run(self) -> NoReturn:
+        """Look until cancelled; a look that is under way is then given up, and the files are as before or
+        as after.
+        """
+        retries = full_jitter(_RETRY, _RETRY_MAX, self._uniform)
+        patient = False
+        wait = self._uniform(0.0, min(_FIRST_LOOK, self._look_every))
+        while True:
+            await self._sleep(wait, until_due=not patient)
+            due = self._left() <= 0
+            if not due and self._status.linked_since is None:
+                wait = min(_RETRY, self._look_every)
+                continue
+            try:
+                await self._look(due=due)
+            except _FailedError as error:
+                self._failures.failed("renewal", f"the certificate could not be looked after: {error}")
+                # At least a second, however the dice fall.
+                patient, wait = True, 1.0 + next(retries)
+            else:
+                self._failures.over()
+                retries = full_jitter(_RETRY, _RETRY_MAX, self._uniform)
+                patient, wait = False, self._look_every * self._uniform(0.9, 1.1)
+
+    async def _sleep(self, wait: float, *, until_due: bool) -> None:
+        ends = trio.current_time() + wait
+        while (left := ends - trio.current_time()) > 0:
+            due_in = self._left() if until_due else left
+            if due_in <= 0:
+                return
+            await trio.sleep(min(left, due_in, _CLOCK_CHECK))
+
+    def _left(self) -> float:
+        """Seconds until the certificate is due; without a certificate, for ever."""
+        try:
+            held = load_credentials(self._config.state_dir)
+        except CredentialsError:
+            return float("inf")
+        # A short-lived certificate that is mostly back-dated must not be due at its birth.
+        issued = min(held.not_before + BACK_DATED.total_seconds(), held.not_after)
+        return issued + self._share * (held.not_after - issued) - time.time()
+
+    async def _look(self, *, due: bool) -> None:
+        config = self._config
+        settings = {
+            "state_dir": str(config.state_dir.absolute()),
+            "servers": [str(server) for server in config.servers],
+            "proxy": config.proxy.text,
+            "timeout": config.connect_timeout,
+            "due": due,
+        }
+        outcome = await _run(json.dumps(settings).encode())
+        if outcome["trust"]:
+            log.info("%s: the authority's certificates have changed, and are trusted", outcome["server"])
+        if outcome["moved"]:
+            log.info("%s: the servers' addresses have changed", outcome["server"])
+        if outcome["renewed"]:
+            why = outcome["why"] or "it was time"
+            log.info("%s has renewed this agent's certificate: %s", outcome["server"], why)
+            self._share = self._uniform(EARLIEST, LATEST)
+            self._on_renewed()
+
+
+class _FailedError(Exception):
+    """One line."""
+
+
+async def _run(settings: bytes) -> dict[str, Any]:
+    # -P: what lies in the working directory is not ours.
+    command = [sys.executable, "-P", "-m", "tunnel_agent.renew"]
+    try:
+        with trio.fail_after(_PATIENCE):
+            done = await trio.run_process(
+                command, stdin=settings, capture_stdout=True, capture_stderr=True, check=False
+            )
+    except trio.TooSlowError:
+        raise _FailedError(f"no answer within {_PATIENCE:g} s") from None
+    except OSError as error:
+        raise _FailedError(f"{sys.executable} cannot be run: {error.strerror}") from None
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    if done.returncode != 0:
+        raise _FailedError(lines[-1] if lines else f"the renewal ended with {done.returncode}")
+    try:
+        outcome: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise _FailedError("the renewal said nothing that can be read") from None
+    return outcome

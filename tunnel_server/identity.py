@@ -1,0 +1,102 @@
+"""The server's own certificate and the authority, as they are on disk now, and who is told when they change.
+
+`tunnelctl` changes the files (`init`, `ca roll`, `revoke`), whether the server runs or not. A running server
+looks twice a second, which costs a few stat calls, so nothing has to reach it to take effect.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from typing import TYPE_CHECKING
+
+import trio
+
+from certs.authority import CA_CERTIFICATE, CA_KEY, Authority
+from certs.files import StateError
+from certs.server_state import SERVER_CERTIFICATE, SERVER_KEY
+from tunnel_server.listener import tls_context
+from tunnel_server.revocation import Revocations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from certs.files import StateDirectory
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the files."""
+
+_FILES = (CA_CERTIFICATE, CA_KEY, SERVER_CERTIFICATE, SERVER_KEY)
+_Version = tuple[tuple[int, int, int] | None, ...]
+
+
+class ServerIdentity:
+    """Authority, public TLS context and revocations of one server."""
+
+    def __init__(self, state: StateDirectory) -> None:
+        """Read everything; raises StateError, ssl.SSLError, OSError."""
+        self._state = state
+        self.revocations = Revocations(state)
+        self.on_change: list[Callable[[], None]] = []
+        """Called in trio's thread after `authority` and `context` were replaced."""
+        # Versions are read first: what changes in between is seen at the next look.
+        self._seen = self._version(*_FILES)
+        self._seen_revocations = self._version(Revocations.FILE)
+        self.authority, self.context = self._load()
+
+    def reload_tls(self) -> bool:
+        """Use what the files say from the next handshake on; whether anything had changed.
+
+        Raises StateError, ssl.SSLError, OSError; then everything stays as it was.
+        """
+        before = self._seen
+        self._seen = self._version(*_FILES)
+        if self._seen == before:
+            return False
+        self.authority, self.context = self._load()
+        log.info(
+            "the server's certificate and authority were read again",
+            extra={"ca_hash": self.authority.hash, "roots": len(self.authority.roots)},
+        )
+        for told in self.on_change:
+            told()
+        return True
+
+    def reload_revocations(self) -> bool:
+        """Put the revocations on disk into force; whether the file had changed. Raises StateError."""
+        before = self._seen_revocations
+        self._seen_revocations = self._version(Revocations.FILE)
+        if self._seen_revocations == before:
+            return False
+        self.revocations.reload()
+        return True
+
+    async def watch(self) -> None:
+        """Look at the files until cancelled. What cannot be used is told once, and nothing changes."""
+        while True:
+            for reload in (self.reload_revocations, self.reload_tls):
+                try:
+                    reload()
+                except (StateError, ssl.SSLError, OSError) as error:
+                    log.error("what was in force stays in force: %s", error)  # noqa: TRY400 - no traceback
+            await trio.sleep(LOOK_EVERY)
+
+    def _load(self) -> tuple[Authority, ssl.SSLContext]:
+        authority = Authority.load(self._state)
+        path = self._state.path
+        context = tls_context(
+            path / SERVER_CERTIFICATE, path / SERVER_KEY, authority.pem, clock_matters=False
+        )
+        return authority, context
+
+    def _version(self, *names: str) -> _Version:
+        return tuple(self._stat(name) for name in names)
+
+    def _stat(self, name: str) -> tuple[int, int, int] | None:
+        try:
+            found = (self._state.path / name).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size

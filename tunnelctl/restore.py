@@ -1,0 +1,67 @@
+"""`tunnelctl restore FILE`: a backup becomes a state directory, on this host or another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunnelctl.backup import add_passphrase_argument, read_passphrase
+from tunnelctl.errors import CommandError, RefusedError
+from tunnelctl.local_server import add_arguments, find_server, state_errors
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `restore`; sets `run`."""
+    parser = subparsers.add_parser(
+        "restore",
+        help="make a state directory from a backup",
+        description="Write what a backup holds to a state directory that is empty or not there yet. All is "
+        "checked first; it is restored as a whole, or nothing is. Agents come by themselves once their "
+        "server's address leads to this host.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="as `tunnelctl backup` wrote it")
+    add_passphrase_argument(parser)
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore; raises CommandError, and then nothing was."""
+    from certs.backup import MAX_BACKUP, BackupError, is_encrypted, read_backup, restore_backup
+    from certs.files import StateDirectory
+
+    path: Path = args.file
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BACKUP + 1)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BACKUP:
+        raise CommandError(f"{path}: it is larger than {MAX_BACKUP} bytes")
+    try:
+        encrypted = is_encrypted(data)
+        passphrase = read_passphrase(args.passphrase_file, again=False) if encrypted else None
+        backup = read_backup(data, passphrase)
+    except BackupError as error:
+        raise CommandError(f"{path}: {error}") from None
+    server = find_server(args)
+    with state_errors(), StateDirectory.prepared(server.state_dir) as state:
+        try:
+            restore_backup(backup, state)
+        except BackupError as error:
+            raise RefusedError(str(error)) from None
+    if args.json:
+        report = {
+            "state_dir": str(state.path),
+            "created": backup.created.isoformat(),
+            "files": sorted(backup.files),
+        }
+        print(json.dumps(report, indent=1))
+    else:
+        print(f"restored {len(backup.files)} files of {backup.created:%Y-%m-%d %H:%M} UTC to {state.path}")
+        print("what was revoked since then has to be revoked again; a token used since then serves once more")
+    return 0

@@ -32,12 +32,7 @@ class Entrances:
     """The frontends of one server."""
 
     def __init__(
-        self,
-        config: ServerConfig,
-        registry: Registry,
-        calls: Calls,
-        domain: str,
-        revocations: Revocations | None,
+        self, config: ServerConfig, registry: Registry, calls: Calls, domain: str, revocations: Revocations
     ) -> None:
         self._config = config
         self._registry = registry

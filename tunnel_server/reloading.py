@@ -93,9 +93,6 @@ class Reloader:
 
     async def _take(self, wanted: ServerConfig) -> None:
         config = applicable(self.config, wanted)
-        # What is live was checked beside what needs a restart, which is not in force.
-        if problems := [f"{key}: {text}" for key, text in config.cross_check()]:
-            raise SettingsError([f"{each} (what needs a restart is as it was)" for each in problems])
         taken = list(changes(self.config, config))
         if taken:
             await self._apply(config)

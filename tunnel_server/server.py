@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from certs.addresses import format_endpoint
-from certs.authority import Authority
-from certs.enrolment import Enrolment
 from certs.files import StateDirectory, StateError
-from certs.server_state import SERVER_CERTIFICATE, SERVER_KEY, server_names
+from certs.server_state import server_names
 from tunnel_daemon.http_service import serve_http
 from tunnel_daemon.listeners import open_tcp_listeners
 from tunnel_daemon.logs import configure_logging
@@ -25,14 +23,15 @@ from tunnel_server.calls import Calls
 from tunnel_server.capturing import Capturing
 from tunnel_server.entrances import Entrances
 from tunnel_server.fixed_listeners import listener_view
+from tunnel_server.identity import ServerIdentity
 from tunnel_server.intercept.config import InterceptConfig
-from tunnel_server.join_api import JoinApi
 from tunnel_server.links import Links
-from tunnel_server.listener import TunnelListener, tls_context
+from tunnel_server.listener import TunnelListener
 from tunnel_server.mappings import PortMappings
 from tunnel_server.meta import meta_router
 from tunnel_server.metrics import Metrics
 from tunnel_server.overview import Overview
+from tunnel_server.public_api import PublicApi
 from tunnel_server.registry import Registry
 from tunnel_server.reloading import Reloader
 from tunnel_wire import __version__
@@ -67,7 +66,7 @@ class Server:
         if not config.state_dir.exists():
             raise StateError(f"{config.state_dir} does not exist: run `tunnelctl init` first")
         self._state = StateDirectory(config.state_dir)
-        authority = Authority.load(self._state)
+        self._identity = ServerIdentity(self._state)
         self._certified = server_names(self._state).hosts
         lists = config.port_lists()
         self._mappings = PortMappings(
@@ -95,28 +94,35 @@ class Server:
             audit=self._audit,
         )
         self._instance = new_id()
-        domain = authority.domain
+        domain, revocations = self._identity.authority.domain, self._identity.revocations
         self._links = Links(
             self._registry,
             domain=domain,
             instance=self._instance,
             version=__version__,
             limits=limits,
+            revocations=revocations,
         )
-        self._enrolment = Enrolment(self._state, authority, edge_networks=config.edge_networks)
-        join_api = JoinApi(self._enrolment, servers=self._servers, on_issued=self._learn)
-        path = self._state.path
-        self._entrances = Entrances(config, self._registry, self._calls, domain, None)
+        self._api = PublicApi(
+            self._state,
+            self._identity,
+            edge_networks=config.edge_networks,
+            servers=self._servers,
+            on_issued=self._learn,
+        )
+        self._entrances = Entrances(config, self._registry, self._calls, domain, revocations)
         self._listener = TunnelListener(
-            tls_context(path / SERVER_CERTIFICATE, path / SERVER_KEY, authority.pem),
+            self._identity.context,
             self._links,
-            join_api.handle,
+            self._api.handle,
             self._metrics,
             handshakes=config.limits.handshakes_in_flight,
             handshake_timeout=config.limits.handshake_timeout,
+            connect=self._entrances.connect,
         )
+        self._identity.on_change.append(self._identity_changed)
         self._capturing.serve(self._registry, self._calls, self._entrances.transparent)
-        for record in self._enrolment.nodes.load().values():
+        for record in self._api.enrolment.nodes.load().values():
             self._registry.learn(record.name, record.addresses)
 
     async def run(self) -> None:
@@ -150,6 +156,7 @@ class Server:
                 nursery.start_soon(self._capturing.keep)
                 await self._open_local_services(nursery, overview)
                 await self._open_tunnel(nursery, overview)
+                nursery.start_soon(self._identity.watch)
                 if self._reloader:
                     nursery.start_soon(self._reloader.watch)
                 log.info("ready", extra={"version": __version__, "listeners": len(overview.listeners())})
@@ -194,8 +201,8 @@ class Server:
             doctor=Diagnostics(
                 registry=self._registry,
                 overview=overview,
-                nodes=self._enrolment.nodes,
-                tokens=self._enrolment.tokens,
+                nodes=self._api.enrolment.nodes,
+                tokens=self._api.enrolment.tokens,
                 interception=self._capturing.interception,
                 calls=self._calls,
             ),
@@ -219,6 +226,10 @@ class Server:
     def _learn(self, node: str, addresses: tuple[IPAddress, ...]) -> None:
         self._registry.learn(node, addresses)
 
+    def _identity_changed(self) -> None:
+        self._listener.context = self._identity.context
+        self._certified = server_names(self._state).hosts
+
     async def _hung_up(self) -> None:
         if self._audit:
             self._audit.reopen()
@@ -234,7 +245,7 @@ class Server:
 
     async def _apply(self, config: ServerConfig) -> None:
         """Put a changed configuration into force, or raise with nothing changed: see `reloading`."""
-        nodes = await trio.to_thread.run_sync(self._enrolment.nodes.load)
+        nodes = await trio.to_thread.run_sync(self._api.enrolment.nodes.load)
         opened = await self._entrances.prepare(config)
         try:
             await self._capturing.configure(config.port_lists())
@@ -251,6 +262,7 @@ class Server:
         self._registry.links_per_node = config.limits.links_per_node
         if config.edge_networks != before.edge_networks:
             self._registry.edge_networks = config.edge_networks
+            self._api.configure(config.edge_networks)
             for record in nodes.values():
                 self._registry.learn(record.name, record.addresses)
         configure_logging(config.log_level, config.log_format)

@@ -1,0 +1,54 @@
+"""The HTTPS API on the public port: joining, and what holders of certificates ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from certs.enrolment import Enrolment
+from certs.renewal import Renewals
+from tunnel_daemon.router import Router
+from tunnel_server.identity_api import IdentityApi
+from tunnel_server.join_api import JoinApi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from certs.addresses import IPAddress, IPNetwork
+    from certs.files import StateDirectory
+    from tunnel_daemon.http1 import Request, Response
+    from tunnel_server.identity import ServerIdentity
+
+
+class PublicApi:
+    """A `Handler` that follows changes of the authority and of the configuration."""
+
+    def __init__(
+        self,
+        state: StateDirectory,
+        identity: ServerIdentity,
+        *,
+        edge_networks: tuple[IPNetwork, ...],
+        servers: Callable[[], Sequence[str]],
+        on_issued: Callable[[str, tuple[IPAddress, ...]], None],
+    ) -> None:
+        self._state = state
+        self._identity = identity
+        self._servers = servers
+        self._on_issued = on_issued
+        self._renewals = Renewals(state, identity.authority)
+        self._identity_api = IdentityApi(self._renewals, identity.revocations, servers=servers)
+        self.configure(edge_networks)
+        identity.on_change.append(self._authority_changed)
+
+    def configure(self, edge_networks: tuple[IPNetwork, ...]) -> None:
+        """Let nodes join with addresses in these networks from now on."""
+        self.enrolment = Enrolment(self._state, self._identity.authority, edge_networks=edge_networks)
+        join = JoinApi(self.enrolment, servers=self._servers, on_issued=self._on_issued)
+        self._router = Router({**join.routes, **self._identity_api.routes})
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request; raises nothing of ours."""
+        return await self._router(request)
+
+    def _authority_changed(self) -> None:
+        self.enrolment.authority = self._renewals.authority = self._identity.authority

@@ -74,13 +74,20 @@ class _Connection:
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._method = b""
+        self._gone = False
+        """The caller has reset the connection."""
 
     async def serve(self) -> None:
         """Leaves the socket open where it must be reset."""
         # A reset is felt also while nobody reads: the edge need not work for a caller that has gone.
         finished = False
         with trio.CancelScope() as life:
-            watch(self._sock, life.cancel)
+
+            def leave() -> None:
+                self._gone = True
+                life.cancel()
+
+            watch(self._sock, leave)
             try:
                 first = True
                 while await self._request(first=first):
@@ -148,6 +155,10 @@ class _Connection:
             result.end = End.REMOTE_RESET
             edge.reset()
             raise
+        finally:
+            if self._gone and result.end is End.CANCELLED:
+                result.end = End.LOCAL_RESET
+                edge.reset()
         if not switched:
             return self._reusable()
         from_caller, from_edge = exchange.take_over()

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from websockets.trio.client import connect as websocket
 from websockets.trio.server import serve as serve_websockets
 
 from tests.tunnel_server.frontends.edges import Edges, curl, edges
 from tunnel_server.frontends.host import HostFrontend
+from tunnel_wire.sockets import close_with_reset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -430,3 +432,72 @@ async def test_a_body_that_breaks_off_does_not_reach_the_edge_as_whole() -> None
         with trio.fail_after(10):
             await done.wait()
         assert ends == ["reset"]
+
+
+async def test_a_malformed_body_is_a_400_and_a_reset_for_the_edge() -> None:
+    ends: list[str] = []
+
+    async def service(stream: trio.SocketStream) -> None:
+        try:
+            while await stream.receive_some():
+                pass
+        except trio.BrokenResourceError:
+            ends.append("reset")
+            raise
+
+    async with serving() as (made, _, address):
+        await made.serve("edge-1", 80, service)
+        request = b"POST / HTTP/1.1\r\nHost: edge-1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        answer = await talk(address, request + b"4\r\ngood\r\nzz\r\nbad")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        with trio.fail_after(5):
+            while not ends:
+                await trio.sleep(0.01)
+
+
+async def test_a_caller_that_resets_ends_the_edges_work() -> None:
+    gone = trio.Event()
+
+    async def service(stream: trio.SocketStream) -> None:
+        await read_head(stream)
+        try:
+            await stream.receive_some()
+        except trio.BrokenResourceError:
+            gone.set()
+
+    async with serving() as (made, _, address):
+        await made.serve("edge-1", 80, service)
+        stream = await trio.open_tcp_stream(*address)
+        await stream.send_all(b"GET /watch HTTP/1.1\r\nHost: edge-1\r\n\r\n")
+        with trio.fail_after(5):
+            while not made.dialled:
+                await trio.sleep(0.01)
+        close_with_reset(stream.socket)  # type: ignore[arg-type]
+        with trio.fail_after(5):
+            await gone.wait()
+
+
+async def test_an_idle_caller_is_closed_and_a_slow_head_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with edges() as made:
+        address = await made.listen(HostFrontend(made.core.calls), 80)
+        async with await trio.open_tcp_stream(*address) as stream:
+            await stream.send_all(b"GET / HT")
+            assert b"408" in b"".join([part async for part in stream])
+        async with await trio.open_tcp_stream(*address) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: edge-9\r\n\r\n")
+            began = trio.current_time()
+            assert b"400" in b"".join([part async for part in stream])
+            assert trio.current_time() - began >= 75
+
+
+async def test_more_connections_than_calls_are_turned_away(caplog: pytest.LogCaptureFixture) -> None:
+    async with edges(calls=1) as made:
+        address = await made.listen(HostFrontend(made.core.calls), 80)
+        async with await trio.open_tcp_stream(*address) as first:
+            await first.send_all(b"GET / HTTP/1.1\r\nHost: edge-9\r\n\r\n")
+            assert b"400" in await first.receive_some()
+            with pytest.raises(trio.BrokenResourceError):
+                await talk(address, b"")
+        assert "1 connections are open" in caplog.text

@@ -1,0 +1,403 @@
+"""HTTP CONNECT: kube-apiserver's bytes, curl's, and nobody's who may not."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from contextlib import asynccontextmanager, contextmanager
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+import h11
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certs.requests import key_pem, new_key
+from tests.tunnel_server.core import DOMAIN
+from tests.tunnel_server.frontends.edges import Edges, curl, edges
+from tests.tunnel_server.frontends.test_host import says
+from tunnel_server.direct import DirectTarget
+from tunnel_server.frontends.connect import ConnectFrontend, NotConnect, read_target
+from tunnel_server.frontends.connect_socket import ConnectSocket
+from tunnel_server.rights import CallerRights, NodeGlob, PortRange, Rights
+from tunnel_wire.causes import Cause
+from tunnel_wire.tls import TlsStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+MIB = 1 << 20
+ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
+
+
+def egress(target: str) -> bytes:
+    """What kube-apiserver's EgressSelector sends."""
+    return f"CONNECT {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
+def rights(nodes: str = "edge-1", ports: str = "*", *, direct: bool = False) -> CallerRights:
+    return CallerRights(nodes=(NodeGlob.parse(nodes),), ports=(PortRange.parse(ports),), direct=direct)
+
+
+class Revoked:
+    """Revocations, of which this test decides."""
+
+    def __init__(self) -> None:
+        self.why: str | None = None
+        self.ends: list[Callable[[str], None]] = []
+
+    def check_certificate(self, certificate: Mapping[str, object]) -> str | None:
+        return self.why
+
+    def watch(
+        self, certificate: Mapping[str, object], end: Callable[[str], None]
+    ) -> AbstractContextManager[None]:
+        @contextmanager
+        def watching() -> Iterator[None]:
+            self.ends.append(end)
+            yield
+
+        return watching()
+
+
+class Front:
+    """Both ways to a CONNECT frontend."""
+
+    def __init__(self, made: Edges, path: Path) -> None:
+        self.made = made
+        self.rights = Rights({})
+        self.revoked = Revoked()
+        self.frontend = ConnectFrontend(
+            made.core.calls,
+            made.naming,
+            self.rights,
+            domain=DOMAIN,
+            revocations=self.revoked,  # type: ignore[arg-type]
+        )
+        made.core.listener._connect = self.frontend
+        self.socket = path / "connect.sock"
+        self.directory = path
+
+    async def unix(self, request: bytes) -> trio.SocketStream:
+        stream = await trio.open_unix_socket(str(self.socket))
+        await stream.send_all(request)
+        return stream
+
+    def issue(self, name: str, role: str = "caller") -> Path:
+        key = new_key()
+        authority = self.made.core.authority
+        if role == "caller":
+            pem = authority.issue_caller(key.public_key(), name)
+        else:
+            pem = authority.issue_node(key.public_key(), name, [])
+        path = self.directory / f"{name}.pem"
+        path.write_bytes(key_pem(key) + pem.encode())
+        (self.directory / "ca.pem").write_text(authority.pem)
+        return path
+
+    async def tls(self, request: bytes, name: str | None = "kube", role: str = "caller") -> TlsStream:
+        context = ssl.create_default_context(cadata=self.made.core.authority.pem)
+        if name is not None:
+            context.load_cert_chain(self.issue(name, role))
+        stream = TlsStream(*await self.made.core.connect(context))
+        await stream.send_all(request)
+        return stream
+
+    def curl_options(self, name: str) -> tuple[str, ...]:
+        path = self.issue(name)
+        return (
+            "--proxytunnel",
+            *("--proxy", f"https://localhost:{self.made.core.port}"),
+            *("--proxy-cacert", f"{self.directory}/ca.pem", "--proxy-cert", f"{path}"),
+        )
+
+
+@asynccontextmanager
+async def front(path: Path, uids: tuple[int, ...] = (), **options: float) -> AsyncIterator[Front]:
+    async with edges(**options) as made:
+        await made.add("edge-1", "192.168.2.143")
+        await made.add("edge-2", "192.168.2.144")
+        built = Front(made, path)
+        await made.core.nursery.start(ConnectSocket(built.frontend, uids).serve, built.socket)
+        yield built
+
+
+async def everything(stream: trio.abc.ReceiveStream) -> bytes:
+    data = b""
+    with trio.fail_after(10):
+        while part := await stream.receive_some():
+            data += part
+    return data
+
+
+async def head_of(stream: trio.abc.ReceiveStream) -> bytes:
+    data = b""
+    with trio.fail_after(10):
+        while b"\r\n\r\n" not in data:
+            part = await stream.receive_some()
+            assert part, data
+            data += part
+    return data
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    async for data in stream:
+        await stream.send_all(data)
+
+
+@pytest.mark.parametrize("way", ["unix", "tls"])
+@pytest.mark.parametrize("target", ["edge-1:9081", "EDGE-1:9081", "192.168.2.143:9081"])
+async def test_egress_selector(way: str, target: str, tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 9081, echo)
+        built.rights.callers = {"kube": rights(ports="9081")}
+        stream = await getattr(built, way)(egress(target))
+        async with stream:
+            assert await head_of(stream) == ESTABLISHED
+            data = os.urandom(4 * MIB)
+            received = bytearray()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_all, data)
+                with trio.fail_after(20):
+                    while len(received) < len(data):
+                        received += await stream.receive_some()
+            assert received == data
+            await stream.send_eof()
+            assert await everything(stream) == b""
+
+
+@pytest.mark.parametrize("way", ["unix", "tls"])
+async def test_what_is_said_before_the_answer_is_not_lost(way: str, tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, echo)
+        built.rights.callers = {"kube": rights()}
+        stream = await getattr(built, way)(egress("edge-1:80") + b"too early")
+        async with stream:
+            await stream.send_eof()
+            assert await everything(stream) == ESTABLISHED + b"too early"
+
+
+@pytest.mark.parametrize("way", ["unix", "tls"])
+async def test_a_caller_may_end_and_still_listen(way: str, tmp_path: Path) -> None:
+    async def last_word(stream: trio.SocketStream) -> None:
+        data = b"".join([part async for part in stream])
+        await stream.send_all(b"got " + data)
+
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, last_word)
+        built.rights.callers = {"kube": rights()}
+        stream = await getattr(built, way)(egress("edge-1:80"))
+        async with stream:
+            await head_of(stream)
+            await stream.send_all(b"all")
+            await stream.send_eof()
+            assert await everything(stream) == b"got all"
+
+
+async def test_curl_over_mutual_tls(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, says("one"))
+        built.rights.callers = {"ops": rights(ports="80-90")}
+        options = built.curl_options("ops")
+        _, out = await curl(*options, "http://edge-1/x")
+        assert out.startswith("one\nGET /x HTTP/1.1")
+        status, out = await curl(*options, "http://edge-1:22/")
+        assert status
+        assert "403" in out
+        status, out = await curl(*options, "http://edge-2/")
+        assert status
+        failure = built.made.core.calls.failures[-1]
+        assert (failure.cause, failure.detail) == (Cause.NOT_ALLOWED, "this caller has no right to edge-2")
+
+
+async def test_an_ordinary_request_is_told_what_this_is(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        _, out = await curl("-i", "--unix-socket", f"{built.socket}", "http://edge-2/")
+        assert out.startswith("HTTP/1.1 405 this is for CONNECT only")
+
+
+async def test_a_reset_of_the_target_is_one_for_the_caller(tmp_path: Path) -> None:
+    async def cut(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"half of ")
+        await trio.sleep(0.05)
+        stream.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER 0
+
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, cut)
+        built.rights.callers = {"kube": rights()}
+        async with await built.tls(egress("edge-1:80")) as stream:
+            data = b""
+            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):  # noqa: PT012
+                while True:
+                    part = await stream.receive_some()
+                    assert part, "a clean end"
+                    data += part
+        assert data == ESTABLISHED + b"half of "
+
+
+async def test_a_cut_caller_is_a_reset_for_the_target(tmp_path: Path) -> None:
+    ends: list[str] = []
+    done = trio.Event()
+
+    async def service(stream: trio.SocketStream) -> None:
+        try:
+            while await stream.receive_some():
+                pass
+            ends.append("end")
+        except trio.BrokenResourceError:
+            ends.append("reset")
+        done.set()
+
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, service)
+        built.rights.callers = {"kube": rights()}
+        stream = await built.tls(egress("edge-1:80"))
+        await head_of(stream)
+        await stream.send_all(b"half")
+        stream.socket.close()  # without close_notify
+        with trio.fail_after(10):
+            await done.wait()
+        assert ends == ["reset"]
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "why"),
+    [
+        (None, "", "CONNECT needs a caller's certificate"),
+        ("edge-1", "node", f"spiffe://{DOMAIN}/node/edge-1 is no caller"),
+        ("stranger", "caller", "this caller has no right to edge-1"),
+        ("local", "caller", "this caller has no right to edge-1"),
+    ],
+)
+async def test_who_may_not(name: str | None, role: str, why: str, tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, echo)
+        built.rights.callers = {"local": rights("*"), "kube": rights("*")}
+        async with await built.tls(egress("edge-1:80"), name, role) as stream:
+            answer = await everything(stream)
+        assert answer.startswith(b"HTTP/1.1 403 not-allowed: ")
+        assert why.encode() in answer
+        assert not built.made.dialled
+        assert why in built.made.core.calls.failures[-1].detail
+
+
+async def test_revoked_before_and_meanwhile(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, echo)
+        built.rights.callers = {"kube": rights()}
+        async with await built.tls(egress("edge-1:80")) as stream:
+            await head_of(stream)
+            (end,) = built.revoked.ends
+            end("caller kube was revoked")
+            with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+        built.revoked.why = "caller kube was revoked"
+        async with await built.tls(egress("edge-1:80")) as stream:
+            assert b"403 not-allowed: caller kube was revoked" in await everything(stream)
+
+
+@pytest.mark.parametrize(
+    ("request_", "start"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 405 "),
+        (egress("edge-1"), b"HTTP/1.1 400 "),
+        (egress("edge_1:80"), b"HTTP/1.1 400 "),
+        (egress("edge-1:99999"), b"HTTP/1.1 400 "),
+        (egress("edge-9:80"), b"HTTP/1.1 400 no-such-node: no node is called edge-9"),
+        (egress("192.168.9.9:80"), b"HTTP/1.1 400 no-such-node: no node has the address 192.168.9.9"),
+        (egress("edge-1:80"), b"HTTP/1.1 502 refused: nobody listens\r\n"),
+        (b"CONNECT edge-1:80 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"CONNECT edge-1:80 HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"CONNECT edge-1:80 HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000, b"HTTP/1.1 431 "),
+        (b"\x16\x03\x01 is no HTTP\r\n\r\n", b"HTTP/1.1 400 "),
+    ],
+)
+async def test_refusals_say_why(request_: bytes, start: bytes, tmp_path: Path) -> None:
+    async with front(tmp_path) as built, await built.unix(request_) as stream:
+        await stream.send_eof()
+        answer = await everything(stream)
+        assert answer.startswith(start), answer
+        assert b"\r\nConnection: close\r\n" in answer
+
+
+async def test_a_node_that_is_away_is_told_within_the_deadline(tmp_path: Path) -> None:
+    async with front(tmp_path, away_wait=0.1) as built:
+        built.made.core.registry.node("edge-3")
+        async with await built.unix(egress("edge-3:80")) as stream:
+            assert (await head_of(stream)).startswith(b"HTTP/1.1 503 away: edge-3 is not connected")
+
+
+async def test_an_agent_that_never_answers_is_told_within_the_deadline(tmp_path: Path) -> None:
+    async with front(tmp_path, open_timeout=0.1) as built:
+        built.made.core.on_request = lambda incoming: None
+        async with await built.unix(egress("edge-1:80")) as stream:
+            assert (await head_of(stream)).startswith(b"HTTP/1.1 504 timed-out: no answer from the agent")
+
+
+async def test_direct_only_where_the_rights_say_so(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        built.made.core.nursery.start_soon(trio.serve_listeners, echo, listeners)
+        async with await built.unix(egress(f"127.0.0.1:{port}")) as stream:
+            assert (await head_of(stream)).startswith(b"HTTP/1.1 400 no-such-node")
+        built.rights.callers = {"local": CallerRights(direct=True)}
+        async with await built.unix(egress(f"127.0.0.1:{port}")) as stream:
+            answer = await head_of(stream)
+            assert answer.startswith(b"HTTP/1.1 403 not-allowed: 127.0.0.1 is a loopback address")
+        special = (ip_network("127.0.0.0/8"),)
+        allowed = CallerRights(direct=True, direct_special=special)
+        built.rights.callers = {"local": allowed, "kube": allowed}
+        for way in ("unix", "tls"):
+            async with await getattr(built, way)(egress(f"127.0.0.1:{port}")) as stream:
+                assert await head_of(stream) == ESTABLISHED
+                await stream.send_all(b"direct")
+                await stream.send_eof()
+                assert await everything(stream) == b"direct"
+
+
+async def test_an_edges_address_is_never_dialled_from_here(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        caller = CallerRights(direct=True)
+        target = DirectTarget("192.168.2.143", 80, (), built.made.naming.is_edge)
+        with pytest.raises(Exception, match="is an edge's"):
+            await target.dial()
+        built.rights.callers = {"kube": caller}
+        async with await built.tls(egress("192.168.2.143:80")) as stream:
+            assert b"403 not-allowed: this caller has no right to edge-1" in await head_of(stream)
+
+
+async def test_the_api_is_still_there_for_everybody_else(tmp_path: Path) -> None:
+    request = b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    async with front(tmp_path) as built:
+        for name in (None, "kube"):
+            async with await built.tls(request, name) as stream:
+                assert b"the API" in await everything(stream)
+
+
+# --- the parser -----------------------------------------------------------------------------------
+
+
+@given(st.binary(min_size=1, max_size=80).filter(lambda b: not set(b) & set(b" \r\n\t\0")))
+def test_no_target_raises_anything_else(target: bytes) -> None:
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    try:
+        event = parser.next_event()
+        assert isinstance(event, h11.Request)
+        host, port = read_target(event)
+    except (h11.RemoteProtocolError, ValueError):
+        return
+    assert host
+    assert host == host.lower()
+    assert 0 < port < 65536
+
+
+def test_other_methods() -> None:
+    request = h11.Request(method=b"GET", target=b"/", headers=[("Host", "x")])
+    with pytest.raises(NotConnect):
+        read_target(request)

@@ -86,12 +86,8 @@ def test_a_port_that_is_not_mapped(targets: System) -> None:
 def test_a_service_on_the_edges_loopback_only(targets: System) -> None:
     # 9082 answers nowhere but on 127.0.0.1.
     edge = targets.topology.edge(1)
-    words = [
-        "python3",
-        "-c",
-        "import socket, time; s = socket.create_server(('127.0.0.1', 9082)); time.sleep(60)",
-    ]
-    targets.start("loopback", edge, *words)
+    program = "import socket, time; s = socket.create_server(('127.0.0.1', 9082)); time.sleep(60)"
+    targets.start("loopback", edge, sys.executable, "-c", program)
     targets.until(lambda: "0100007F:237A" in edge.run(["cat", "/proc/net/tcp"]).stdout, "loopback")
     told = Doctor(targets, "edge-1", "9082").told("dial")
     targets.kill("loopback")

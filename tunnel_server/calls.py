@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -100,6 +100,9 @@ class Calls:
         """Dialled on the node's own loopback when they are called at one of its addresses."""
         self.open = 0
         self.failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
+        self.served: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        """By frontend, since the server started; those that came about, and those that did not."""
 
     async def serve(self, sock: socket.socket, asked: Asked, find: Callable[[], Target]) -> None:
         """Serve one caller's connection to its end, and close it. Raises nothing of ours.
@@ -142,6 +145,7 @@ class Calls:
         except OpenFailed as exc:
             self._failed(asked, node_name, wanted, exc, when, trio.current_time() - began)
             raise
+        self.served[asked.frontend] += 1
         self._metrics.call_opened(asked.frontend, trio.current_time() - began)
         call = Call(target, far)
         if isinstance(target, Target):
@@ -215,6 +219,7 @@ class Calls:
     def _failed(
         self, asked: Asked, node: str, target: str, failure: OpenFailed, when: datetime, seconds: float
     ) -> None:
+        self.failed[asked.frontend] += 1
         self.failures.append(
             Failure(when, asked.frontend, asked.caller, node, target, failure.cause, failure.detail)
         )

@@ -9,6 +9,7 @@ import trio
 
 from tunnel_server.admin.views import (
     FailureView,
+    FrontendView,
     InterceptionView,
     ListenerView,
     MappingView,
@@ -113,6 +114,7 @@ class Overview:
             calls_open=self._calls.open,
             memory_used_bytes=registry.budget.used,
             memory_budget_bytes=registry.budget.total,
+            frontends=self._frontends(),
             mappings=tuple(self.mappings()),
             mapping_problems=self._problems(),
             recent_failures=tuple(
@@ -127,6 +129,13 @@ class Overview:
                 )
                 for each in self._calls.failures
             ),
+        )
+
+    def _frontends(self) -> tuple[FrontendView, ...]:
+        served, failed = self._calls.served, self._calls.failed
+        return tuple(
+            FrontendView(name=name, calls=served[name] + failed[name], failed=failed[name])
+            for name in sorted(served.keys() | failed.keys())
         )
 
     def _intercepting(self) -> InterceptionView:

@@ -31,6 +31,7 @@ from tunnel_server.mappings import PortMappings
 from tunnel_server.meta import meta_router
 from tunnel_server.metrics import Metrics
 from tunnel_server.overview import Overview
+from tunnel_server.own_certificate import keep_certificate
 from tunnel_server.public_api import PublicApi
 from tunnel_server.registry import Registry
 from tunnel_server.reloading import Reloader
@@ -157,6 +158,7 @@ class Server:
                 await self._open_local_services(nursery, overview)
                 await self._open_tunnel(nursery, overview)
                 nursery.start_soon(self._identity.watch)
+                nursery.start_soon(keep_certificate, self._state)
                 if self._reloader:
                     nursery.start_soon(self._reloader.watch)
                 log.info("ready", extra={"version": __version__, "listeners": len(overview.listeners())})

@@ -50,6 +50,9 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             (each["name"], each["address"], each["target"]) for each in status["listeners"]
         ]),
     ]  # fmt: skip
+    if frontends := status.get("frontends"):
+        rows = [(each["name"], each["calls"], each["failed"]) for each in frontends]
+        lines += ["", *table(("CALLS BY", "ALL", "FAILED"), rows)]
     if status["mappings"]:
         lines += ["", *mapping_lines(status["mappings"])]
     problems = [*interception["problems"], *status["mapping_problems"]]

@@ -52,6 +52,15 @@ class ListenerView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FrontendView:
+    """The calls that came in one way, since the server started."""
+
+    name: str
+    calls: int
+    failed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InterceptionView:
     """Whether connections are captured."""
 
@@ -100,6 +109,7 @@ class StatusView:
     calls_open: int
     memory_used_bytes: int
     memory_budget_bytes: int
+    frontends: tuple[FrontendView, ...] = ()
     mappings: tuple[MappingView, ...] = ()
     mapping_problems: tuple[str, ...] = ()
     """Bad entries of the configuration, each by name."""

@@ -140,17 +140,22 @@ class TunnelListener:
         if guest is None:
             await stream.aclose()
             return
+        connect = None
         try:
             with guest.scope:
-                if self._connect is None or not await _asks_connect(stream):
+                connect = self._connect if await _asks_connect(stream) else None
+                if connect is None:
                     await serve_connection(stream, self._api, peer=peer)
+                    return
+                if not connect.admits(peer):
+                    await connect.serve_tls(stream, peer)
                     return
         except trio.BrokenResourceError:
             return
         finally:
             self._api_connections.leave(guest)
-        if self._connect is not None and not guest.scope.cancelled_caught:
-            await self._connect.serve_tls(stream, peer)
+        if connect is not None and not guest.scope.cancelled_caught:
+            await connect.serve_tls(stream, peer)
 
     async def _handshake(
         self, sock: socket.socket, pump: TlsPump, peer: tuple[str, int], scope: trio.CancelScope

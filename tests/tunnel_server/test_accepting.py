@@ -111,3 +111,24 @@ async def test_cancelled_the_port_is_closed_and_its_callers_too() -> None:
     assert ended.is_set()
     with pytest.raises(OSError, match="connect"):
         await trio.open_tcp_stream(*address)
+
+
+async def test_a_listener_that_is_closed_leaves_its_callers_alone() -> None:
+    listener = await _listener()
+    address = listener.socket.getsockname()[:2]
+
+    async def serve(sock: socket.socket, caller: str) -> None:
+        with sock:
+            await trio.lowlevel.wait_readable(sock)
+            sock.send(b"still " + sock.recv(100))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept_callers, listener, serve)
+            async with await trio.open_tcp_stream(*address) as stream:
+                await trio.testing.wait_all_tasks_blocked()
+                await listener.aclose()
+                with pytest.raises(OSError, match="connect"):
+                    await trio.open_tcp_stream(*address)
+                await stream.send_all(b"here")
+                assert await stream.receive_some() == b"still here"

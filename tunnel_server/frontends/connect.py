@@ -81,6 +81,11 @@ class ConnectFrontend:
         self._rights = rights
         self._domain = domain
         self._revocations = revocations
+        self._open = 0
+
+    def admits(self, peer: Peer) -> bool:
+        """Whether the peer is a caller at all. Who is none gets an answer, but no place of its own."""
+        return not self._caller(peer).problem
 
     async def serve_tls(self, stream: TlsStream, peer: Peer) -> None:
         """Serve a TLS connection to its end, and close it.
@@ -112,11 +117,17 @@ class ConnectFrontend:
         return Caller(place, identity, problem or "")
 
     async def _serve(self, stream: TlsStream | trio.SocketStream, caller: Caller) -> None:
+        self._open += 1
         try:
+            if self._open > self._calls.limit:
+                text = f"{self._calls.limit} connections are open"
+                await _refuse(stream, *refusal_of(OpenFailed(Cause.NO_ROOM, text)))
+                return
             await self._connect(stream, caller)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("a caller of CONNECT has gone", extra={"caller": caller.place})
         finally:
+            self._open -= 1
             with trio.CancelScope(shield=True):  # waits for nobody
                 await stream.aclose()
 
@@ -139,6 +150,11 @@ class ConnectFrontend:
             return
         except ValueError as exc:
             await _refuse(stream, *refusal(400, str(exc)))
+            return
+        if caller.problem and caller.identity is None:
+            # Anybody can connect to the public port: strangers do not fill the status and the audit log.
+            log.info("CONNECT by a stranger was refused", extra={"caller": caller.place})
+            await _refuse(stream, *refusal_of(OpenFailed(Cause.NOT_ALLOWED, caller.problem)))
             return
         asked = Asked(FRONTEND, caller.place, format_endpoint(host, port), caller.name)
         try:

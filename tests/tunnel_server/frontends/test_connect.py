@@ -282,7 +282,35 @@ async def test_who_may_not(name: str | None, role: str, why: str, tmp_path: Path
         assert answer.startswith(b"HTTP/1.1 403 not-allowed: ")
         assert why.encode() in answer
         assert not built.made.dialled
-        assert why in built.made.core.calls.failures[-1].detail
+        told = [failure.detail for failure in built.made.core.calls.failures]
+        assert len(told) == (name is not None), "strangers fill neither the status nor the audit log"
+        assert all(why in detail for detail in told)
+
+
+async def test_more_connections_than_calls(tmp_path: Path) -> None:
+    async with (
+        front(tmp_path, calls=1) as built,
+        await built.unix(b"CONN"),
+        await built.unix(egress("edge-1:80")) as second,
+    ):
+        assert (await head_of(second)).startswith(b"HTTP/1.1 503 no-room: 1 connections are open")
+
+
+async def test_strangers_who_stall_are_bounded_and_shut_no_caller_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, echo)
+        built.rights.callers = {"kube": rights()}
+        monkeypatch.setattr(built.made.core.listener._api_connections, "limit", 3)
+        monkeypatch.setattr("tunnel_server.crowd._PATIENCE", 0)
+        strangers = [await built.tls(b"CONNECT edge-1:", None) for _ in range(3)]
+        async with await built.tls(egress("edge-1:80")) as stream:
+            assert await head_of(stream) == ESTABLISHED
+        with trio.fail_after(5):  # the oldest made room
+            assert not await strangers[0].receive_some()
+        for stranger in strangers:
+            await stranger.aclose()
 
 
 async def test_revoked_before_and_meanwhile(tmp_path: Path) -> None:

@@ -247,9 +247,18 @@ class ServerConfig:
         for version in (4, 6):
             if versions.count(version) > 1:
                 yield "prerouting-address", f"more than one for IPv{version}; give one a family"
-        for address in self.prerouting_address:
-            if address.is_loopback or address.is_unspecified or address.is_multicast or address.is_link_local:
-                yield "prerouting-address", f"{address} is no ordinary address that other hosts reach"
+        for key, addresses in (
+            ("prerouting-address", self.prerouting_address),
+            ("direct-address", self.direct_address),
+        ):
+            for address in addresses:
+                if (
+                    address.is_loopback
+                    or address.is_unspecified
+                    or address.is_multicast
+                    or address.is_link_local
+                ):
+                    yield key, f"{address} is no ordinary address that other hosts reach"
 
 
 def load_config(path: Path | None, overrides: Mapping[str, str] | None = None) -> ServerConfig:

@@ -20,6 +20,7 @@ from tunnel_server.config import (
     load_config,
 )
 from tunnel_server.limits import ServerLimits
+from tunnel_wire.causes import OpenFailed
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -81,6 +82,14 @@ def test_defaults_pass_their_own_checks_and_everything_is_documented(cls: type) 
             "IPv6 callers need a prerouting-address: an IPv6 address of this host",
         ),
         ("prerouting-address = '127.0.0.1'", "127.0.0.1 is no ordinary address that other hosts reach"),
+        ("direct-address = '0.0.0.0'", "direct-address: 0.0.0.0 is no ordinary address"),
+        ("connect-socket = 'admin.sock'", "connect-socket: is admin-socket's already; each needs its own"),
+        ("connect-socket = '" + "x" * 100 + "'", "connect-socket: is longer than the 107 bytes"),
+        ("secure-target-port = 0", "secure-target-port: expected 1 to 65535"),
+        ("callers.Prom.nodes = 'a'", "Prom"),
+        ("callers.prom.ports = '80-70'", "callers.prom.ports"),
+        ("callers.prom.node = 'a'", "did you mean nodes?"),
+        ("limits.away-wait = -1", "limits.away-wait: expected at least 0"),
         ("prerouting-address = ['10.0.0.1', '10.0.0.2']", "more than one for IPv4"),
         ("listen = ['127.0.0.1:1=a:1', '127.0.0.1:1=b:1']", "127.0.0.1:1 is given twice"),
         ("listen = '9081=edge-1:9081'", 'listen: "9081=edge-1:9081" is not "ADDRESS:PORT=NODE:PORT", like'),
@@ -128,3 +137,38 @@ def test_flags(tmp_path: Path) -> None:
     assert [listener.port for listener in config.listen] == [1, 2]
     with pytest.raises(SettingsError, match=r"^--tunnel-port: "):
         load_config(path, {"tunnel-port": "x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("", "/run/edge-tunnel/connect.sock"),
+        ("admin-socket = '/run/x/admin.sock'", "/run/x/connect.sock"),
+        ("connect-socket = '/srv/egress.sock'", "/srv/egress.sock"),
+        ("connect-socket = ''", None),
+    ],
+)
+def test_where_the_connect_socket_is(tmp_path: Path, text: str, path: str | None) -> None:
+    config = load_config(write(tmp_path, text))
+    assert config.connect_path() == (Path(path) if path else None)
+
+
+def test_rights_of_callers(tmp_path: Path) -> None:
+    text = (
+        "[callers.prom]\nnodes = ['edge-*']\nports = ['9100', '8000-8100']\n[callers.local]\ndirect = true\n"
+    )
+    callers = load_config(write(tmp_path, text)).callers
+    callers["prom"].allows("edge-7", 8050)
+    with pytest.raises(OpenFailed, match="no right to port 80"):
+        callers["prom"].allows("edge-7", 80)
+    assert callers["local"].direct
+    assert not callers["prom"].direct
+
+
+def test_the_lists_of_ports_follow_the_listeners(tmp_path: Path) -> None:
+    text = "insecure-port = 20264\nsecure-port = 20263\nhttp-proxy-ports = '80'\nhttps-proxy-ports = '443'\n"
+    text += "dnat-ports-pair = '81=20264, 82=10264'\nlocalhost-proxy-ports = '80'\n"
+    lists = load_config(write(tmp_path, text)).port_lists()
+    assert lists.captured == {80: 20264, 443: 20263, 81: 20264}
+    assert lists.localhost == {80}
+    assert len(lists.problems) == 1

@@ -1,0 +1,79 @@
+"""The public API over real state: it follows the networks that are configured and the authority on disk."""
+
+import json
+from datetime import timedelta
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from certs.authority import Authority
+from certs.files import StateDirectory
+from certs.requests import make_request, new_key
+from certs.server_state import initialise
+from tunnel_daemon.http1 import Request, Response
+from tunnel_server.identity import ServerIdentity
+from tunnel_server.peers import Peer
+from tunnel_server.public_api import PublicApi
+
+ADDRESS = "192.168.2.143"
+
+
+class Desk:
+    """The API, and somebody who asks."""
+
+    def __init__(self, path: Path) -> None:
+        state = StateDirectory.create(path)
+        initialise(state, addresses=(ip_address("192.0.2.1"),))
+        self.identity = ServerIdentity(state)
+        self.issued: list[tuple[str, object]] = []
+        self.api = PublicApi(
+            state,
+            self.identity,
+            edge_networks=(ip_network("192.168.0.0/16"),),
+            servers=lambda: ["192.0.2.1:10262"],
+            on_issued=lambda node, addresses: self.issued.append((node, addresses)),
+        )
+
+    async def ask(self, method: str, path: str, **document: str) -> Response:
+        body = json.dumps(document).encode()
+        return await self.api.handle(Request(method, path, {}, {}, body, Peer(("192.0.2.7", 1234))))
+
+    async def join(self, node: str) -> Response:
+        token = self.api.enrolment.tokens.create(node, [ip_address(ADDRESS)], timedelta(hours=1))[0]
+        return await self.ask(
+            "POST", "/v1/join", token=token, node=node, csr=make_request(new_key()).decode()
+        )
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "state")
+
+
+async def test_joining_and_what_needs_a_certificate(desk: Desk) -> None:
+    assert (await desk.ask("GET", "/v1/ca")).body.decode() == desk.identity.authority.pem
+    assert (await desk.join("edge-1")).status == 200
+    assert desk.issued == [("edge-1", (ip_address(ADDRESS),))]
+    for path in ("/v1/identity", "/v1/renew"):
+        assert (await desk.ask("POST", path)).status == 401
+    assert (await desk.ask("GET", "/v1/else")).status == 404
+
+
+async def test_other_networks_count_from_the_next_join_on(desk: Desk) -> None:
+    desk.api.configure((ip_network("10.0.0.0/8"),))
+    refused = await desk.join("edge-1")
+    assert refused.status == 403
+    assert b"address-not-allowed" in refused.body
+    desk.api.configure((ip_network("192.168.2.0/24"),))
+    assert (await desk.join("edge-2")).status == 200
+
+
+async def test_another_authority_counts_at_once(desk: Desk) -> None:
+    other, _ = Authority.make(desk.identity.authority.domain)
+    desk.identity.authority = other
+    for told in desk.identity.on_change:
+        told()
+    assert (await desk.ask("GET", "/v1/ca")).body.decode() == other.pem
+    desk.api.configure((ip_network("192.168.0.0/16"),))
+    assert (await desk.ask("GET", "/v1/ca")).body.decode() == other.pem

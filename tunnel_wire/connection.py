@@ -87,8 +87,8 @@ class Connection(Receiver):
             raise self._failed
         self._now = now
         life = self._life
-        if (silence := life.silence(now)) >= self.limits.silence_limit:
-            self._fail(ErrorCode.NO_ERROR, f"nothing received for {silence:.0f} s")
+        if life.silent(now):
+            self._fail(ErrorCode.NO_ERROR, f"nothing received for {now - life.last_received:.0f} s")
             assert self._failed is not None
             raise self._failed
         for stream in life.expired(now):

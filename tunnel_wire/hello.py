@@ -68,15 +68,14 @@ class Hello:
         for name, value in (("session", session), ("instance", instance)):
             if value and (len(value) != 32 or not set(value) <= set("0123456789abcdef")):
                 raise BadHello(f"tunnel-{name} is not 128 bits in hex")
-        try:
-            link = int(fields.get("link", "0"))
-        except ValueError:
-            raise BadHello("tunnel-link is not a number") from None
-        if not 0 <= link < 256:
-            raise BadHello("tunnel-link is out of range")
+        link_text = fields.get("link", "0")
+        if not link_text.isdecimal() or len(link_text) > 3 or int(link_text) > 255:
+            raise BadHello("tunnel-link is not a number from 0 to 255")
         names = fields.get("capabilities", "")
         capabilities = frozenset(name.strip() for name in names.split(",") if name.strip())
-        return cls(fields.get("version", ""), instance, session, fields.get("node", ""), link, capabilities)
+        return cls(
+            fields.get("version", ""), instance, session, fields.get("node", ""), int(link_text), capabilities
+        )
 
 
 def read_fields(headers: Headers) -> dict[str, str]:

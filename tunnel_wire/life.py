@@ -61,7 +61,7 @@ class Life:
         if (
             not self.sent
             or self.outstanding is not None
-            or now - self._last_ping < self._limits.receipt_interval
+            or now < self._last_ping + self._limits.receipt_interval
         ):
             return False
         self._asked = [(stream, stream.outgoing.sent, stream.outgoing.end_sent) for stream in self.sent]
@@ -78,7 +78,7 @@ class Life:
         """Ask if the last answer is old: an end that only receives would know of no round trip, or an old
         one.
         """
-        if now - self._last_ping >= self._limits.heartbeat_after:
+        if now >= self._last_ping + self._limits.heartbeat_after:
             self.probe(now)
 
     def answered(self, payload: bytes, now: float) -> list[tuple[Stream, int, bool]]:
@@ -117,13 +117,13 @@ class Life:
         self._soonest = min(self._deadlines.values(), default=math.inf)
         return due
 
-    def silence(self, now: float) -> float:
-        """For how long nothing has been received."""
-        return now - self.last_received
+    def silent(self, now: float) -> bool:
+        """Whether nothing has been received for so long that the link is given up."""
+        return now >= self.last_received + self._limits.silence_limit
 
     def keep(self, now: float) -> None:
         """Ask for receipt or for a sign of life, whichever is due."""
-        if not self.ask_for_receipt(now) and self.silence(now) >= self._limits.heartbeat_after:
+        if not self.ask_for_receipt(now) and now >= self.last_received + self._limits.heartbeat_after:
             self.probe(now)
 
     def deadline(self) -> float:

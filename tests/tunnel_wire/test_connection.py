@@ -1,0 +1,77 @@
+"""How a connection fails and closes, and what it answers in all."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tunnel_wire.handmade import (
+    Handmade,
+    data,
+    fails,
+    raw,
+)
+from tunnel_wire import frames
+from tunnel_wire.causes import OpenFailed
+from tunnel_wire.connection import ConnectionFailed
+from tunnel_wire.events import (
+    DataReceived,
+    EndReceived,
+)
+from tunnel_wire.frames import ErrorCode
+from tunnel_wire.hello import DrainReason
+from tunnel_wire.limits import WireLimits
+
+
+def test_a_flood_of_padding_that_nobody_reads_about(answerer: Handmade) -> None:
+    answerer.accepted()
+    one = raw(frames.DATA, frames.FLAG_PADDED, 1, b"\0")
+    with pytest.raises(ConnectionFailed) as failure:  # noqa: PT012
+        for _ in range(100):
+            answerer.receive(one * 1000)
+    assert failure.value.code == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_answers_that_are_not_read_are_bounded() -> None:
+    answerer = Handmade.answerer(WireLimits(max_queued_control=20_000))
+    missing = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/none")]
+    with pytest.raises(ConnectionFailed) as failure:  # noqa: PT012
+        for stream_id in range(1, 200_001, 2):
+            answerer.receive(answerer.headers(stream_id, missing, end=True))
+    assert failure.value.code == ErrorCode.ENHANCE_YOUR_CALM
+    assert sum(len(frame.payload) + 9 for frame in answerer.take()) < 20_100
+
+
+def test_a_failure_comes_after_the_events_before_it(answerer: Handmade) -> None:
+    # Swallowed, an end whose data is lost with it would look like a complete one.
+    stream = answerer.accepted()
+    events = answerer.receive(data(1, b"all"), data(1, end=True), data(0, b"wrong"))
+    assert [type(event) for event in events] == [DataReceived, EndReceived]
+    assert answerer.connection.deadline() <= answerer.now
+    assert answerer.take()[-1].kind == frames.GOAWAY
+    with pytest.raises(ConnectionFailed, match="idle stream 0"):
+        answerer.connection.tick(answerer.now)
+    with pytest.raises(ConnectionFailed, match="idle stream 0"):
+        answerer.receive(data(1, b"more"))
+    assert stream.incoming.received == 3
+
+
+@pytest.mark.parametrize("how", ["failed", "closed"])
+def test_users_may_do_anything_after_the_end(opener: Handmade, how: str) -> None:
+    one, other = opener.opened(), opener.opened()
+    one.write(b"unsent")
+    if how == "failed":
+        fails(opener, data(0))
+    else:
+        opener.connection.close()
+        assert [frame.kind for frame in opener.take()] == [frames.GOAWAY]
+    with pytest.raises(OpenFailed, match="link"):
+        opener.connection.open_stream(opener.session, "target", 80)
+    one.write(b"more")
+    one.write_end()
+    one.abandon(opener.now)
+    other.reset(ErrorCode.CANCEL)
+    opener.connection.drain(DrainReason.SHUTDOWN)
+    opener.connection.close()
+    assert opener.take() == []
+    assert opener.session.end_streams(opener.connection) == [one]
+    assert opener.session.budget.used == 0

@@ -1,0 +1,71 @@
+"""Hello and drain: what is unknown is ignored, what is malformed is not believed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunnel_wire.hello import BadHello, DrainReason, Hello, new_id, read_fields
+
+
+def test_it_reads_as_it_was_written() -> None:
+    agent = Hello("1.2", session=new_id(), node="edge-1", link=3, capabilities=frozenset({"b", "a"}))
+    assert Hello.from_headers(agent.to_headers()) == agent
+    server = Hello("1.2", instance=new_id())
+    assert Hello.from_headers(server.to_headers()) == server
+    assert dict(server.to_headers()).keys() == {b"tunnel-version", b"tunnel-instance"}
+
+
+def test_a_session_id_is_not_shown() -> None:
+    identifier = new_id()
+    assert identifier not in repr(Hello("1", session=identifier))
+
+
+def test_the_unknown_is_ignored() -> None:
+    fields = [
+        (b"tunnel-version", b"9"),
+        (b"tunnel-mood", b"\xff\xfe"),
+        (b"server", b"nginx"),
+        (b"tunnel-capabilities", b" resume,, teleport "),
+        (b"tunnel-large", b"x" * 5000),
+    ]
+    assert Hello.from_headers(fields) == Hello("9", capabilities=frozenset({"resume", "teleport"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("session", "short"),
+        ("session", "G" * 32),
+        ("session", "A" * 32),
+        ("instance", "0" * 33),
+        ("link", "one"),
+        ("link", "-1"),
+        ("link", "1_0"),
+        ("link", "256"),
+    ],
+)
+def test_the_malformed_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(BadHello, match=f"tunnel-{name}"):
+        Hello.from_headers([(b"tunnel-" + name.encode(), value.encode())])
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=20).map(lambda name: b"tunnel-" + name), st.binary(max_size=300)))
+)
+def test_any_fields_are_read_or_refused(headers: list[tuple[bytes, bytes]]) -> None:
+    for value in read_fields(headers).values():
+        assert len(value) <= 256
+    try:
+        Hello.from_headers(headers)
+    except BadHello:
+        pass
+
+
+def test_drain_reasons() -> None:
+    assert DrainReason.read("revoked") is DrainReason.REVOKED
+    assert DrainReason.read("of a later version") is DrainReason.SHUTDOWN
+
+
+def test_ids_are_128_random_bits() -> None:
+    assert len({new_id() for _ in range(100)}) == 100
+    assert len(bytes.fromhex(new_id())) == 16

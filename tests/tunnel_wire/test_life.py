@@ -1,0 +1,164 @@
+"""PING and time: silence, receipt, round trips, deadlines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hyperframe.frame import PingFrame
+
+from tests.tunnel_wire.memory import Pair, consume
+from tunnel_wire import frames
+from tunnel_wire.connection import ConnectionFailed
+from tunnel_wire.frames import ErrorCode
+from tunnel_wire.life import Life
+from tunnel_wire.limits import DEFAULT_LIMITS
+from tunnel_wire.session import EndCause, State
+
+if TYPE_CHECKING:
+    from tests.tunnel_wire.handmade import Handmade
+
+
+def test_silence_ends_the_link(answerer: Handmade) -> None:
+    connection = answerer.connection
+    assert connection.deadline() == 1004
+    connection.tick(1004)
+    assert [frame.kind for frame in answerer.take()] == [frames.PING]
+    assert connection.deadline() == 1012
+    connection.tick(1011.9)
+    with pytest.raises(ConnectionFailed, match="nothing received for 12 s"):
+        connection.tick(1012)
+
+
+def test_any_byte_is_a_sign_of_life(answerer: Handmade) -> None:
+    answerer.connection.tick(1004)
+    (ping,) = answerer.take()
+    # A byte of a frame that is slow to come.
+    answerer.now = 1011
+    answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]).serialize()[:1])
+    answerer.connection.tick(1020)
+    assert answerer.connection.deadline() == 1023
+
+
+def test_probe_asks_once(answerer: Handmade) -> None:
+    answerer.connection.probe(answerer.now)
+    answerer.connection.probe(answerer.now)
+    (ping,) = answerer.take()
+    answerer.now += 0.25
+    answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
+    assert answerer.connection.round_trip == 0.25
+    answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]), PingFrame(0, b"not ours", flags=["ACK"]))
+    assert answerer.connection.round_trip == 0.25
+
+
+def test_a_receiver_learns_its_round_trip() -> None:
+    # It has nothing to ask receipt for; but without a round trip its window would never grow.
+    pair = Pair()
+    pair.settle()
+    near, far = pair.stream()
+    for _ in range(40):
+        far.write(bytes(far.room()))
+        pair.flush(pair.far)
+        pair.now += 0.05
+        pair.deliver(pair.far)
+        consume(near, 1 << 20, pair.now)
+        pair.flush(pair.near)
+        pair.now += 0.05
+        pair.deliver(pair.near)
+    assert pair.opener.round_trip == pytest.approx(0.1)
+    # At most 1 MiB is queued at once: four round trips' worth of what can come.
+    assert near.incoming.window == 4 << 20
+
+
+def test_receipt_lets_go_of_what_was_sent_before_the_ping(answerer: Handmade) -> None:
+    stream, connection = answerer.accepted(), answerer.connection
+    assert not connection.ask_for_receipt(answerer.now)
+    stream.write(b"before")
+    answerer.take()
+    assert connection.ask_for_receipt(answerer.now)
+    (ping,) = answerer.take()
+    stream.write(b"behind")
+    answerer.take()
+    # One question at a time.
+    assert not connection.ask_for_receipt(answerer.now + 1)
+    answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
+    assert stream.outgoing.acknowledged == 6
+    # At most one each 5 ms.
+    assert not connection.ask_for_receipt(answerer.now)
+    assert connection.deadline() == answerer.now + 0.005
+    answerer.now += 0.005
+    connection.tick(answerer.now)
+    (ping,) = answerer.take()
+    answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
+    assert stream.outgoing.acknowledged == 12
+
+
+def test_credit_is_no_receipt(answerer: Handmade) -> None:
+    stream = answerer.accepted()
+    stream.write(b"sent")
+    answerer.take()
+    answerer.receive(frames.window_update(1, 4))
+    assert stream.outgoing.acknowledged == 0
+
+
+def test_an_end_is_over_with_its_receipt(answerer: Handmade) -> None:
+    stream = answerer.accepted()
+    answerer.receive(frames.frame_header(0, frames.DATA, frames.FLAG_END_STREAM, 1))
+    stream.write_end()
+    answerer.take()
+    assert stream.state is State.OPEN
+    assert not answerer.connection._streams
+    answerer.connection.ask_for_receipt(answerer.now)
+    (ping,) = answerer.take()
+    answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
+    assert stream.end_cause is EndCause.FINISHED
+    assert answerer.session.budget.used == 0
+
+
+def test_deadlines() -> None:
+    life = Life(DEFAULT_LIMITS, 0, lambda frame: None)
+    one, other, third = object(), object(), object()
+    life.set_deadline(one, 3)  # type: ignore[arg-type]
+    life.set_deadline(other, 1)  # type: ignore[arg-type]
+    life.set_deadline(third, 2)  # type: ignore[arg-type]
+    assert life.deadline() == 1
+    assert life.expired(0.9) == []
+    life.forget(third)  # type: ignore[arg-type]
+    assert life.expired(1) == [other]
+    assert life.deadline() == 3
+    assert life.expired(3) == [one]
+    assert life.deadline() == 4
+
+
+def test_a_reset_waits_for_the_data_before_it_but_not_for_ever(answerer: Handmade) -> None:
+    stream = answerer.accepted()
+    stream.write(bytes(65_535))
+    answerer.take()
+    answerer.receive(frames.window_update(1, 100))
+    stream.write(bytes(100))
+    # The connection's window is used up: this waits for credit.
+    assert not answerer.take()
+    stream.reset_behind_data(ErrorCode.CONNECT_ERROR, answerer.now)
+    assert (stream.state, stream.room()) == (State.OPEN, 0)
+    # Closing it meanwhile changes nothing.
+    stream.abandon(answerer.now)
+    answerer.connection.tick(1000.9)
+    assert [frame.kind for frame in answerer.take()] == [frames.PING]
+    assert answerer.connection.deadline() == 1001
+    answerer.connection.tick(1001)
+    (reset,) = answerer.take()
+    assert (reset.kind, reset.code) == (frames.RST_STREAM, ErrorCode.CONNECT_ERROR)
+
+
+def test_who_has_closed_waits_a_minute_for_the_peers_end(answerer: Handmade) -> None:
+    stream = answerer.accepted()
+    stream.abandon(answerer.now)
+    answerer.take()
+    for second in range(1, 60):
+        answerer.now = 1000 + second
+        answerer.receive(PingFrame(0, b"alive..."))
+        answerer.connection.tick(answerer.now)
+    assert stream.state is State.OPEN
+    answerer.connection.tick(1060)
+    assert stream.end_cause is EndCause.LOCAL_RESET
+    assert [frame.code for frame in answerer.take() if frame.kind == frames.RST_STREAM] == [ErrorCode.CANCEL]

@@ -1,0 +1,73 @@
+"""Control frames first, then a frame a stream in turn, as credit allows."""
+
+from __future__ import annotations
+
+from hyperframe.frame import (
+    PingFrame,
+    SettingsFrame,
+)
+
+from tests.tunnel_wire.handmade import (
+    Handmade,
+    window_update,
+)
+from tests.tunnel_wire.memory import Pair
+from tunnel_wire import frames
+from tunnel_wire.frames import ErrorCode
+
+
+def test_credit_of_the_connection_is_kept_to(answerer: Handmade) -> None:
+    streams = [answerer.accepted(stream_id) for stream_id in (1, 3)]
+    for stream in streams:
+        stream.write(bytes(stream.room()))
+    sent = [frame for frame in answerer.take() if frame.kind == frames.DATA]
+    assert sum(len(frame.payload) for frame in sent) == 65_535
+    assert not answerer.take()
+    answerer.receive(window_update(0, 100))
+    assert [len(frame.payload) for frame in answerer.take()] == [100]
+
+
+def test_a_larger_frame_follows_the_acknowledgement_that_allows_it(answerer: Handmade) -> None:
+    stream = answerer.accepted()
+    stream.write(bytes(40_000))
+    assert [len(frame.payload) for frame in answerer.take()] == [16_384, 16_384, 7232]
+    answerer.receive(SettingsFrame(0, settings={SettingsFrame.MAX_FRAME_SIZE: 1 << 20}))
+    stream.write(bytes(20_000))
+    sent = answerer.take()
+    assert (sent[0].kind, sent[0].flags) == (frames.SETTINGS, frames.FLAG_ACK)
+    assert [len(frame.payload) for frame in sent[1:]] == [20_000]
+
+
+def test_streams_take_turns_and_small_ones_come_first() -> None:
+    pair = Pair()
+    pair.settle()
+    bulky, other, small = (pair.stream()[0] for _ in range(3))
+    for stream in (bulky, other):
+        stream.write(bytes(50_000))
+    small.write(b"x")
+    order = []
+    while out := pair.opener.take(10_000):
+        order += [frames.parse_header(piece)[3] for piece in out if len(piece) == 9]
+    first = [small.stream_id, bulky.stream_id, other.stream_id, bulky.stream_id, other.stream_id]
+    assert order[:5] == first
+
+
+def test_control_frames_overtake_queued_data(answerer: Handmade) -> None:
+    stream = answerer.accepted()
+    stream.write(bytes(60_000))
+    answerer.receive(PingFrame(0, b"12345678"))
+    assert [frame.kind for frame in answerer.take()][:2] == [frames.PING, frames.DATA]
+
+
+def test_the_end_comes_right_behind_the_data(answerer: Handmade) -> None:
+    one, other = answerer.accepted(1), answerer.accepted(3)
+    one.write(b"one")
+    one.write_end()
+    other.write(b"other")
+    other.reset_behind_data(ErrorCode.CONNECT_ERROR, answerer.now)
+    assert [(frame.kind, frame.stream_id, frame.flags) for frame in answerer.take()] == [
+        (frames.DATA, 1, 0),
+        (frames.DATA, 1, frames.FLAG_END_STREAM),
+        (frames.DATA, 3, 0),
+        (frames.RST_STREAM, 3, 0),
+    ]

@@ -17,7 +17,7 @@ import trio
 
 from certs.validity import BACK_DATED
 from tunnel_agent.backoff import full_jitter
-from tunnel_agent.credentials import CredentialsError, load_credentials
+from tunnel_agent.credentials import CERTIFICATE, Credentials, CredentialsError, load_credentials
 from tunnel_agent.failures import FailureLog
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ _FIRST_LOOK = 120.0
 _RETRY, _RETRY_MAX = 60.0, 3600.0
 _CLOCK_CHECK = 60.0
 """Seconds: the clock on the wall decides what is due, and may be set meanwhile."""
+_TICK = 0.1
+"""Shortest wait in seconds: the two clocks differ in their last digits."""
 _PATIENCE = 180.0
 """Seconds that one look may take, over all servers."""
 
@@ -52,14 +54,18 @@ class Renewal:
         on_renewed: Callable[[], None],
         look_every: float = LOOK_EVERY,
         uniform: Callable[[float, float], float] = random.uniform,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """Take `clock`, the one on the wall, in seconds since the epoch."""
         self._config = config
         self._status = status
         self._on_renewed = on_renewed
         self._look_every = look_every
         self._uniform = uniform
+        self._clock = clock
         self._failures = FailureLog(log)
         self._share = uniform(EARLIEST, LATEST)
+        self._read: tuple[tuple[int, int] | None, Credentials | None] = (None, None)
 
     async def run(self) -> NoReturn:
         """Look until cancelled; a look that is under way is then given up, and the files are as before or
@@ -83,7 +89,8 @@ class Renewal:
             else:
                 self._failures.over()
                 retries = full_jitter(_RETRY, _RETRY_MAX, self._uniform)
-                patient, wait = False, self._look_every * self._uniform(0.9, 1.1)
+                # What is due again at once was given by a server whose clock is far from ours.
+                patient, wait = self._left() <= 0, self._look_every * self._uniform(0.9, 1.1)
 
     async def _sleep(self, wait: float, *, until_due: bool) -> None:
         ends = trio.current_time() + wait
@@ -91,17 +98,22 @@ class Renewal:
             due_in = self._left() if until_due else left
             if due_in <= 0:
                 return
-            await trio.sleep(min(left, due_in, _CLOCK_CHECK))
+            await trio.sleep(max(_TICK, min(left, due_in, _CLOCK_CHECK)))
 
     def _left(self) -> float:
         """Seconds until the certificate is due; without a certificate, for ever."""
         try:
-            held = load_credentials(self._config.state_dir)
-        except CredentialsError:
+            found = (self._config.state_dir / CERTIFICATE).stat()
+            version = (found.st_ino, found.st_mtime_ns)
+            if version != self._read[0]:
+                self._read = (version, load_credentials(self._config.state_dir))
+        except (OSError, CredentialsError):
             return float("inf")
+        held = self._read[1]
+        assert held is not None
         # A short-lived certificate that is mostly back-dated must not be due at its birth.
         issued = min(held.not_before + BACK_DATED.total_seconds(), held.not_after)
-        return issued + self._share * (held.not_after - issued) - time.time()
+        return issued + self._share * (held.not_after - issued) - self._clock()
 
     async def _look(self, *, due: bool) -> None:
         config = self._config

@@ -1,0 +1,140 @@
+"""When an agent looks after its certificate: by the wall's clock, by the hour, and later after a failure."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trio
+
+from tunnel_agent import renewal as renewal_module
+from tunnel_agent.config import AgentConfig
+from tunnel_agent.proxy import ProxyChoice
+from tunnel_agent.renewal import Renewal
+from tunnel_agent.status import AgentStatus
+
+HOUR, DAY = 3600.0, 86400.0
+NOTHING = {"server": "s:1", "renewed": False, "why": "", "trust": False, "moved": False}
+
+
+class Looks:
+    """Stands for the process that looks: counts, and answers as the test wants."""
+
+    def __init__(self, state):
+        self.state = state
+        self.asked = []
+        self.at = []
+        self.answer = NOTHING
+        self.failure = None
+        self.began = trio.current_time()
+
+    async def __call__(self, settings):
+        self.asked.append(json.loads(settings))
+        self.at.append(trio.current_time() - self.began)
+        if self.failure:
+            raise renewal_module._FailedError(self.failure)
+        return self.answer
+
+
+@pytest.fixture
+def watching(pki, monkeypatch):
+    """Run a renewal over a certificate of the given life; the wall's clock goes with trio's."""
+    wall = time.time()
+
+    async def run(seconds, *, life=90 * DAY, linked=True, prepare=None, uniform=lambda _low, high: high):
+        state = pki.state(now=datetime.fromtimestamp(wall, UTC), life=timedelta(seconds=life))
+        looks, renewed = Looks(state), []
+        began = trio.current_time()
+        monkeypatch.setattr(renewal_module, "_run", looks)
+        if prepare:
+            prepare(looks)
+        status = AgentStatus("test")
+        if linked:
+            status.linked("s:1")
+        config = AgentConfig(state_dir=state, proxy=ProxyChoice("http://me:secret@proxy:3128"))
+        watched = Renewal(
+            config,
+            status,
+            on_renewed=lambda: renewed.append(looks.at[-1]),
+            uniform=uniform,
+            clock=lambda: wall + trio.current_time() - began,
+        )
+        with trio.move_on_after(seconds):
+            await watched.run()
+        return looks, renewed
+
+    return run
+
+
+async def test_every_hour(autojump_clock, watching):
+    looks, renewed = await watching(DAY)
+    assert 20 <= len(looks.asked) <= 24
+    assert looks.at[0] <= 120
+    assert not any(asked["due"] for asked in looks.asked)
+    assert not renewed
+    assert looks.asked[0]["proxy"] == "http://me:secret@proxy:3128"
+
+
+async def test_not_before_there_is_a_link(autojump_clock, watching):
+    looks, _ = await watching(DAY, linked=False)
+    assert looks.asked == []
+
+
+@pytest.mark.parametrize("linked", [True, False])
+async def test_at_two_thirds_of_its_life(autojump_clock, watching, linked):
+    def prepare(looks):
+        looks.answer = {**NOTHING, "renewed": True}
+
+    looks, renewed = await watching(9 * DAY * 0.667, life=9 * DAY, linked=linked, prepare=prepare)
+    due = [at for at, asked in zip(looks.at, looks.asked, strict=True) if asked["due"]]
+    assert due[0] == pytest.approx(6 * DAY, abs=2 * HOUR)
+    assert renewed
+
+
+async def test_a_thousand_that_joined_together_do_not_come_together(autojump_clock, watching):
+    looks, _ = await watching(9 * DAY * 0.65, life=9 * DAY, linked=False, uniform=lambda low, _high: low)
+    assert looks.at[0] == pytest.approx(0.6 * 9 * DAY, abs=60)
+
+
+async def test_what_was_just_issued_is_not_due_however_short_its_life(autojump_clock, watching):
+    looks, _ = await watching(60, life=120, linked=False)
+    assert looks.asked == []
+
+
+async def test_failures_are_repeated_ever_later(autojump_clock, watching, caplog):
+    def prepare(looks):
+        looks.failure = "s:1: Connection refused"
+
+    looks, renewed = await watching(DAY, prepare=prepare)
+    pauses = [later - sooner for sooner, later in zip(looks.at, looks.at[1:], strict=False)]
+    assert pauses[:4] == pytest.approx([61, 121, 241, 481], abs=1)
+    assert max(pauses) == pytest.approx(3601, abs=1)
+    assert not renewed
+    assert "could not be looked after: s:1: Connection refused" in caplog.text
+
+
+async def test_an_expired_certificate_is_no_reason_to_hurry(autojump_clock, watching):
+    def prepare(looks):
+        looks.failure = "the certificate expired"
+
+    looks, _ = await watching(HOUR, life=30, prepare=prepare)
+    assert len(looks.asked) < 10
+
+
+async def test_a_real_process_that_fails_says_why(pki, monkeypatch):
+    settings = {
+        "state_dir": str(pki.directory / "nowhere"),
+        "servers": [],
+        "proxy": "none",
+        "timeout": 1.0,
+        "due": True,
+    }
+    with pytest.raises(renewal_module._FailedError, match="nowhere does not exist"):
+        await renewal_module._run(json.dumps(settings).encode())
+    with pytest.raises(renewal_module._FailedError):
+        await renewal_module._run(b"nonsense")
+    monkeypatch.setattr(renewal_module.sys, "executable", "/nonexistent/python")
+    with pytest.raises(renewal_module._FailedError, match="cannot be run"):
+        await renewal_module._run(b"")

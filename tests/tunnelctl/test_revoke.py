@@ -1,0 +1,114 @@
+"""`tunnelctl revoke`, `caller`, as the command line calls them: what is done, said, and refused."""
+
+import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from certs.authority import Authority
+from certs.enrolment import Enrolment
+from certs.files import StateDirectory
+from certs.requests import make_request, new_key
+from certs.revocations import RevocationStore
+from tunnelctl.cli import main
+
+
+@pytest.fixture
+def tunnelctl(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tunnelctl.local_server.DEFAULT_CONFIG", tmp_path / "server.toml")
+
+    def run(*words, code=0):
+        assert main([*words, "--state-dir", str(tmp_path / "state")]) == code
+        said = capsys.readouterr()
+        assert len(said.err.splitlines()) == (1 if code else 0)
+        return said.err if code else said.out
+
+    run("init", "--cert-ips", "127.0.0.1")
+    return run
+
+
+@pytest.fixture
+def node(tmp_path, tunnelctl):
+    state = StateDirectory(tmp_path / "state")
+    desk = Enrolment(state, Authority.load(state), is_own=lambda _: False)
+    token, _ = desk.tokens.create("edge-1", [], timedelta(days=1))
+    return desk.join(token, None, make_request(new_key()))
+
+
+def test_a_node_and_its_tokens(tunnelctl, node, tmp_path):
+    tunnelctl("token", "create", "--node", "edge-1")
+    assert tunnelctl("revoke", "edge-1", "--reason", "stolen").startswith("revoked node edge-1:")
+    assert [each["state"] for each in json.loads(tunnelctl("token", "list", "--json"))] == ["used", "revoked"]
+    (entry,) = json.loads(tunnelctl("revoke", "--list", "--json"))
+    assert (entry["kind"], entry["value"], entry["reason"]) == ("node", "edge-1", "stolen")
+    assert "edge-1" in tunnelctl("revoke", "--list")
+    assert "is let in again" in tunnelctl("revoke", "--undo", "edge-1")
+    assert tunnelctl("revoke", "--list") == "nothing is revoked\n"
+    assert (tmp_path / "state" / "revocations.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        ((), 2, "name one of NODE"),
+        (("edge-1", "--serial", "1f"), 2, "name one of NODE"),
+        (("--list", "edge-1"), 2, "--list takes nothing else"),
+        (("edge-9",), 4, "no node and no unused token is called edge-9"),
+        (("--caller", "ci"), 4, "no caller is called ci"),
+        (("--serial", "xyz"), 2, "is no serial"),
+        (("edge-1", "--reason", "a\nb"), 2, "one printable line"),
+        (("--undo", "edge-1"), 1, "node edge-1 is not revoked"),
+    ],
+)
+def test_refusals(tunnelctl, node, words, code, why):
+    assert why in tunnelctl("revoke", *words, code=code)
+    assert tunnelctl("revoke", "--list") == "nothing is revoked\n"
+
+
+def test_a_caller_from_its_making_to_its_end(tunnelctl, tmp_path):
+    out = tmp_path / "ci"
+    tunnelctl("caller", "create", "ci", "--ttl", "2d", "--out", str(out))
+    assert sorted(each.name for each in out.iterdir()) == ["ca.crt", "caller.crt", "caller.key"]
+    assert (out / "caller.key").stat().st_mode & 0o777 == 0o600
+    done = subprocess.run(
+        ["openssl", "verify", "-purpose", "sslclient", "-CAfile", out / "ca.crt", out / "caller.crt"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first = (out / "caller.crt").read_bytes()
+    assert "exists" in tunnelctl("caller", "create", "ci", "--out", str(out), code=4)
+    elsewhere = tmp_path / "elsewhere"
+    assert "a caller ci already" in tunnelctl("caller", "create", "ci", "--out", str(elsewhere), code=4)
+    assert not elsewhere.exists()
+    assert (out / "caller.crt").read_bytes() == first
+    tunnelctl("revoke", "--caller", "ci")
+    assert json.loads(tunnelctl("caller", "list", "--json"))[0]["state"] == "revoked"
+    tunnelctl("caller", "create", "ci", "--out", str(out), "--renew")
+    assert (out / "caller.crt").read_bytes() != first
+    (listed,) = json.loads(tunnelctl("caller", "list", "--json"))
+    assert listed["state"] == "valid"
+    left = datetime.fromisoformat(listed["expires"]) - datetime.now(UTC)
+    assert timedelta(days=364) < left < timedelta(days=366)
+    assert "ci" in tunnelctl("caller", "list")
+
+
+@pytest.mark.parametrize(
+    "words", [("local",), ("Bad Name",), ("ci", "--ttl", "soon"), ("ci", "--ttl", "9999d")]
+)
+def test_callers_that_cannot_be(tunnelctl, tmp_path, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tunnelctl("caller", "create", *words, code=2)
+    assert tunnelctl("caller", "list").startswith("no caller has a certificate yet")
+    assert not (tmp_path / "ci").exists()
+
+
+def test_a_damaged_list_is_not_written_over(tunnelctl, node, tmp_path):
+    path = tmp_path / "state" / "revocations.json"
+    path.write_text("{")
+    path.chmod(0o600)
+    assert "would be let in again" in tunnelctl("revoke", "edge-1", code=1)
+    assert path.read_text() == "{"
+    path.unlink()
+    assert list(RevocationStore(StateDirectory(tmp_path / "state")).load()) == []

@@ -58,6 +58,7 @@ class Reloader:
         self._source = source
         self._apply = apply
         self._version = self._look()
+        self._existed = self._version is not None
         self._lock = trio.Lock()
 
     async def watch(self) -> None:
@@ -74,9 +75,11 @@ class Reloader:
     async def reload(self) -> None:
         """Read the configuration and put it into force, or log why that stays as it was. Never raises."""
         async with self._lock:
-            existed, self._version = self._version is not None, self._look()
+            self._version = self._look()
+            self._existed |= self._version is not None
             try:
-                if existed and self._version is None:
+                # Without a file there are the defaults: not what whoever removed it had in mind.
+                if self._existed and self._version is None:
                     raise SettingsError([f"{self._source.path} is gone"])
                 wanted = await trio.to_thread.run_sync(self._source.read)
                 await self._take(wanted)

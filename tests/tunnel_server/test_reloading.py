@@ -163,8 +163,10 @@ async def test_a_file_that_is_gone_changes_nothing(server: Server, autojump_cloc
     server.write("http-proxy-ports = '80'\n")
     await server.reloader.reload()
     await watching(server, autojump_clock, server.path.unlink, 3)
-    assert server.reloader.problems == (f"{server.path} is gone",)
-    assert server.reloader.config.http_proxy_ports == "80"
+    for _ in range(2):
+        assert server.reloader.problems == (f"{server.path} is gone",)
+        assert server.reloader.config.http_proxy_ports == "80"
+        await server.reloader.reload()
     await watching(server, autojump_clock, lambda: server.write("http-proxy-ports = '81'\n"), 3)
     assert server.reloader.problems == ()
     assert server.reloader.config.http_proxy_ports == "81"

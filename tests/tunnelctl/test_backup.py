@@ -1,6 +1,4 @@
-"""`tunnelctl backup`, `restore` and `ca roll`, as the command line calls them."""
-
-import json
+"""`tunnelctl backup`, and back, as the command line calls them."""
 
 import pytest
 
@@ -48,35 +46,3 @@ def test_in_the_clear_only_when_asked_to(tunnelctl, tmp_path, monkeypatch):
     assert not file.exists()
     assert "not encrypted" in tunnelctl("backup", str(file), "--no-encryption")
     assert "restored" in tunnelctl("restore", str(file), state="other")
-
-
-def test_what_restores_nothing(tunnelctl, passphrase, tmp_path):
-    file, wrong, short = tmp_path / "b", tmp_path / "wrong", tmp_path / "short"
-    tunnelctl("backup", str(file), *passphrase)
-    wrong.write_text("another passphrase")
-    short.write_text("short")
-    refused = [
-        ((str(file), "--passphrase-file", str(wrong)), 1, "passphrase is another"),
-        ((str(wrong),), 1, "no backup of a tunnel server"),
-        ((str(tmp_path / "nowhere"),), 1, "No such file"),
-        ((str(file), "--passphrase-file", str(tmp_path / "nowhere")), 2, "No such file"),
-    ]
-    for words, code, why in refused:
-        assert why in tunnelctl("restore", *words, state="other", code=code)
-        assert not (tmp_path / "other").exists()
-    again = ("backup", str(tmp_path / "c"), "--passphrase-file", str(short))
-    assert "at least 12" in tunnelctl(*again, code=2)
-
-
-def test_a_roll_is_guided(tunnelctl):
-    assert "no roll is on; `tunnelctl ca roll start`" in tunnelctl("ca", "roll", "status")
-    assert "no roll is on" in tunnelctl("ca", "roll", "switch", code=4)
-    before = json.loads(tunnelctl("ca", "roll", "status", "--json"))
-    assert "next: tunnelctl ca roll switch" in tunnelctl("ca", "roll", "start")
-    tunnelctl("token", "create", "--node", "edge-1")
-    assert "(node edge-1): its join line stops working" in tunnelctl("ca", "roll", "status")
-    assert "next: tunnelctl ca roll finish" in tunnelctl("ca", "roll", "switch")
-    assert "no roll is on" in tunnelctl("ca", "roll", "finish")
-    after = json.loads(tunnelctl("ca", "roll", "status", "--json"))
-    assert after["phase"] == "none"
-    assert after["issuing"] != before["issuing"]

@@ -1,8 +1,7 @@
-"""`tunnelctl revoke`, `caller`, as the command line calls them: what is done, said, and refused."""
+"""`tunnelctl revoke`, as the command line calls them: what is done, said, and refused."""
 
 import json
-import subprocess
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -39,7 +38,8 @@ def node(tmp_path, tunnelctl):
 def test_a_node_and_its_tokens(tunnelctl, node, tmp_path):
     tunnelctl("token", "create", "--node", "edge-1")
     assert tunnelctl("revoke", "edge-1", "--reason", "stolen").startswith("revoked node edge-1:")
-    assert [each["state"] for each in json.loads(tunnelctl("token", "list", "--json"))] == ["used", "revoked"]
+    states = [each["state"] for each in json.loads(tunnelctl("token", "list", "--json"))]
+    assert sorted(states) == ["revoked", "used"]
     (entry,) = json.loads(tunnelctl("revoke", "--list", "--json"))
     assert (entry["kind"], entry["value"], entry["reason"]) == ("node", "edge-1", "stolen")
     assert "edge-1" in tunnelctl("revoke", "--list")
@@ -64,44 +64,6 @@ def test_a_node_and_its_tokens(tunnelctl, node, tmp_path):
 def test_refusals(tunnelctl, node, words, code, why):
     assert why in tunnelctl("revoke", *words, code=code)
     assert tunnelctl("revoke", "--list") == "nothing is revoked\n"
-
-
-def test_a_caller_from_its_making_to_its_end(tunnelctl, tmp_path):
-    out = tmp_path / "ci"
-    tunnelctl("caller", "create", "ci", "--ttl", "2d", "--out", str(out))
-    assert sorted(each.name for each in out.iterdir()) == ["ca.crt", "caller.crt", "caller.key"]
-    assert (out / "caller.key").stat().st_mode & 0o777 == 0o600
-    done = subprocess.run(
-        ["openssl", "verify", "-purpose", "sslclient", "-CAfile", out / "ca.crt", out / "caller.crt"],
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    first = (out / "caller.crt").read_bytes()
-    assert "exists" in tunnelctl("caller", "create", "ci", "--out", str(out), code=4)
-    elsewhere = tmp_path / "elsewhere"
-    assert "a caller ci already" in tunnelctl("caller", "create", "ci", "--out", str(elsewhere), code=4)
-    assert not elsewhere.exists()
-    assert (out / "caller.crt").read_bytes() == first
-    tunnelctl("revoke", "--caller", "ci")
-    assert json.loads(tunnelctl("caller", "list", "--json"))[0]["state"] == "revoked"
-    tunnelctl("caller", "create", "ci", "--out", str(out), "--renew")
-    assert (out / "caller.crt").read_bytes() != first
-    (listed,) = json.loads(tunnelctl("caller", "list", "--json"))
-    assert listed["state"] == "valid"
-    left = datetime.fromisoformat(listed["expires"]) - datetime.now(UTC)
-    assert timedelta(days=364) < left < timedelta(days=366)
-    assert "ci" in tunnelctl("caller", "list")
-
-
-@pytest.mark.parametrize(
-    "words", [("local",), ("Bad Name",), ("ci", "--ttl", "soon"), ("ci", "--ttl", "9999d")]
-)
-def test_callers_that_cannot_be(tunnelctl, tmp_path, words, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    tunnelctl("caller", "create", *words, code=2)
-    assert tunnelctl("caller", "list").startswith("no caller has a certificate yet")
-    assert not (tmp_path / "ci").exists()
 
 
 def test_a_damaged_list_is_not_written_over(tunnelctl, node, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
-from tests.tunnel_wire.handmade import Handmade, data, reset
+from tests.tunnel_wire.handmade import Handmade, data, reset, split_frames
 from tests.tunnel_wire.memory import Face, Pair, consume
 from tunnel_wire import frames
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.connection import ConnectionFailed
 from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import DrainReason
@@ -161,6 +164,52 @@ def test_a_lost_link_takes_its_streams_and_no_others() -> None:
     near.reset(ErrorCode.CANCEL)
     pair.opener.drain(DrainReason.SHUTDOWN)
     pair.flush(pair.near)
+
+
+def _boundaries(wire: bytes) -> tuple[set[int], int]:
+    """Where frames end, and where END_STREAM does."""
+    ends, at, ended = {0}, 0, 0
+    for frame in split_frames(wire):
+        at += frames.HEADER_SIZE + len(frame.payload)
+        ends.add(at)
+        if frame.kind == frames.DATA and frame.flags & frames.FLAG_END_STREAM:
+            ended = at
+    return ends, ended
+
+
+@pytest.mark.parametrize("wrong", [b"", frames.frame_header(0, frames.DATA, 0, 0)])
+def test_a_cut_at_any_byte_is_never_an_end(wrong: bytes) -> None:
+    said = [b"first ", b"second ", b"third"]
+    cut = 0
+    while True:
+        pair = Pair()
+        pair.settle()
+        near, far = pair.stream()
+        face = far.face
+        assert isinstance(face, Face)
+        for piece in said:
+            near.write(piece)
+            pair.flush(pair.near)
+        near.write_end()
+        pair.flush(pair.near)
+        if cut > len(pair.near.wire):
+            break
+        boundaries, ended = _boundaries(bytes(pair.near.wire))
+        whole, boundary = cut >= ended, cut in boundaries
+        pair.near.wire[cut:] = wrong if boundary else b""
+        with suppress(ConnectionFailed):
+            pair.deliver(pair.near)
+        if wrong and boundary:
+            with pytest.raises(ConnectionFailed):
+                pair.answerer.tick(pair.now)
+        for stream in pair.far.session.end_streams(pair.answerer):
+            assert stream.face is not None
+            stream.face.on_reset()
+        assert ("end" in face.told) == whole
+        assert face.told[-1] == "reset"
+        assert b"".join(said).startswith(face.arrived)
+        assert not whole or face.arrived == b"".join(said)
+        cut += 1
 
 
 def test_flush_tells_the_link(answerer: Handmade) -> None:

@@ -1,0 +1,384 @@
+"""What is on the wire is plain HTTP/2: implementations that know no tunnels stand at the other end."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+from tests.tunnel_wire.memory import MIB, Face, consume
+from tunnel_wire.answerer import AnswererConnection
+from tunnel_wire.causes import Cause
+from tunnel_wire.events import Answered, DataReceived, EndReceived, Event, HelloReceived, StreamRequested
+from tunnel_wire.flow import Budget
+from tunnel_wire.frames import ErrorCode
+from tunnel_wire.hello import DrainReason, Hello, new_id
+from tunnel_wire.opener import OpenerConnection
+from tunnel_wire.session import EndCause, Session, State, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tunnel_wire.connection import Connection
+
+NOW = 1000.0
+
+
+def opener() -> OpenerConnection:
+    connection = OpenerConnection(Hello("1", instance=new_id()), now=NOW)
+    connection.session = Session(budget=Budget(1 << 30))
+    return connection
+
+
+def answerer() -> AnswererConnection:
+    session = Session(budget=Budget(1 << 30), first_key=1 << 63)
+    return AnswererConnection(session, Hello("1", session=session.identifier, node="edge-1"), now=NOW)
+
+
+def session_of(connection: Connection) -> Session:
+    assert connection.session is not None
+    return connection.session
+
+
+# --- h2, in memory --------------------------------------------------------------------------------
+
+
+class Stock:
+    """An ordinary h2 at the other end of ours, which queues what it gets like any user of it."""
+
+    def __init__(self, ours: Connection) -> None:
+        self.ours = ours
+        client = isinstance(ours, AnswererConnection)
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=client, header_encoding="utf-8")
+        )
+        self.h2.initiate_connection()
+        self.got = bytearray()
+        self.events: list[h2.events.Event] = []
+        self.ours_saw: list[Event] = []
+        self.settle()
+
+    def settle(self) -> None:
+        while True:
+            to_ours = self.h2.data_to_send()
+            for event in self.ours.receive(memoryview(to_ours), NOW):
+                self.ours_saw.append(event)
+                match event:
+                    case DataReceived():
+                        face = event.stream.face
+                        assert face is not None
+                        face.on_data(event.data)
+                    case _:
+                        pass
+            self.ours.ask_for_receipt(NOW + len(self.events))
+            to_stock = b"".join(self.ours.take(MIB))
+            if not to_ours and not to_stock:
+                return
+            for received in self.h2.receive_data(to_stock):
+                self.events.append(received)
+                if isinstance(received, h2.events.DataReceived):
+                    self.got += received.data
+                    assert received.flow_controlled_length is not None
+                    assert received.stream_id is not None
+                    self.h2.acknowledge_received_data(received.flow_controlled_length, received.stream_id)
+
+    def last(self, kind: type[h2.events.Event]) -> h2.events.Event:
+        return next(event for event in reversed(self.events) if isinstance(event, kind))
+
+
+def exchange(stock: Stock, stream: Stream) -> None:
+    """300 KiB each way, then half-closes, the stock peer's first."""
+    face = Face(stream)
+    number = stream.stream_id
+    sent, expected = bytearray(), bytes(range(256)) * 1200
+    left = memoryview(expected)
+    written = 0
+    while left or written < len(expected):
+        if size := min(stock.h2.local_flow_control_window(number), len(left), 16_384):
+            stock.h2.send_data(number, bytes(left[:size]))
+            left = left[size:]
+        if room := min(stream.room(), len(expected) - written):
+            stream.write(expected[written : written + room])
+            written += room
+        stock.settle()
+        sent += consume(stream, 1 << 20, NOW)
+        stock.settle()
+    assert sent == stock.got == expected
+    stock.h2.end_stream(number)
+    stock.settle()
+    assert EndReceived(stream) in stock.ours_saw
+    stream.write(b"last words")
+    stream.write_end()
+    stock.settle()
+    assert stock.got[len(expected) :] == b"last words"
+    ended = stock.last(h2.events.StreamEnded)
+    assert isinstance(ended, h2.events.StreamEnded)
+    assert ended.stream_id == number
+    assert face.stream.end_cause is EndCause.FINISHED
+    assert not stock.ours._streams
+
+
+def test_h2_as_the_agent() -> None:
+    ours = opener()
+    stock = Stock(ours)
+    asked = stock.last(h2.events.RequestReceived)
+    assert isinstance(asked, h2.events.RequestReceived)
+    assert (":path", "/hello") in asked.headers
+    stock.h2.send_headers(1, [(":status", "404"), ("content-length", "9")])
+    stock.h2.send_data(1, b"not found", end_stream=True)
+    stock.settle()
+    assert stock.ours_saw == [HelloReceived(None)]
+
+    stream = ours.open_stream(session_of(ours), "target", 80)
+    stock.settle()
+    asked = stock.last(h2.events.RequestReceived)
+    assert isinstance(asked, h2.events.RequestReceived)
+    assert dict(asked.headers)[":method"] == "CONNECT"
+    stock.h2.send_headers(stream.stream_id, [(":status", "200")])
+    stock.settle()
+    assert stock.ours_saw[-1] == Answered(stream)
+    exchange(stock, stream)
+
+    refused = ours.open_stream(session_of(ours), "elsewhere", 81)
+    stock.settle()
+    stock.h2.send_headers(refused.stream_id, [(":status", "403"), ("content-length", "2")])
+    stock.h2.send_data(refused.stream_id, b"no", end_stream=True)
+    stock.settle()
+    assert refused.refusal is not None
+    assert refused.refusal.cause is Cause.NOT_ALLOWED
+
+    # h2 lets its peer open 100 streams.
+    opened = [ours.open_stream(session_of(ours), "many", 80) for _ in range(99)]
+    assert not ours.can_open()
+    ours.drain(DrainReason.SHUTDOWN)
+    stock.settle()
+    for one in opened[:50]:
+        stock.h2.reset_stream(one.stream_id, ErrorCode.CONNECT_ERROR)
+    stock.settle()
+    for one in opened[50:]:
+        one.reset(ErrorCode.CANCEL)
+    stock.settle()
+    assert {one.end_cause for one in opened} == {EndCause.PEER_RESET, EndCause.LOCAL_RESET}
+    assert session_of(ours).budget.used == 0
+    ours.close()
+    stock.settle()
+    ended = stock.last(h2.events.ConnectionTerminated)
+    assert isinstance(ended, h2.events.ConnectionTerminated)
+    assert ended.error_code == 0
+
+
+def test_h2_as_the_server() -> None:
+    ours = answerer()
+    stock = Stock(ours)
+
+    def connect(number: int) -> Stream:
+        stock.h2.send_headers(number, [(":method", "CONNECT"), (":authority", "target:80")])
+        stock.settle()
+        requested = stock.ours_saw[-1]
+        assert isinstance(requested, StreamRequested)
+        return requested.stream
+
+    stream = connect(1)
+    ours.accept(stream)
+    stock.settle()
+    answered = stock.last(h2.events.ResponseReceived)
+    assert isinstance(answered, h2.events.ResponseReceived)
+    assert dict(answered.headers)[":status"] == "200"
+    exchange(stock, stream)
+
+    ours.refuse(connect(3), Cause.TIMED_OUT, "no answer")
+    stock.settle()
+    answered = stock.last(h2.events.ResponseReceived)
+    assert isinstance(answered, h2.events.ResponseReceived)
+    assert dict(answered.headers)["tunnel-cause"] == "timed-out"
+
+    stream = connect(5)
+    ours.accept(stream)
+    stream.write(b"sent before the reset")
+    stream.reset_behind_data(ErrorCode.CONNECT_ERROR, NOW)
+    stock.settle()
+    assert stock.got.endswith(b"sent before the reset")
+    reset = stock.last(h2.events.StreamReset)
+    assert isinstance(reset, h2.events.StreamReset)
+    assert (reset.stream_id, reset.error_code) == (5, ErrorCode.CONNECT_ERROR)
+
+    stream = connect(7)
+    stock.h2.reset_stream(7, ErrorCode.CANCEL)
+    stock.settle()
+    assert stream.end_cause is EndCause.PEER_RESET
+    stock.h2.close_connection()
+    stock.settle()
+    assert ours.draining
+    assert session_of(ours).budget.used == 0
+
+
+def test_h2_changes_its_mind_about_windows() -> None:
+    ours = answerer()
+    stock = Stock(ours)
+    stock.h2.send_headers(1, [(":method", "CONNECT"), (":authority", "target:80")])
+    stock.settle()
+    (stream,) = session_of(ours).streams.values()
+    ours.accept(stream)
+    stock.settle()
+    setting = h2.settings.SettingCodes.INITIAL_WINDOW_SIZE
+    total = 0
+    for window in (0, 1000, 65_535, 10, 1 << 20):
+        stock.h2.update_settings({setting: window})
+        stock.settle()
+        for _ in range(5):
+            size = stream.room()
+            stream.write(bytes(size))
+            total += size
+            stock.settle()
+    assert len(stock.got) == total > 200_000
+
+
+def test_a_client_that_ends_before_it_reads() -> None:
+    ours = answerer()
+    stock = Stock(ours)
+    stock.h2.send_headers(1, [(":method", "CONNECT"), (":authority", "target:80")])
+    stock.settle()
+    (stream,) = session_of(ours).streams.values()
+    ours.accept(stream)
+    stock.settle()
+    stock.h2.end_stream(1)
+    stock.settle()
+    assert stream.state is State.OPEN
+    stream.write(b"answer")
+    stream.write_end()
+    stock.settle()
+    assert stock.got == b"answer"
+    assert stream.end_cause is EndCause.FINISHED
+
+
+# --- nghttp2's programs, over TCP -----------------------------------------------------------------
+
+
+class _Runs(Protocol):
+    def __call__(self, connection: Connection, events: list[Event]) -> bool:
+        """What to do after each batch of events; true when it is done."""
+
+
+def carry(sock: socket.socket, connection: Connection, step: _Runs) -> None:
+    """Carry a connection over a blocking socket until `step` says that it is done, or the peer closes."""
+    sock.settimeout(10)
+    while True:
+        sock.sendall(b"".join(connection.take(MIB)))
+        data = sock.recv(65_536)
+        if not data:
+            return
+        done = step(connection, connection.receive(memoryview(data), NOW))
+        sock.sendall(b"".join(connection.take(MIB)))
+        if done:
+            return
+
+
+@contextmanager
+def nghttpd(directory: Path, *options: str) -> Iterator[socket.socket]:
+    """A connection to a running nghttpd."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    command = ["nghttpd", "--no-tls", "-v", "-a", "127.0.0.1", "-d", str(directory), *options, str(port)]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert program.stdout is not None
+        said = ""
+        while f":{port}" not in said:
+            said = program.stdout.readline()
+            assert said, "nghttpd ended"
+        with socket.create_connection(("127.0.0.1", port), 5) as sock:
+            yield sock
+    finally:
+        program.kill()
+        program.communicate()
+
+
+needs_nghttpd = pytest.mark.skipif(shutil.which("nghttpd") is None, reason="nghttpd is not installed")
+
+
+@needs_nghttpd
+@pytest.mark.parametrize("known", [False, True])
+def test_nghttpd_as_the_agent(tmp_path: Path, known: bool) -> None:
+    if known:
+        # An answer to hello that introduces nobody, with a body larger than its window.
+        (tmp_path / "hello").write_bytes(bytes(500_000))
+    connection = opener()
+    seen: list[Event] = []
+    streams: list[Stream] = []
+
+    def step(_: Connection, events: list[Event]) -> bool:
+        seen.extend(events)
+        if events and isinstance(events[0], HelloReceived):
+            # It is no proxy, and waits for more; so these are given up.
+            streams.extend(connection.open_stream(session_of(connection), "target", 80) for _ in range(50))
+            for stream in streams[10:]:
+                stream.reset(ErrorCode.CANCEL)
+            connection.drain(DrainReason.SHUTDOWN, "a test")
+            connection.probe(NOW)
+        return connection.round_trip is not None
+
+    with nghttpd(tmp_path) as sock:
+        carry(sock, connection, step)
+    assert seen == [HelloReceived(Hello("") if known else None)]
+    assert [stream.state for stream in streams] == [State.OPENING] * 10 + [State.CLOSED] * 40
+    # Hello and drain are over, whatever they were answered with.
+    assert connection._h2.streams.keys() == {stream.stream_id for stream in streams[:10]}
+
+
+@contextmanager
+def serving() -> Iterator[tuple[int, AnswererConnection]]:
+    """An answerer that waits for one client, and accepts what it is asked for."""
+    connection = answerer()
+
+    def step(_: Connection, events: list[Event]) -> bool:
+        for event in events:
+            if isinstance(event, StreamRequested):
+                connection.accept(event.stream)
+        return False
+
+    def serve(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with sock:
+            carry(sock, connection, step)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        thread = threading.Thread(target=serve, args=[listener])
+        thread.start()
+        try:
+            yield listener.getsockname()[1], connection
+        finally:
+            thread.join()
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("nghttp") is None, reason="nghttp is not installed")
+def test_nghttp_as_the_server() -> None:
+    with serving() as (port, connection):
+        said = run("nghttp", "-nv", f"http://127.0.0.1:{port}/hello", f"http://127.0.0.1:{port}/other")
+    assert "tunnel-node: edge-1" in said
+    assert ":status: 404" in said
+    assert "GOAWAY" in said
+    assert "error_code=NO_ERROR" in said
+    assert connection.draining
+
+
+@pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed")
+def test_h2load_as_the_server() -> None:
+    with serving() as (port, connection):
+        said = run("h2load", "-n", "2000", "-c", "1", "-m", "100", f"http://127.0.0.1:{port}/hello")
+    assert "2000 succeeded, 0 failed" in said
+    assert not connection._h2.streams

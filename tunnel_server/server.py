@@ -207,6 +207,8 @@ class Server:
                 tokens=self._api.enrolment.tokens,
                 interception=self._capturing.interception,
                 calls=self._calls,
+                domain=self._identity.authority.domain,
+                revocations=self._identity.revocations,
             ),
         )
 

@@ -113,6 +113,10 @@ def _certificate(known: dict[str, Any]) -> Iterator[Check]:
     expires = known["certificate_expires"]
     if expires is None:
         return
+    if known["certificate_revoked"]:
+        remedy = f"if it is to come back, join again with a new token: {_new_token(known)}"
+        yield Check("certificate", State.FAILED, known["certificate_revoked"], remedy)
+        return
     left = (_read(expires) - _read(known["server_time"])).total_seconds()
     clock = f"the server's clock says {_moment(known['server_time'])}"
     if left <= 0:

@@ -123,6 +123,17 @@ def test_an_agent_that_is_away(deploy: Callable[..., System]) -> None:
     assert (found.code, found.failed) == (1, ["server"])
 
 
+def test_a_revoked_node(deploy: Callable[..., System]) -> None:
+    own = deploy()
+    own.start_server()
+    own.add_edge(own.topology.edge(1))
+    own.ctl("revoke", "edge-1", "--state-dir", own.state)
+    own.until(lambda: not own.connected(), "server")
+    found = Doctor(own, "edge-1")
+    assert (found.code, found.failed) == (1, ["certificate", "link"]), found.text
+    assert "was revoked at" in found.told("certificate")
+
+
 def test_a_cloned_certificate(deploy: Callable[..., System]) -> None:
     own = deploy()
     own.start_server()

@@ -26,6 +26,7 @@ TOKEN = {
 KNOWN: dict[str, Any] = {
     "name": "edge-1", "server_version": "1", "server_time": NOW, "uptime_seconds": 60, "node": NODE,
     "known_names": [], "tokens": [TOKEN], "certificate_expires": "2027-11-21T10:00:00Z",
+    "certificate_revoked": "",
     "silent_seconds": 0.4, "addresses": [ADDRESS],
     "interception": {"state": "active", "problems": []},
     "mappings": [{"port": 9081, "listener_port": 10264, "source": "added"}],
@@ -86,6 +87,13 @@ def test_an_expired_certificate_names_the_clock() -> None:
     check = failed(certificate_expires="2026-11-21T09:59:59Z")
     assert check.name == "certificate"
     assert "the server's clock says 2026-11-21 10:00:00 UTC" in check.text
+    assert "token create" in check.remedy
+
+
+def test_a_revoked_certificate() -> None:
+    check = failed(certificate_revoked="node edge-1 was revoked at 2026-11-21 09:00:00 UTC: stolen")
+    assert check.name == "certificate"
+    assert "stolen" in check.text
     assert "token create" in check.remedy
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from certs.identity import Identity, Role
 from tunnel_server.admin.probe import probe
 from tunnel_server.admin.views import AddressView, DiagnosisView, NodeView, ProbeView, TokenView
 from tunnel_server.calls import Target
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tunnel_server.intercept.interception import Interception
     from tunnel_server.overview import Overview
     from tunnel_server.registry import Node, Registry
+    from tunnel_server.revocation import Revocations
 
 _NAMES_TOLD = 100
 _ANY_PORT = 9
@@ -38,6 +40,8 @@ class Diagnostics:
         tokens: TokenStore,
         interception: Interception | None,
         calls: Calls,
+        domain: str,
+        revocations: Revocations,
     ) -> None:
         self._registry = registry
         self._overview = overview
@@ -45,6 +49,8 @@ class Diagnostics:
         self._tokens = tokens
         self._interception = interception
         self._calls = calls
+        self._domain = domain
+        self._revocations = revocations
 
     async def diagnose(self, name: str) -> DiagnosisView:
         """Return what is known of `name`; raises StateError for damaged files."""
@@ -60,6 +66,7 @@ class Diagnostics:
             known_names=() if node is not None else tuple(sorted(self._registry.nodes))[:_NAMES_TOLD],
             tokens=tokens,
             certificate_expires=record.expires if record else None,
+            certificate_revoked=self._revoked(record) if record else "",
             silent_seconds=_silence(node) if node is not None else None,
             addresses=self._addresses(node) if node is not None else (),
             interception=status.interception,
@@ -77,6 +84,11 @@ class Diagnostics:
         now = datetime.now(UTC)
         tokens = tuple(_token(each, now) for each in self._tokens.list() if each.node == name)
         return self._nodes.load().get(name), tokens
+
+    def _revoked(self, record: NodeRecord) -> str:
+        issued = record.issued.timestamp() if record.issued else None
+        identity = Identity(self._domain, Role.NODE, record.name)
+        return self._revocations.check(identity, record.serial, issued) or ""
 
     def _view(self, name: str) -> NodeView | None:
         return next((view for view in self._overview.nodes() if view.name == name), None)

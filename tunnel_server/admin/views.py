@@ -159,6 +159,8 @@ class DiagnosisView:
     """The oldest first."""
     certificate_expires: datetime.datetime | None = None
     """Of the certificate that was issued last."""
+    certificate_revoked: str = ""
+    """When that one was revoked, and why."""
     silent_seconds: float | None = None
     """Since anything was last heard from it; None while it is away."""
     addresses: tuple[AddressView, ...] = ()

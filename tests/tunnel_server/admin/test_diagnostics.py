@@ -7,6 +7,7 @@ import pytest
 
 from certs.files import StateDirectory, StateError
 from certs.nodes import NODES_FILE, NodeRecord, NodeStore
+from certs.revocations import Kind, RevocationStore
 from certs.tokens import TokenStore
 from tunnel_server.admin.diagnostics import Diagnostics
 from tunnel_server.calls import Calls
@@ -14,6 +15,7 @@ from tunnel_server.mappings import PortMappings
 from tunnel_server.metrics import Metrics
 from tunnel_server.overview import Overview
 from tunnel_server.registry import Registry
+from tunnel_server.revocation import Revocations
 from tunnel_wire.flow import Budget, SegmentPool
 from tunnel_wire.limits import WireLimits
 
@@ -43,7 +45,7 @@ async def diagnostics(state, registry) -> Diagnostics:
     )  # fmt: skip
     return Diagnostics(
         registry=registry, overview=overview, nodes=NodeStore(state), tokens=TokenStore(state),
-        interception=None, calls=calls,
+        interception=None, calls=calls, domain="example.org", revocations=Revocations(state),
     )  # fmt: skip
 
 
@@ -82,6 +84,18 @@ async def test_a_known_node_that_is_away(diagnostics, state, registry) -> None:
         ("192.168.2.143", False, ("edge-2",))
     ]
     assert [mapping.port for mapping in view.mappings] == [10250, 10255]
+
+
+async def test_a_node_that_is_revoked(state, registry, diagnostics) -> None:
+    record = NodeRecord("edge-1", (), "1", EXPIRES, datetime(2026, 1, 1, tzinfo=UTC))
+    with state.transaction() as transaction:
+        transaction.write({NODES_FILE: NodeStore.encode({"edge-1": record})})
+    registry.node("edge-1")
+    assert (await diagnostics.diagnose("edge-1")).certificate_revoked == ""
+    with state.transaction() as transaction:
+        RevocationStore(state).add(transaction, Kind.NODE, "edge-1", reason="stolen")
+    diagnostics._revocations.reload()
+    assert (await diagnostics.diagnose("edge-1")).certificate_revoked.endswith(": stolen")
 
 
 async def test_a_damaged_file_is_named(diagnostics, state) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.network import dropping
 from tests.e2e.system import BIN, EDGE_1, System
 
-DIAL_TIMEOUT = 2.0
+DIAL_TIMEOUT = 1.0
 
 
 class Doctor:

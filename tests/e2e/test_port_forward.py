@@ -58,7 +58,8 @@ def calls(deploy_for_module: Callable[..., System]) -> System:
     """A server with one edge, and a caller `ci` that may reach it from anywhere."""
     made = deploy_for_module()
     rights = {"callers.ci.nodes": ["edge-*"], "callers.ci.ports": ["9081", "22", "9400-9499"]}
-    made.start_server(connect_socket=made.directory / "connect.sock", **rights)
+    patience = {"limits.away-wait": 1}
+    made.start_server(connect_socket=made.directory / "connect.sock", **rights, **patience)
     for port in (9081, 9400):
         made.serve(made.topology.edge(1), "http", port)
     made.add_edge(made.topology.edge(1))

@@ -65,9 +65,7 @@ def test_other_places_are_in_it() -> None:
     assert _read(unit_text(state_dir=Path("/var/lib/other")))["StateDirectory"] == "other"
 
 
-@pytest.mark.parametrize(
-    "path", ["relative/agent", "/a\nExecStartPre=/b", "/a b", "/%h", "/$HOME", '/"']
-)
+@pytest.mark.parametrize("path", ["relative/agent", "/a\nExecStartPre=/b", "/a b", "/%h", "/$HOME", '/"'])
 def test_paths_that_no_unit_can_have(path: str) -> None:
     with pytest.raises(ValueError, match="can't stand in a unit"):
         unit_text(Path(path))

@@ -65,7 +65,9 @@ class AgentConfig:
         10.0, doc="for one target: name resolution and TCP", unit="seconds", check=between(0.1)
     )
     max_dials_in_flight: int = setting(
-        512, doc="dials to targets at once; what comes beyond is refused at once", check=between(1)
+        512,
+        doc="dials to targets at once, a quarter of them to one target; more wait for their turn",
+        check=between(1),
     )
     max_streams: int = setting(2048, doc="open connections to targets at once", check=between(1))
     memory_budget: int = setting(

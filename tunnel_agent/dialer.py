@@ -1,8 +1,7 @@
 """What the server asks for: each stream's target is resolved, checked, dialled and joined to the stream.
 
 Every request is a task of its own, begun by the link's reader and never waited for by it: a target that is
-slow or dead holds up nobody else. How many dial at once is bounded; what comes beyond is refused at once, not
-queued behind the dead.
+slow or dead holds up nobody else. How many dial at once is bounded, in all and for each target.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from certs.addresses import format_endpoint
+from tunnel_agent.dial_places import DialPlaces
 from tunnel_agent.failures import FailureLog
 from tunnel_agent.own_addresses import OwnAddresses
 from tunnel_agent.resolve import Lookup, Resolver, UnresolvableError
@@ -76,7 +76,7 @@ class Dialer:
         self._allow = allow
         self._status = status
         self._timeout = dial_timeout
-        self._max_dials = max_dials
+        self._places = DialPlaces(max_dials)
         self._own = own or OwnAddresses()
         self._lookup = lookup or Resolver()
         self._failures = FailureLog(log)
@@ -85,9 +85,6 @@ class Dialer:
 
     def on_request(self, incoming: IncomingStream) -> None:
         """Start serving a request, or refuse it. Never waits, never raises: the link's reader calls it."""
-        if self._status.dialling >= self._max_dials:
-            self._refuse(incoming, Cause.NO_ROOM, f"{self._max_dials} dials are in flight already")
-            return
         self._status.dialling += 1
         self._nursery.start_soon(self._serve, incoming)
 
@@ -143,15 +140,16 @@ class Dialer:
         Raises OpenFailed. Cancelled, it leaves nothing behind.
         """
         target = format_endpoint(host, port)
-        doing = f"resolving {host}"
+        cause, doing = Cause.NO_ROOM, f"waiting for other dials to {target}"
         with trio.move_on_after(self._timeout) as scope:
-            try:
-                found = await self._lookup(host)
-            except UnresolvableError as error:
-                raise OpenFailed(Cause.UNRESOLVABLE, str(error)) from None
-            doing = f"dialling {target}"
-            return await self._connect_any(self._permitted(host, found, port), port, scope.deadline)
-        cause = Cause.UNRESOLVABLE if doing.startswith("resolving") else Cause.TIMED_OUT
+            async with self._places.take(host, port):
+                cause, doing = Cause.UNRESOLVABLE, f"resolving {host}"
+                try:
+                    found = await self._lookup(host)
+                except UnresolvableError as error:
+                    raise OpenFailed(Cause.UNRESOLVABLE, str(error)) from None
+                cause, doing = Cause.TIMED_OUT, f"dialling {target}"
+                return await self._connect_any(self._permitted(host, found, port), port, scope.deadline)
         raise OpenFailed(cause, f"{doing}: no answer within {self._timeout:g} s")
 
     def _permitted(self, host: str, found: Iterable[IPAddress], port: int) -> list[IPAddress]:

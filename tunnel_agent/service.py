@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,6 +15,7 @@ from tunnel_agent.health import serve_health
 from tunnel_agent.renewal import Renewal
 from tunnel_agent.status import AgentStatus
 from tunnel_agent.supervisor import Supervisor
+from tunnel_daemon.descriptors import raise_open_files
 from tunnel_daemon.signals import watch_signals
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ async def run_agent(config: AgentConfig, version: str) -> None:
     Ends everything at once: callers see a reset, never a clean end that would make half a body look whole.
     """
     credentials = load_credentials(config.state_dir)
-    _raise_open_files()
+    raise_open_files()
     status = AgentStatus(version, node=credentials.identity.name)
     servers = ", ".join(map(str, config.servers or credentials.servers))
     log.info("tunnel-agent %s: node %s, servers %s", version, status.node, servers)
@@ -47,10 +47,3 @@ async def run_agent(config: AgentConfig, version: str) -> None:
         supervisor = Supervisor(config, dialer, status, os.environ)
         nursery.start_soon(Renewal(config, status, on_renewed=supervisor.renewed).run)
         await supervisor.run()
-
-
-def _raise_open_files() -> None:
-    """Take as many file descriptors as the machine lets us: the usual 1024 are 1024 connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

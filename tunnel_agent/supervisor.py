@@ -130,7 +130,8 @@ class Supervisor:
             await trio.sleep(delay)
 
     async def _round(self, nursery: trio.Nursery) -> _Outcome:
-        """Try each server once; stay with the first link that comes about, until it ends or is superseded."""
+        """Try each server once; stay with the first link that is of use, until it ends or is superseded."""
+        outcome = _Outcome()
         try:
             credentials = load_credentials(self._config.state_dir)
         except CredentialsError as error:
@@ -150,8 +151,11 @@ class Supervisor:
             except ConnectError as error:
                 self._failed(f"{server}:{error.kind}", str(error))
             else:
-                return await self._stay(self._link(sock, pump, server, credentials), nursery)
-        return _Outcome()
+                outcome = await self._stay(self._link(sock, pump, server, credentials), nursery)
+                if outcome.superseded or outcome.refused or outcome.lived >= self._config.useful_after:
+                    return outcome
+                # One that accepts and then says nothing, or drains at once, must not hide the next.
+        return outcome
 
     async def _stay(self, carried: _Carried, nursery: trio.Nursery) -> _Outcome:
         """Have `nursery` carry the link; wait until it has ended, or there is a newer certificate."""

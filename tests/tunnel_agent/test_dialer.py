@@ -108,14 +108,17 @@ async def test_a_slow_target_delays_no_other(black_hole, refusing):
         assert not any(request.done.is_set() for request in slow)
 
 
-async def test_dials_in_flight_are_bounded(black_hole):
-    async with dialing(max_dials=3) as dialer:
-        for _ in range(3):
-            dialer.on_request(Request("127.0.0.1", black_hole))
-        request = Request("127.0.0.1", black_hole)
-        dialer.on_request(request)
-        assert request.refusal is not None, "refused at once, not queued"
-        assert request.refusal[0] is Cause.NO_ROOM
+async def test_dials_in_flight_are_bounded_and_the_rest_wait_in_turn(black_hole, autojump_clock):
+    async with dialing(max_dials=4) as dialer:
+        requests = [Request("127.0.0.1", black_hole) for _ in range(4)]
+        for request in requests:
+            dialer.on_request(request)
+        with trio.fail_after(30):
+            for request in requests:
+                await request.done.wait()
+        causes = [request.refusal[0] for request in requests]
+        assert causes.count(Cause.TIMED_OUT) == 1, "one target gets a quarter of the places"
+        assert causes.count(Cause.NO_ROOM) == 3
 
 
 async def test_a_dial_is_given_up_with_its_request(black_hole):

@@ -171,6 +171,20 @@ async def test_servers_are_tried_in_turn(pki, server, refusing):
         assert running.status.server == server.endpoint
 
 
+async def test_a_server_that_is_of_no_use_hides_no_other(pki, server):
+    useless = type(server)(pki.server_context())
+    await useless.listen()
+    state = pki.state(servers=[useless.endpoint, server.endpoint])
+    # With a pause before each round that no test outlives: the second server comes in the same round.
+    async with agent(state, backoff_min=1e6, backoff_max=1e6) as running:
+        with trio.fail_after(10):
+            silent = await useless.accept()
+        silent.sock.close()
+        async with linked(server):
+            assert running.status.server == server.endpoint
+    useless.close()
+
+
 async def test_a_broken_state_directory_is_retried(server, pki, caplog):
     state = pki.state(servers=[server.endpoint])
     (state / "node.key").chmod(0o644)

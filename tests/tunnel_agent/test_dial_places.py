@@ -1,0 +1,57 @@
+"""Places for dials: in turn, and no target takes them all."""
+
+import trio
+import trio.testing
+
+from tunnel_agent.dial_places import DialPlaces
+
+
+async def test_a_dead_target_leaves_places_for_the_others() -> None:
+    places = DialPlaces(8)
+    inside: list[str] = []
+
+    async def dial(host: str) -> None:
+        async with places.take(host, 80):
+            inside.append(host)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(dial, "dead")
+        await trio.testing.wait_all_tasks_blocked()
+        assert inside == ["dead", "dead"]
+        nursery.start_soon(dial, "alive")
+        await trio.testing.wait_all_tasks_blocked()
+        assert inside == ["dead", "dead", "alive"]
+        nursery.cancel_scope.cancel()
+    assert not places._targets
+
+
+async def test_a_burst_is_served_in_turn() -> None:
+    places = DialPlaces(4)
+    most = now = served = 0
+
+    async def dial(number: int) -> None:
+        nonlocal most, now, served
+        async with places.take(f"host-{number % 10}", 80):
+            now += 1
+            most = max(most, now)
+            await trio.lowlevel.checkpoint()
+            now -= 1
+            served += 1
+
+    async with trio.open_nursery() as nursery:
+        for number in range(1000):
+            nursery.start_soon(dial, number)
+    assert (served, most) == (1000, 4)
+
+
+async def test_giving_up_gives_back() -> None:
+    places = DialPlaces(1)
+    async with places.take("here", 1):
+        with trio.move_on_after(0):
+            async with places.take("here", 1):
+                raise AssertionError("there is only one place")
+    async with places.take("here", 1):
+        pass
+    assert not places._targets

@@ -1,0 +1,48 @@
+"""How many dials are under way at once: in all, and to one target.
+
+Dials wait in turn for a place, so that a burst is served and not refused. One target may take only a part of
+the places: a dead one, with every caller in the cloud trying it, leaves room for the others.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_SHARE = 4
+"""One target gets one part in so many of the places."""
+
+
+@dataclass(eq=False, slots=True)
+class _Target:
+    places: trio.CapacityLimiter
+    users: int = 0
+
+
+class DialPlaces:
+    """Places for dials. Who waits for one is bounded by the streams that there may be."""
+
+    def __init__(self, total: int) -> None:
+        self._all = trio.CapacityLimiter(total)
+        self._share = max(1, total // _SHARE)
+        self._targets: dict[tuple[str, int], _Target] = {}
+
+    @asynccontextmanager
+    async def take(self, host: str, port: int) -> AsyncIterator[None]:
+        """Hold a place for a dial to this target while the block runs. Cancelled, it is given back."""
+        key = (host, port)
+        target = self._targets.setdefault(key, _Target(trio.CapacityLimiter(self._share)))
+        target.users += 1
+        try:
+            async with target.places, self._all:
+                yield
+        finally:
+            target.users -= 1
+            if not target.users:
+                del self._targets[key]

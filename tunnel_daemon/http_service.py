@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_daemon.descriptors import Acceptor
 from tunnel_daemon.http1 import Handler, HttpLimits, serve_connection
 
 if TYPE_CHECKING:
@@ -42,10 +43,19 @@ async def serve_http(
         try:
             await serve_connection(stream, handler, peer=peer(stream), limits=limits)
         except OSError:
-            await trio.aclose_forcefully(stream)
+            pass  # the other side has gone
         except Exception:
             log.exception("a connection failed")
         finally:
             connections -= 1
+            await trio.aclose_forcefully(stream)
 
-    await trio.serve_listeners(serve, list(listeners))
+    async def accept(listener: trio.SocketListener) -> None:
+        acceptor = Acceptor(listener, "an HTTP connection")
+        async with listener:
+            while True:
+                nursery.start_soon(serve, await acceptor.accept())
+
+    async with trio.open_nursery() as nursery:
+        for listener in listeners:
+            nursery.start_soon(accept, listener)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.failures import forget, watch
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import End, SpliceResult, splice
 from tunnel_wire.stream import TunnelStream
@@ -109,13 +110,22 @@ class Calls:
 
         A call that fails is a TCP reset for the caller. Cancelled, both sides are reset.
         """
+        began, when = trio.current_time(), datetime.now(UTC)
         try:
-            async with self.place(asked, find) as call:
-                assert isinstance(call.far, TunnelStream)
-                await splice(call.far, sock, call.result)
+            with trio.CancelScope() as waiting:
+                # A caller that resets before the edge has answered must not hold a dial there.
+                watch(sock, waiting.cancel)
+                async with self.place(asked, find) as call:
+                    forget(sock)
+                    assert isinstance(call.far, TunnelStream)
+                    await splice(call.far, sock, call.result)
+            if waiting.cancelled_caught:
+                gone = OpenFailed(Cause.CANCELLED, "the caller went away before the edge answered")
+                self._failed(asked, "", asked.wanted, gone, when, trio.current_time() - began)
         except OpenFailed:
             pass  # told already; the caller learns it by the reset
         finally:
+            forget(sock)
             if sock.fileno() >= 0:
                 close_with_reset(sock)
 

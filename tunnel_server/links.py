@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _CLOCK_CHECK = 60.0
 """Seconds between two looks at the clock on the wall."""
+_REPLACING = 4
+"""Links of one node beyond links-per-node: new ones come before old ones are known to be gone."""
 _FAREWELL = 1.0
 """Seconds that a refused agent gets to read why."""
 _CUT = 0.1
@@ -72,6 +75,7 @@ class Links:
         self._limits = limits
         self._revocations = revocations
         self._running: set[Link] = set()
+        self._links_of: Counter[str] = Counter()
 
     async def serve(self, sock: socket.socket, pump: TlsPump, remote: str) -> None:
         """Carry one link until it ends; closes the socket. Raises nothing of ours.
@@ -97,8 +101,18 @@ class Links:
             log.warning("a link from %s was refused: %s", remote, exc)
             sock.close()
             return
-        with bind(node=identity.name, remote=remote):
-            await self._run(sock, pump, agent)
+        if self._links_of[agent.name] >= self._registry.links_per_node + _REPLACING:
+            log.warning("a link of %s from %s was refused: it has too many", agent.name, remote)
+            sock.close()
+            return
+        self._links_of[agent.name] += 1
+        try:
+            with bind(node=identity.name, remote=remote):
+                await self._run(sock, pump, agent)
+        finally:
+            self._links_of[agent.name] -= 1
+            if not self._links_of[agent.name]:
+                del self._links_of[agent.name]
 
     def _refusal(self, peer: Peer) -> Refused | None:
         if problem := peer.time_problem():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_daemon.descriptors import Acceptor
 from tunnel_daemon.http1 import Handler, serve_connection
 from tunnel_server.crowd import Crowd
 from tunnel_server.peers import Peer
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 TUNNEL_PROTOCOL = "tunnel/1"
 
 _X509_V_FLAG_NO_CHECK_TIME = 0x200000  # openssl/x509_vfy.h; `ssl` has no name for it
-_ACCEPT_PAUSE = 0.1
-"""Seconds to wait when the process or the system is out of file descriptors or memory."""
-
 _CONNECT = b"CONNECT "
 _FIRST_WORD = 10.0
 """Seconds until a connection that has said less is left to the API, which has a deadline of its own."""
@@ -91,13 +89,9 @@ class TunnelListener:
 
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         async with listener:
+            acceptor = Acceptor(listener, "an agent")
             while True:
-                try:
-                    stream = await listener.accept()
-                except OSError as exc:
-                    log.error("cannot accept an agent: %s", exc.strerror or exc)  # noqa: TRY400 - no traceback
-                    await trio.sleep(_ACCEPT_PAUSE)
-                    continue
+                stream = await acceptor.accept()
                 pump = TlsPump(self.context, server_side=True)
                 # While there is no place, the others wait in the kernel's backlog.
                 try:
@@ -173,7 +167,7 @@ class TunnelListener:
                 reason, detail = "cut", "the connection was cut"
             else:
                 return True
-            log.info("TLS handshake with %s failed: %s", _place(peer), detail)
+            log.debug("TLS handshake with %s failed: %s", _place(peer), detail)
         self._metrics.handshake_failed(reason)
         return False
 

@@ -7,6 +7,7 @@ A known node stays known, and its addresses captured, while it is away.
 from __future__ import annotations
 
 import logging
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NODE_SHARE = 0.5
+"""Part of the memory budget that the streams of one node may take at most."""
 _PROBE_TIME = 2.0
 """Seconds that an old session's link gets to show life before a new session of the same node replaces it."""
 _PROBE_POLL = 0.05
@@ -252,7 +255,13 @@ class Registry:
         agent = node.agent
         if agent is None:
             session = Session(
-                budget=self.budget, limits=self._limits, pool=self._pool, identifier=hello.session
+                budget=self.budget,
+                limits=self._limits,
+                pool=self._pool,
+                identifier=hello.session,
+                # The agent keeps its session over our sessions with it: no key may come back.
+                first_key=secrets.randbits(62),
+                share=_NODE_SHARE,
             )
             agent = node.agent = AgentSession(session)
             node.since = trio.current_time()

@@ -11,6 +11,7 @@ import trio
 from certs.addresses import format_endpoint
 from certs.files import StateDirectory, StateError
 from certs.server_state import server_names
+from tunnel_daemon.descriptors import raise_open_files
 from tunnel_daemon.http_service import serve_http
 from tunnel_daemon.listeners import open_tcp_listeners
 from tunnel_daemon.logs import configure_logging
@@ -131,6 +132,7 @@ class Server:
 
         Raises ProgramError and InterceptUnavailable where something that it needs cannot be had.
         """
+        raise_open_files()
         for problem in self._capturing.problems:
             log.warning("%s", problem)
         try:

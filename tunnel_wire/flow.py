@@ -43,6 +43,10 @@ class Budget:
         self.used += amount
         return True
 
+    def reserve_growth(self, amount: int) -> bool:
+        """The same for what a stream can do without: half of the budget is kept for new streams."""
+        return self.used + amount <= self.total // 2 and self.reserve(amount)
+
     def release(self, amount: int) -> None:
         """Give back what `reserve` took."""
         self.used -= amount
@@ -119,7 +123,7 @@ class Outgoing:
         kept = self.written - self.acknowledged
         while self.allowance - kept < room:
             more = min(self.allowance, self._limits.max_kept - self.allowance)
-            if more <= 0 or not self._budget.reserve(more):
+            if more <= 0 or not self._budget.reserve_growth(more):
                 break
             self.allowance += more
         return max(0, min(room, self.allowance - kept))
@@ -231,7 +235,7 @@ class Incoming:
                 round_trip is not None and now - self._mark_time < 4 * round_trip * drained / self.window
             )
             more = min(self.window, self._limits.max_window - self.window)
-            if limited and more > 0 and self._budget.reserve(more):
+            if limited and more > 0 and self._budget.reserve_growth(more):
                 owed += more
                 self.window += more
             self._mark_time, self._mark_offset = now, self.consumed

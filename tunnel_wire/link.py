@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 _TURN = 1024 * 1024
 """Bytes that one call of the pump, or one turn of the reader, moves before other tasks get theirs."""
+_TURN_TIME = 0.005
+"""Seconds after which the reader lets others run: frames of a few bytes are dear."""
 _DRAIN_TIME = 0.002
 """A frame is what the network drains in this many seconds: what is encrypted can't be overtaken."""
 _TICK = 0.001
@@ -181,7 +183,7 @@ class Link:
 
     async def _read(self, buffers: _ReceiveBuffers) -> None:
         sock, tls = self._sock, self._tls
-        turn = 0
+        turn, turn_ends = 0, trio.current_time() + _TURN_TIME
         try:
             while True:
                 # What came with the end of the handshake is in the pump already.
@@ -192,7 +194,7 @@ class Link:
                     size = sock.recv_into(buffers.ciphertext)
                 except BlockingIOError:
                     await trio.lowlevel.wait_readable(sock)
-                    turn = 0
+                    turn, turn_ends = 0, trio.current_time() + _TURN_TIME
                     continue
                 if not size:
                     self._end(LinkEnded("the connection was cut"))
@@ -203,11 +205,11 @@ class Link:
                 if size < _SHORT_READ:
                     self._receive(buffers)
                     await trio.lowlevel.wait_readable(sock)
-                    turn = 0
-                elif turn >= _TURN:
+                    turn, turn_ends = 0, trio.current_time() + _TURN_TIME
+                elif turn >= _TURN or trio.current_time() >= turn_ends:
                     self._receive(buffers)
                     await trio.lowlevel.checkpoint()
-                    turn = 0
+                    turn, turn_ends = 0, trio.current_time() + _TURN_TIME
         except TlsEnded:
             self._end(LinkEnded("the other end closed the link", clean=True))
         except ssl.SSLError as exc:

@@ -12,11 +12,11 @@ class Allowance:
         self._left = burst
         self._when = now
 
-    def spend(self, now: float) -> bool:
-        """Count one event at `now`; false when it is one too many."""
+    def spend(self, now: float, cost: float = 1) -> bool:
+        """Count an event worth `cost` at `now`; false when it is too many."""
         self._left = min(self._burst, self._left + (now - self._when) * self._rate)
         self._when = now
-        if self._left < 1:
+        if self._left < cost:
             return False
-        self._left -= 1
+        self._left -= cost
         return True

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from tunnel_wire.session import Stream
 
 
+_VISITS_A_FRAME = 64
+"""Streams whose window one SETTINGS changes for the price of one frame more."""
+
+
 class Receiver(Carrier):
     """The receiving half of a connection: a `FrameSink` that turns frames into events. Raises `Violation`."""
 
@@ -146,8 +150,8 @@ class Receiver(Carrier):
             case _:
                 self._count_flood("unknown frames")
 
-    def _count_flood(self, what: str) -> None:
-        if not self._floods.spend(self._now):
+    def _count_flood(self, what: str, cost: float = 1) -> None:
+        if not self._floods.spend(self._now, cost):
             raise Violation(ErrorCode.ENHANCE_YOUR_CALM, f"a flood of {what}")
 
     def _count_reset(self) -> None:
@@ -291,6 +295,8 @@ class Receiver(Carrier):
         if SettingCodes.INITIAL_WINDOW_SIZE in changed:
             window = changed[SettingCodes.INITIAL_WINDOW_SIZE].new_value
             # RFC 9113, 6.9.2: the difference applies to every open stream, and may make its window negative.
+            # It costs the peer six bytes, and us a visit to each: they count as so many frames.
+            self._count_flood("SETTINGS that change every window", len(self._streams) / _VISITS_A_FRAME)
             delta, self._peer_window = window - self._peer_window, window
             for stream in self._streams.values():
                 stream.outgoing.limit += delta

@@ -203,6 +203,7 @@ class Session:
         pool: SegmentPool | None = None,
         identifier: str | None = None,
         first_key: int = 1,
+        share: float = 1.0,
     ) -> None:
         self.identifier = identifier or new_id()
         """128 random bits, hex; never logged."""
@@ -211,11 +212,15 @@ class Session:
         self.pool = pool or SegmentPool()
         self.streams: dict[int, Stream] = {}
         self._next_key = first_key
+        self._share = share
+        """Part of the budget that this session's streams may take for their floors."""
 
     def new_stream(self, host: str, port: int, key: int | None = None) -> Stream:
         """A stream with its floor of memory reserved. Raises `OpenFailed` (no-room)."""
         if len(self.streams) >= self.limits.max_streams:
             raise OpenFailed(Cause.NO_ROOM, f"{self.limits.max_streams} streams are open already")
+        if (len(self.streams) + 1) * self._floor > self.budget.total * self._share:
+            raise OpenFailed(Cause.NO_ROOM, "this node's share of the memory budget is used up")
         if not self.budget.reserve(self._floor):
             raise OpenFailed(Cause.NO_ROOM, "the memory budget for streams is used up")
         if key is None:

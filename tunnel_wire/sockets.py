@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -14,6 +15,11 @@ _SIOCOUTQ = termios.TIOCOUTQ
 _SIOCOUTQNSD = 0x894B
 """Bytes that have not been sent yet (linux/sockios.h)."""
 _TCP_NOTSENT_LOWAT = 25
+_TCP_USER_TIMEOUT = 18
+_LINK_STALL = 15_000
+"""Milliseconds that a link's peer may leave sent bytes unacknowledged or take none (tcp(7)): readers of
+links never wait, so one that does has stopped.
+"""
 _LINGER_RESET = struct.pack("ii", 1, 0)
 _LINGER_OFF = struct.pack("ii", 0, 0)
 
@@ -42,6 +48,7 @@ def prepare(sock: socket.socket, *, link: bool = False) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_COUNT)
         if link:
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, _LINK_STALL)
     return sock
 
 
@@ -62,6 +69,18 @@ def _queue(sock: socket.socket, request: int) -> int:
     except (OSError, ValueError):
         return 0
     return value[0]
+
+
+def closed_whole(sock: socket.socket) -> bool:
+    """Whether a Unix socket's peer has closed both directions at once.
+
+    Asked when the peer's direction has ended and ours has not: then it has not merely said that it is done.
+    """
+    if sock.family != socket.AF_UNIX:
+        return False
+    poll = select.poll()
+    poll.register(sock, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def reset_unless_closed_properly(sock: socket.socket) -> None:

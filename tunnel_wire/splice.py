@@ -20,6 +20,7 @@ from tunnel_wire.session import EndCause
 from tunnel_wire.sockets import (
     close_properly,
     close_with_reset,
+    closed_whole,
     reset_unless_closed_properly,
     unacknowledged,
 )
@@ -62,38 +63,48 @@ class _LocalReset(Exception):
 
 
 async def splice(
-    tunnel: TunnelStream, sock: socket.socket, result: SpliceResult | None = None
+    tunnel: TunnelStream,
+    sock: socket.socket,
+    result: SpliceResult | None = None,
+    *,
+    ends_by_halves: bool = False,
 ) -> SpliceResult:
-    """Carry bytes between `sock` (non-blocking) and `tunnel` until both directions have ended or one was
-    reset.
+    """Carry bytes between `sock` (non-blocking) and `tunnel` until both have ended or one is reset.
 
     Both are closed afterwards. Counts go to `result` as they happen. Cancelled, both are reset, and
-    trio.Cancelled
-    goes on. Raises nothing else.
+    trio.Cancelled goes on. Raises nothing else.
+
+    A Unix socket knows no reset. With `ends_by_halves` its peer has promised to shut its direction down
+    before it closes: when it closes both at once, it was reset or killed.
     """
-    splicer = _Splice(tunnel, sock, result or SpliceResult())
+    splicer = _Splice(tunnel, sock, result or SpliceResult(), ends_by_halves=ends_by_halves)
     await splicer.run()
     return splicer.result
 
 
 class _Splice:
-    def __init__(self, tunnel: TunnelStream, sock: socket.socket, result: SpliceResult) -> None:
+    def __init__(
+        self, tunnel: TunnelStream, sock: socket.socket, result: SpliceResult, *, ends_by_halves: bool
+    ) -> None:
+        self._ends_by_halves = ends_by_halves
         self._tunnel = tunnel
         self._sock = sock
         self.result = result
         self._life = trio.CancelScope()
         self._failed = False
         """The socket has failed. Whoever met the error first took it: others see what looks like an end."""
+        self._ended = False
+        """The tunnel has ended its direction, and so have we."""
 
     async def run(self) -> None:
         tunnel, result = self._tunnel, self.result
         tunnel.sink = self._sink
         tunnel.on_broken = self._life.cancel
         reset_unless_closed_properly(self._sock)
-        watch(self._sock, self._on_failure)
-        if tunnel.end_cause is not None:
-            self._life.cancel()
         try:
+            watch(self._sock, self._on_failure)
+            if tunnel.end_cause is not None:
+                self._life.cancel()
             finished = False
             try:
                 with self._life:
@@ -177,7 +188,7 @@ class _Splice:
                 raise _LocalReset from exc
             if not size:
                 pool.give(segment)
-                if self._failed:
+                if self._failed or (self._ends_by_halves and not self._ended and closed_whole(sock)):
                     raise _LocalReset
                 tunnel.end()
                 return
@@ -218,6 +229,7 @@ class _Splice:
         while True:
             data = await tunnel.wait_arrival()
             if data is None:
+                self._ended = True
                 try:
                     sock.shutdown(socket.SHUT_WR)
                 except OSError as exc:

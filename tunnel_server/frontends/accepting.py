@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_daemon.descriptors import Acceptor
 from tunnel_wire.sockets import close_with_reset, from_trio
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
-
-_ACCEPT_PAUSE = 0.1
-"""Seconds to wait when file descriptors or memory have run out."""
 
 
 async def accept_callers(
@@ -29,15 +27,12 @@ async def accept_callers(
     closes the listener, nothing more is accepted, and it returns when the last connection has ended.
     """
     async with listener, trio.open_nursery() as nursery:
+        acceptor = Acceptor(listener, "a caller")
         while True:
             try:
-                stream = await listener.accept()
+                stream = await acceptor.accept()
             except trio.ClosedResourceError:
                 return
-            except OSError as exc:
-                log.error("cannot accept a caller: %s", exc.strerror or exc)  # noqa: TRY400 - no traceback
-                await trio.sleep(_ACCEPT_PAUSE)
-                continue
             nursery.start_soon(_serve, stream, serve)
 
 

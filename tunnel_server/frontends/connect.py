@@ -161,7 +161,7 @@ class ConnectFrontend:
             async with self._calls.place(asked, lambda: self._find(caller, host, port)) as call:
                 with trio.fail_after(_ANSWER_TIME):
                     await stream.send_all(ESTABLISHED)
-                await _carry(stream, call, parser.trailing_data[0])
+                await _carry(stream, call, parser.trailing_data[0], ends_by_halves=_ends_by_halves(head))
         except trio.TooSlowError:
             log.debug("a caller of CONNECT does not read", extra={"caller": caller.place})
         except OpenFailed as failed:
@@ -207,7 +207,14 @@ async def _read_head(stream: trio.abc.ReceiveStream, parser: h11.Connection) -> 
         parser.receive_data(bytes(await stream.receive_some(_READ)))
 
 
-async def _carry(stream: TlsStream | trio.SocketStream, call: Call, early: bytes) -> None:
+def _ends_by_halves(head: h11.Request) -> bool:
+    """Whether the caller shuts its direction down before it closes, as tunnelctl does: see `splice`."""
+    return any((name, value) == (b"tunnel-close", b"half") for name, value in head.headers)
+
+
+async def _carry(
+    stream: TlsStream | trio.SocketStream, call: Call, early: bytes, *, ends_by_halves: bool
+) -> None:
     """Join the two; `early` is what the caller sent before it had its answer."""
     far: Side
     if isinstance(call.far, TunnelStream):
@@ -221,7 +228,7 @@ async def _carry(stream: TlsStream | trio.SocketStream, call: Call, early: bytes
     except trio.BrokenResourceError:
         pass  # whoever joins them meets it again, and tells the caller
     if isinstance(far, TunnelStream) and isinstance(stream, trio.SocketStream):
-        await splice(far, from_trio(stream.socket), call.result)
+        await splice(far, from_trio(stream.socket), call.result, ends_by_halves=ends_by_halves)
     else:
         await join(stream, far, call.result)
 

@@ -1,0 +1,46 @@
+"""File descriptors: as many as the machine gives, and what to do when they have run out."""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+import trio
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 0.1
+"""Seconds to wait when descriptors or memory have run out: a connection that ends may free some."""
+_SAY_AGAIN = 60.0
+"""Seconds between two lines that say so."""
+
+
+def raise_open_files() -> None:
+    """Take as many file descriptors as the machine lets us: the usual 1024 are 1024 connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Acceptor:
+    """Accepts from one listener, whatever runs out."""
+
+    def __init__(self, listener: trio.SocketListener, whom: str) -> None:
+        self._listener = listener
+        self._whom = whom
+        self._said = -_SAY_AGAIN
+
+    async def accept(self) -> trio.SocketStream:
+        """Wait for the next connection. Raises ClosedResourceError once the listener is closed.
+
+        What accept(2) reports besides (EMFILE, ENOMEM, a connection that was reset meanwhile) is waited out.
+        """
+        while True:
+            try:
+                return await self._listener.accept()
+            except OSError as error:
+                now = trio.current_time()
+                if now - self._said >= _SAY_AGAIN:
+                    self._said = now
+                    log.error("cannot accept %s: %s", self._whom, error.strerror or error)  # noqa: TRY400
+                await trio.sleep(_PAUSE)

@@ -124,7 +124,9 @@ async def _ask(way: Way, end: SocketEnd | TlsEnd, node: str, port: int) -> bytes
     """Have the server connect; the bytes that came behind its answer."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_ANSWER)
     target = f"{node}:{port}"
-    request = h11.Request(method="CONNECT", target=target, headers=[("Host", target)])
+    # We shut down before we close: over a Unix socket that tells an end from a program that was killed.
+    headers = [("Host", target), ("Tunnel-Close", "half")]
+    request = h11.Request(method="CONNECT", target=target, headers=headers)
     said = (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
     try:
         # Who does not want us may be gone before we have spoken, and have said why.

@@ -76,18 +76,6 @@ def way(request: pytest.FixtureRequest, calls: System) -> Way:
     return Way(calls, calls.topology.host("other"), options)
 
 
-resets = pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param("socket", marks=pytest.mark.xfail(
-            strict=True, reason="the server takes a Unix socket that is closed whole for an end"
-        )),
-        "certificate",
-    ],
-    indirect=True,
-)  # fmt: skip
-
-
 def test_several_ports_at_once(way: Way) -> None:
     with way.forwarding("8888:9081", "9999:9400"):
         for port in (8888, 9999):
@@ -127,7 +115,6 @@ def test_half_close_and_resets_are_kept(way: Way) -> None:
                 caller.recv(100)
 
 
-@resets
 def test_a_callers_reset_is_no_end_to_the_target(way: Way) -> None:
     with listen(way.system.topology.edge(1), ("0.0.0.0", 9401)) as service, way.forwarding("8889:9401"):
         caller = dial(way.host, ("127.0.0.1", 8889))
@@ -139,7 +126,6 @@ def test_a_callers_reset_is_no_end_to_the_target(way: Way) -> None:
                 target.recv(100)
 
 
-@resets
 def test_a_program_that_is_killed_leaves_no_clean_end(way: Way) -> None:
     edge = way.system.topology.edge(1)
     argv = way.host.command([TUNNELCTL, "port-forward", "edge-1", "8890:9402", *way.options])

@@ -200,7 +200,7 @@ class Registry:
         return node
 
     def by_address(self, address: IPAddress) -> Node:
-        """Raises OpenFailed (no-such-node), also when several nodes claim the address."""
+        """Raises OpenFailed: no-such-node, or address-shared when several nodes claim the address."""
         holders = self.holders(address)
         if len(holders) == 1:
             return holders[0]
@@ -208,7 +208,7 @@ class Registry:
             raise OpenFailed(Cause.NO_SUCH_NODE, f"no node has the address {address}; see `tunnelctl nodes`")
         names = ", ".join(sorted(holder.name for holder in holders))
         raise OpenFailed(
-            Cause.NO_SUCH_NODE, f"{address} is claimed by several nodes, {names}: reach each by its name"
+            Cause.ADDRESS_SHARED, f"{address} is claimed by several nodes, {names}: reach each by its name"
         )
 
     async def wait_for(self, node: Node, patience: float) -> AgentSession:

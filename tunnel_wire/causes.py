@@ -17,6 +17,8 @@ class Cause(StrEnum):
     FAILED = "failed"
     NO_SUCH_NODE = "no-such-node"
     """Never on the wire: the server knows no node for this call."""
+    ADDRESS_SHARED = "address-shared"
+    """Never on the wire: several nodes claim the address, and none of them is guessed."""
     AWAY = "away"
     """Never on the wire: the node has no link."""
     LINK_LOST = "link-lost"

@@ -160,7 +160,10 @@ def _refusal(way: Way, target: str, answer: h11.Response) -> CommandError:
     phrase = "".join(c if c.isprintable() else "?" for c in bytes(answer.reason).decode("utf-8", "replace"))
     text = f"{target}: {phrase or answer.status_code}"
     cause = next((value for name, value in answer.headers if name == b"tunnel-cause"), b"").decode("latin-1")
-    if cause in {Cause.NOT_ALLOWED, Cause.NO_SUCH_NODE} or answer.status_code in _REFUSALS:
+    if (
+        cause in {Cause.NOT_ALLOWED, Cause.NO_SUCH_NODE, Cause.ADDRESS_SHARED}
+        or answer.status_code in _REFUSALS
+    ):
         return RefusedError(text)
     if answer.status_code in {400, 405, 501}:
         return NotReachableError(f"{way}: {text}: does it serve HTTP CONNECT?")

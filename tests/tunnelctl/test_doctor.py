@@ -25,7 +25,7 @@ ADDRESS, LOOPBACK = "192.168.2.143", "127.0.0.1"
 def known(core) -> None:
     core.diagnosis = DiagnosisView(
         name="edge-1", server_version="1", server_time=NOW, uptime_seconds=60, silent_seconds=0.5,
-        node=NodeView(name="edge-1", connected=True, since=NOW - datetime.timedelta(hours=1),
+        node=NodeView(name="edge-1", connected=True, since=NOW - datetime.timedelta(days=3, hours=1),
             agent_version="1", remote_address="203.0.113.11:5", rtt_ms=3.0),
         addresses=(AddressView(address=ADDRESS, captured=True, routed=True),),
         interception=InterceptionView(state="active", addresses=1),
@@ -40,7 +40,7 @@ async def test_a_sound_path(known, tunnelctl) -> None:
     assert out.splitlines() == [
         "✓ server     version 1, up 1m",
         "✓ name       edge-1 is known",
-        "✓ link       connected for 1h 0m from 203.0.113.11:5, agent 1",
+        "✓ link       connected for 3d 1h from 203.0.113.11:5, agent 1",
         "✓ heartbeat  last heard 0.5 s ago, round trip 3.0 ms",
         "✓ address    192.168.2.143 is captured, and routed",
         "✓ port       9081 is captured, to listener 10264 (added)",

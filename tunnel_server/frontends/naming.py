@@ -32,7 +32,7 @@ class Naming:
         """The target for `host`, an edge's address or a node's name, in lower case.
 
         By address, that address is dialled; by name, the node's first address, IPv4 before IPv6.
-        Raises OpenFailed (no-such-node), also for an address that several nodes claim.
+        Raises OpenFailed: no-such-node, or address-shared for one that several nodes claim.
         """
         address = _address(host)
         if address is not None:

@@ -10,6 +10,7 @@ from tunnel_wire.causes import Cause, OpenFailed, clean_detail
 
 _STATUS = {
     Cause.NO_SUCH_NODE: 400,  # as yurt-tunnel answers for a host that is no node
+    Cause.ADDRESS_SHARED: 400,
     Cause.NOT_ALLOWED: 403,
     Cause.AWAY: 503,
     Cause.NO_ROOM: 503,

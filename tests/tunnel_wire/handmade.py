@@ -173,8 +173,9 @@ def fails(peer: Handmade, *what: Frame | bytes) -> ErrorCode:
     """The code with which the connection fails; its GOAWAY says the same, and is the last frame."""
     with pytest.raises(ConnectionFailed) as failure:
         peer.receive(*what)
-    goaway = peer.take()[-1]
+    *before, goaway = peer.take()
     assert goaway.kind == frames.GOAWAY
+    assert frames.GOAWAY not in [frame.kind for frame in before]
     assert goaway.code == failure.value.code
     return ErrorCode(failure.value.code)
 

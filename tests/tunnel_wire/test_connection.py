@@ -72,6 +72,7 @@ def test_users_may_do_anything_after_the_end(opener: Handmade, how: str) -> None
     other.reset(ErrorCode.CANCEL)
     opener.connection.drain(DrainReason.SHUTDOWN)
     opener.connection.close()
+    opener.connection.send_response(one.stream_id, [(b":status", b"200")], ended=True)
     assert opener.take() == []
     assert opener.session.end_streams(opener.connection) == [one]
     assert opener.session.budget.used == 0

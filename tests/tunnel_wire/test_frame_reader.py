@@ -77,6 +77,14 @@ def test_a_frame_too_long_is_refused_at_its_header(answerer: Handmade) -> None:
     assert fails(answerer, frames.frame_header(2**24 - 1, frames.DATA, 0, 1)) is ErrorCode.FRAME_SIZE_ERROR
 
 
+def test_a_control_frame_as_long_as_allowed(answerer: Handmade) -> None:
+    whole = raw(0x77, 0, 0, bytes(16_384))
+    for cut in (1, 9, 10, 16_392):
+        assert answerer.receive(whole[:cut]) == []
+        assert answerer.receive(whole[cut:], raw(frames.PING, 0, 0, b"go on...")) == []
+        assert [frame.kind for frame in answerer.take()] == [frames.PING]
+
+
 def test_a_header_block_in_pieces(answerer: Handmade) -> None:
     block = answerer.encoder.encode(CONNECT)
     pieces = [

@@ -10,6 +10,7 @@ from hyperframe.frame import PingFrame
 from tests.tunnel_wire.memory import Pair, consume
 from tunnel_wire import frames
 from tunnel_wire.connection import ConnectionFailed
+from tunnel_wire.events import RoomGained
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.life import Life
 from tunnel_wire.limits import DEFAULT_LIMITS
@@ -81,7 +82,8 @@ def test_receipt_lets_go_of_what_was_sent_before_the_ping(answerer: Handmade) ->
     answerer.take()
     # One question at a time.
     assert not connection.ask_for_receipt(answerer.now + 1)
-    answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
+    # Who waits for room is told.
+    assert answerer.receive(PingFrame(0, ping.payload, flags=["ACK"])) == [RoomGained(stream)]
     assert stream.outgoing.acknowledged == 6
     # At most one each 5 ms.
     assert not connection.ask_for_receipt(answerer.now)

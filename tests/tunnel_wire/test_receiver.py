@@ -182,7 +182,7 @@ def test_a_smaller_initial_window_applies_to_open_streams(answerer: Handmade) ->
     assert [frame.kind for frame in answerer.take()] == [frames.SETTINGS]
     assert answerer.receive(window_update(1, 40_000)) == [RoomGained(stream)]
     assert stream.room() == 0
-    answerer.receive(initial_window(10_010))
+    assert answerer.receive(initial_window(10_010)) == [RoomGained(stream)]
     assert stream.room() == 10
     stream.write(bytes(10))
     assert [frame.kind for frame in answerer.take()] == [frames.SETTINGS, frames.DATA]

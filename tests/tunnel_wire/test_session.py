@@ -109,6 +109,14 @@ def test_closing_ends_our_direction_and_takes_no_more(answerer: Handmade) -> Non
     assert [frame.code for frame in answerer.take()] == [ErrorCode.CANCEL]
 
 
+def test_who_has_closed_is_told_nothing_more(answerer: Handmade) -> None:
+    stream = answerer.accepted()
+    face = stream.face
+    assert isinstance(face, Face)
+    stream.abandon(answerer.now)
+    assert stream.face is None
+
+
 def test_closing_when_the_peer_has_ended_is_clean(answerer: Handmade) -> None:
     stream = answerer.accepted()
     answerer.receive(data(1, end=True))
@@ -117,6 +125,22 @@ def test_closing_when_the_peer_has_ended_is_clean(answerer: Handmade) -> None:
     answerer.connection.ask_for_receipt(answerer.now)
     answerer.receive(frames.ping(answerer.take()[0].payload, ack=True))
     assert stream.end_cause is EndCause.FINISHED
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_a_reset_after_both_ends_says_nothing(answerer: Handmade, first: str) -> None:
+    # HTTP/2's stream is closed: a frame on it would cost the link.
+    stream = answerer.accepted()
+    if first == "theirs":
+        answerer.receive(data(1, end=True))
+    stream.write_end()
+    answerer.take()
+    if first == "ours":
+        answerer.receive(data(1, end=True))
+    assert stream.state is State.OPEN
+    assert not answerer.connection._streams
+    stream.reset(ErrorCode.CANCEL)
+    assert answerer.take() == []
 
 
 def test_a_reset_takes_effect_once(answerer: Handmade) -> None:

@@ -100,11 +100,15 @@ class Audit:
             await self._more.wait()
             self._more = trio.Event()
             # Not abandoned when cancelled: `close` must not write beside it.
-            if problem := await trio.to_thread.run_sync(self._write, self._take()):
+            self._take()
+            if problem := await trio.to_thread.run_sync(self._write):
                 self._warn(problem)
                 self._more.set()
                 await trio.sleep(_RETRY)
-            elif self._lost:
+                continue
+            if self._lines:
+                self._more.set()
+            if self._lost:
                 lost, self._lost = self._lost, 0
                 log.error(
                     "%d lines of the audit log %s were lost: it was not written in time", lost, self._path
@@ -113,7 +117,9 @@ class Audit:
 
     def close(self) -> None:
         """Write what is left, and close the file."""
-        if problem := self._write(self._take()):
+        problem = self._write()  # what a cancelled write or a full disk has left ...
+        self._take()
+        if problem := problem or self._write():
             log.error("the end of the audit log is lost: %s", problem)
         os.close(self._file)
 
@@ -121,9 +127,10 @@ class Audit:
         self._lines.append(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
         self._more.set()
 
-    def _take(self) -> bytes:
-        data, self._unwritten, self._lines = self._unwritten + b"".join(self._lines), b"", []
-        return data
+    def _take(self) -> None:
+        """Have the next write write what waits; not before the last has succeeded, or nothing bounded it."""
+        if not self._unwritten:
+            self._unwritten, self._lines = b"".join(self._lines), []
 
     def _warn(self, problem: str) -> None:
         if time.monotonic() - self._warned >= _WARN_EVERY:
@@ -132,8 +139,8 @@ class Audit:
 
     # --- in a thread ------------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> str:
-        """Append; what went wrong, or nothing. What was not written is kept for the next time."""
+    def _write(self) -> str:
+        """Append what was taken; what went wrong, or nothing. What was not written is kept."""
         problem = ""
         if self._reopen:
             try:
@@ -144,10 +151,10 @@ class Audit:
                 os.close(self._file)
                 self._file, self._reopen = file, False
         try:
-            while data:
-                data = data[os.write(self._file, data) :]
+            while self._unwritten:
+                self._unwritten = self._unwritten[os.write(self._file, self._unwritten) :]
         except OSError as error:
-            self._unwritten, problem = data, f"{self._path}: {_why(error)}"
+            problem = f"{self._path}: {_why(error)}"
         return problem
 
     def _open(self) -> int:

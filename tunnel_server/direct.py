@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from certs.addresses import IPAddress, IPNetwork, format_endpoint
+from certs.addresses import IPAddress, IPNetwork, format_endpoint, is_own_address
 from tunnel_server.intercept.config import InterceptConfig
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import prepare
@@ -103,12 +103,19 @@ class DirectTarget:
             raise OpenFailed(Cause.NOT_ALLOWED, f"{address} is not the address of one machine")
         if self.is_edge(address):
             raise OpenFailed(Cause.NOT_ALLOWED, f"{address} is an edge's: ask for it, or for the node's name")
+        special = any(address in named for named in self.special)
         for network, text in _SPECIAL:
-            if address in network and not any(address in named for named in self.special):
+            if address in network and not special:
                 raise OpenFailed(
                     Cause.NOT_ALLOWED,
                     f"{address} is {text}, and not in direct-special of the caller's rights",
                 )
+        if not special and is_own_address(address):
+            # What listens here would take the caller for this host: another way in, with other rights.
+            raise OpenFailed(
+                Cause.NOT_ALLOWED,
+                f"{address} is this host's own, and not in direct-special of the caller's rights",
+            )
 
 
 async def _resolve(host: str) -> list[IPAddress]:

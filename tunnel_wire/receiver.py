@@ -118,6 +118,9 @@ class Receiver(Carrier):
         """Hand it on, unless the stream has gone since the frame began."""
         stream = self._data_stream
         if stream is not None and stream.state is State.OPEN:
+            if stream.abandoned:  # its user has closed it in the middle of the frame
+                stream.reset(ErrorCode.CANCEL)
+                return
             stream.incoming.received += len(piece)
             self._events.append(DataReceived(stream, piece))
 

@@ -182,7 +182,7 @@ class TunnelStream(trio.abc.HalfCloseableStream):
                 raise trio.ClosedResourceError("this stream was closed")
             if stream.incoming.queue:
                 return memoryview(stream.incoming.queue[0])[self._taken :]
-            if stream.incoming.end is not None:
+            if stream.incoming.end is not None and not stream.incoming.queued:
                 return None
             if stream.state is State.CLOSED:
                 raise trio.BrokenResourceError(_explain(stream))

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import trio
@@ -18,9 +18,6 @@ from tunnel_daemon.program import ProgramError
 from tunnel_server import audit as module
 from tunnel_server.audit import Audit
 from tunnel_server.calls import Asked, Calls, Target
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)
 
@@ -156,3 +153,33 @@ async def test_calls_say_who_reached_what(tmp_path: Path) -> None:
     one, two = lines(path)
     assert (one["node"], one["end"], one["to_node"]) == ("edge-1", "cancelled", 7)
     assert (two["node"], two["end"], two["detail"]) == ("edge-2", "away", "edge-2 is not connected")
+
+
+async def test_a_disk_that_stays_full_holds_a_bounded_number_of_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 50)
+    monkeypatch.setattr(module, "_RETRY", 0.001)
+    audit = Audit(Path("/dev/full"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        for _ in range(40):
+            for _ in range(50):
+                record(audit, "more")
+            await trio.sleep(0.003)
+        nursery.cancel_scope.cancel()
+    assert audit._unwritten.count(b"\n") + len(audit._lines) <= 100
+    assert audit._lost >= 40 * 50 - 100
+    audit.close()
+
+
+async def test_what_is_recorded_as_the_server_stops_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    audit = Audit(path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        await trio.testing.wait_all_tasks_blocked()
+        record(audit, "last")
+        nursery.cancel_scope.cancel()
+    audit.close()
+    assert [line["target"] for line in lines(path)] == ["last"]

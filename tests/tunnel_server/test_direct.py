@@ -54,6 +54,13 @@ async def test_what_is_not_dialled(host: str, why: str) -> None:
     assert why in failed.detail
 
 
+async def test_this_hosts_own_addresses_are_another_way_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "is_own_address", lambda address: str(address) == "198.51.100.7")
+    failed = await refused(target("198.51.100.7", 10264))
+    assert failed.cause is Cause.NOT_ALLOWED
+    assert "this host's own" in failed.detail
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 async def test_what_no_right_opens(host: str) -> None:
     everything = (ip_network("0.0.0.0/0"), ip_network("::/0"))

@@ -1,4 +1,4 @@
-"""Which addresses an edge may claim, and how addresses and server endpoints are written.
+"""Which addresses an edge may claim, which nobody should dial unasked, and how both are written.
 
 An address is the edge's own claim, whoever relays it; the server will capture the traffic of whatever is
 accepted here, so the rule is narrow. Standard library only.
@@ -24,6 +24,33 @@ DEFAULT_EDGE_NETWORKS: tuple[IPNetwork, ...] = (
     IPv6Network("fc00::/7"),
 )
 """Private and carrier-grade NAT ranges (RFC 1918, RFC 6598, RFC 4193)."""
+
+SPECIAL_ADDRESSES: tuple[tuple[IPNetwork, str], ...] = tuple(
+    (ip_network(network), text)
+    for network, text in (
+        ("169.254.169.254/32", "a cloud metadata service"),
+        ("fd00:ec2::254/128", "a cloud metadata service"),
+        ("100.100.100.200/32", "a cloud metadata service"),
+        ("168.63.129.16/32", "a cloud metadata service"),
+        ("192.0.0.192/32", "a cloud metadata service"),
+        ("127.0.0.0/8", "a loopback address"),
+        ("::1/128", "a loopback address"),
+        ("169.254.0.0/16", "a link-local address"),
+        ("fe80::/10", "a link-local address"),
+    )
+)
+"""Dialled for others only where a rule names the range itself; the text says what such an address is."""
+NEVER_DIALLED: tuple[IPNetwork, ...] = tuple(
+    ip_network(network)
+    for network in ("0.0.0.0/8", "::/128", "224.0.0.0/4", "ff00::/8", "255.255.255.255/32")
+)
+"""No rule opens these: none is an address of one machine, and Linux takes 0.0.0.0 and :: for its loopback."""
+
+
+def unmapped(address: IPAddress) -> IPAddress:
+    """Return the IPv4 address in an IPv4-mapped IPv6 one (RFC 4291, 2.5.5.2), else the address."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 def parse_address(text: str) -> IPAddress:

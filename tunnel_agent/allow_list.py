@@ -10,43 +10,19 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
-from certs.addresses import format_endpoint, parse_endpoint
+from certs.addresses import (
+    NEVER_DIALLED,
+    SPECIAL_ADDRESSES,
+    IPAddress,
+    IPNetwork,
+    format_endpoint,
+    parse_endpoint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-
-IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-# Only a rule inside the range covers an address of the range; the text says what the address is.
-_SPECIAL: tuple[tuple[IPNetwork, str], ...] = tuple(
-    (ipaddress.ip_network(network), text)
-    for network, text in (
-        ("169.254.169.254/32", "a cloud metadata service"),
-        ("fd00:ec2::254/128", "a cloud metadata service"),
-        ("100.100.100.200/32", "a cloud metadata service"),
-        ("168.63.129.16/32", "a cloud metadata service"),
-        ("192.0.0.192/32", "a cloud metadata service"),
-        ("127.0.0.0/8", "a loopback address"),
-        ("::1/128", "a loopback address"),
-        ("169.254.0.0/16", "a link-local address"),
-        ("fe80::/10", "a link-local address"),
-    )
-)
-# No rule covers these: none is an address of one machine, and Linux takes 0.0.0.0 and :: for its own
-# loopback.
-_NEVER: tuple[IPNetwork, ...] = tuple(
-    ipaddress.ip_network(network)
-    for network in ("0.0.0.0/8", "::/128", "224.0.0.0/4", "ff00::/8", "255.255.255.255/32")
-)
-
-
-def unmapped(address: IPAddress) -> IPAddress:
-    """Return the IPv4 address in an IPv4-mapped IPv6 one (RFC 4291, 2.5.5.2), else the address."""
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped if isinstance(mapped, ipaddress.IPv4Address) else address
 
 
 def normal_name(host: str) -> str:
@@ -94,7 +70,7 @@ class Rule:
             return False
         if self.keyword == "loopback":
             return address.is_loopback
-        ranges = [network for network, _text in _SPECIAL if address in network]
+        ranges = [network for network, _text in SPECIAL_ADDRESSES if address in network]
         if self.network is not None:
             return address in self.network and all(_inside(self.network, outer) for outer in ranges)
         if ranges:
@@ -112,12 +88,12 @@ class AllowList:
         self, host: str, address: IPAddress, port: int, node_addresses: Collection[IPAddress]
     ) -> str | None:
         """Return why `address` (unmapped) may not be dialled for a stream to `host`, or None if it may."""
-        if any(address in network for network in _NEVER):
+        if any(address in network for network in NEVER_DIALLED):
             return f"{address} is not the address of one machine"
         if any(rule.covers(host, address, port, node_addresses) for rule in self.rules):
             return None
         target = format_endpoint(str(address), port)
-        special = [f" is {text} and" for network, text in _SPECIAL if address in network]
+        special = [f" is {text} and" for network, text in SPECIAL_ADDRESSES if address in network]
         return f"{target}{special[0] if special else ''} is not on the agent's allow-list"
 
 

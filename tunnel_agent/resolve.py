@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 import trio
 
-from tunnel_agent.allow_list import normal_name, unmapped
+from certs.addresses import unmapped
+from tunnel_agent.allow_list import normal_name
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Lookup: TypeAlias = Callable[[str], Awaitable[list[IPAddress]]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from certs.addresses import format_endpoint
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.failures import forget, watch
 from tunnel_wire.sockets import close_with_reset
@@ -40,7 +41,7 @@ class Target:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return format_endpoint(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,20 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import trio
 
-from certs.addresses import IPAddress, IPNetwork, format_endpoint, is_own_address
+from certs.addresses import (
+    NEVER_DIALLED,
+    SPECIAL_ADDRESSES,
+    IPAddress,
+    IPNetwork,
+    format_endpoint,
+    is_own_address,
+    unmapped,
+)
 from tunnel_server.intercept.config import InterceptConfig
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import prepare
@@ -30,25 +38,6 @@ _ATTEMPT = 5.0
 """Seconds for one of several addresses, so that a dead one leaves time for the next."""
 _MAX_ADDRESSES = 8
 _MAX_LOOKUPS = 16
-
-_SPECIAL: tuple[tuple[IPNetwork, str], ...] = tuple(
-    (ip_network(network), text)
-    for network, text in (
-        ("169.254.169.254/32", "a cloud metadata service"),
-        ("fd00:ec2::254/128", "a cloud metadata service"),
-        ("100.100.100.200/32", "a cloud metadata service"),
-        ("168.63.129.16/32", "a cloud metadata service"),
-        ("192.0.0.192/32", "a cloud metadata service"),
-        ("127.0.0.0/8", "a loopback address"),
-        ("::1/128", "a loopback address"),
-        ("169.254.0.0/16", "a link-local address"),
-        ("fe80::/10", "a link-local address"),
-    )
-)
-_NEVER: tuple[IPNetwork, ...] = tuple(
-    ip_network(network)
-    for network in ("0.0.0.0/8", "::/128", "224.0.0.0/4", "ff00::/8", "255.255.255.255/32")
-)
 
 _CAUSES = {
     errno.ECONNREFUSED: Cause.REFUSED,
@@ -99,12 +88,12 @@ class DirectTarget:
         raise failure
 
     def _check(self, address: IPAddress) -> None:
-        if any(address in network for network in _NEVER):
+        if any(address in network for network in NEVER_DIALLED):
             raise OpenFailed(Cause.NOT_ALLOWED, f"{address} is not the address of one machine")
         if self.is_edge(address):
             raise OpenFailed(Cause.NOT_ALLOWED, f"{address} is an edge's: ask for it, or for the node's name")
         special = any(address in named for named in self.special)
-        for network, text in _SPECIAL:
+        for network, text in SPECIAL_ADDRESSES:
             if address in network and not special:
                 raise OpenFailed(
                     Cause.NOT_ALLOWED,
@@ -120,7 +109,7 @@ class DirectTarget:
 
 async def _resolve(host: str) -> list[IPAddress]:
     try:
-        return [_unmapped(ip_address(host))]
+        return [unmapped(ip_address(host))]
     except ValueError:
         pass
     try:
@@ -137,13 +126,8 @@ async def _resolve(host: str) -> list[IPAddress]:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise OpenFailed(Cause.UNRESOLVABLE, f"{host}: {why}") from None
-    addresses = dict.fromkeys(_unmapped(ip_address(str(each[4][0]))) for each in found)
+    addresses = dict.fromkeys(unmapped(ip_address(str(each[4][0]))) for each in found)
     return list(addresses)[:_MAX_ADDRESSES]
-
-
-def _unmapped(address: IPv4Address | IPv6Address) -> IPAddress:
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
 
 
 async def _connect(address: IPAddress, port: int) -> socket.socket:

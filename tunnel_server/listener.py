@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from certs.addresses import format_endpoint
 from tunnel_daemon.descriptors import Acceptor
 from tunnel_daemon.http1 import Handler, serve_connection
 from tunnel_server.crowd import Crowd
@@ -118,12 +119,12 @@ class TunnelListener:
             if not done:
                 return
             if pump.alpn == TUNNEL_PROTOCOL:
-                await self._links.serve(sock, pump, _place(peer))
+                await self._links.serve(sock, pump, format_endpoint(*peer[:2]))
             else:
                 await self._serve_http(TlsStream(sock, pump), Peer.of(pump, peer))
         except Exception:
             # One connection's defect must not end the others.
-            log.exception("a connection from %s failed", _place(peer))
+            log.exception("a connection from %s failed", format_endpoint(*peer[:2]))
         finally:
             if sock.fileno() >= 0:
                 trio.lowlevel.notify_closing(sock)
@@ -167,7 +168,7 @@ class TunnelListener:
                 reason, detail = "cut", "the connection was cut"
             else:
                 return True
-            log.debug("TLS handshake with %s failed: %s", _place(peer), detail)
+            log.debug("TLS handshake with %s failed: %s", format_endpoint(*peer[:2]), detail)
         self._metrics.handshake_failed(reason)
         return False
 
@@ -185,8 +186,3 @@ async def _asks_connect(stream: TlsStream) -> bool:
             start += part
     stream.unreceive(start)
     return start == _CONNECT
-
-
-def _place(peer: tuple[str, int]) -> str:
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

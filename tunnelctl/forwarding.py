@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from certs.addresses import format_endpoint
 from tunnel_wire.sockets import close_with_reset, from_trio
 from tunnelctl.dialling import dial, reach
 from tunnelctl.ends import SocketEnd
@@ -61,7 +62,7 @@ async def forward(way: Way, node: str, listeners: Sequence[Listener]) -> None:
         async with trio.open_nursery() as nursery:
             for listener, entry in listeners:
                 host, port = listener.socket.getsockname()[:2]
-                place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                place = format_endpoint(host, port)
                 print(f"Forwarding from {place} -> {entry.remote}", flush=True)
                 nursery.start_soon(_accept, listener, callers, nursery, way, node, port, entry.remote)
     finally:

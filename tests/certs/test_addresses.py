@@ -15,6 +15,7 @@ from certs.addresses import (
     parse_address,
     parse_endpoint,
     parse_networks,
+    unmapped,
 )
 
 EVERYTHING = [ip_network("0.0.0.0/0"), ip_network("::/0")]
@@ -129,3 +130,8 @@ def test_an_endpoint_is_refused_or_survives(text):
     except ValueError:
         return
     assert parse_endpoint(format_endpoint(*endpoint), 2) == endpoint
+
+
+def test_unmapped() -> None:
+    assert unmapped(ip_address("::ffff:127.0.0.1")) == ip_address("127.0.0.1")
+    assert unmapped(ip_address("2001:db8::1")) == ip_address("2001:db8::1")

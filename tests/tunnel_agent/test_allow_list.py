@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel_agent.allow_list import AllowList, Rule, normal_name, unmapped
+from tunnel_agent.allow_list import AllowList, Rule, normal_name
 
 NODE = ipaddress.ip_address("192.168.2.143")
 
@@ -131,11 +131,6 @@ def test_a_network_rule_never_covers_an_address_outside_it(address, port, base, 
     network = ipaddress.ip_network((base, bits), strict=False)
     if allowed([f"{network}:*"], str(address), port):
         assert address in network
-
-
-def test_unmapped():
-    assert unmapped(ipaddress.ip_address("::ffff:127.0.0.1")) == ipaddress.ip_address("127.0.0.1")
-    assert unmapped(ipaddress.ip_address("2001:db8::1")) == ipaddress.ip_address("2001:db8::1")
 
 
 def test_normal_name():

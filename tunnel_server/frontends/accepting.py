@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from certs.addresses import format_endpoint
 from tunnel_daemon.descriptors import Acceptor
 from tunnel_wire.sockets import close_with_reset, from_trio
 
@@ -45,7 +46,7 @@ async def _serve(stream: trio.SocketStream, serve: Callable[[socket.socket, str]
         await trio.aclose_forcefully(stream)
         return
     try:
-        await serve(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        await serve(sock, format_endpoint(host, port))
     except Exception:
         log.exception("serving a caller failed")
         close_with_reset(sock)

@@ -68,17 +68,6 @@ def parse_address(text: str) -> IPAddress:
     return address
 
 
-def parse_networks(texts: Iterable[str]) -> tuple[IPNetwork, ...]:
-    """Read networks such as `192.168.0.0/16`; raises ValueError, also where host bits are set."""
-    networks = []
-    for text in texts:
-        try:
-            networks.append(ip_network(text))
-        except ValueError as error:
-            raise ValueError(f"{text!r} is not a network: {error}") from None
-    return tuple(networks)
-
-
 def check_edge_address(address: IPAddress, networks: Iterable[IPNetwork]) -> None:
     """Raise ValueError, with the reason, unless an edge may hold `address`.
 

@@ -14,7 +14,6 @@ from certs.addresses import (
     is_own_address,
     parse_address,
     parse_endpoint,
-    parse_networks,
     unmapped,
 )
 
@@ -76,12 +75,6 @@ def test_never_an_edge_whatever_the_networks(text, why):
 def test_outside_the_networks_names_them_and_the_remedy():
     with pytest.raises(ValueError, match=r"8\.8\.8\.8 is outside.*192\.168\.0\.0/16.*edge-networks"):
         check_edge_address(ip_address("8.8.8.8"), DEFAULT_EDGE_NETWORKS)
-
-
-def test_networks():
-    assert parse_networks(["10.0.0.0/8", "fd00::/8"]) == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
-    with pytest.raises(ValueError, match=r"10\.0\.0\.1/8.*host bits"):
-        parse_networks(["10.0.0.1/8"])
 
 
 def test_own_addresses():

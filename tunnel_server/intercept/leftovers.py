@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import trio
-
 from tunnel_server.intercept import table
 from tunnel_server.intercept.config import InterceptUnavailable
 from tunnel_server.intercept.netlink import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
@@ -42,8 +40,3 @@ def cleanup() -> list[str]:
     except NetlinkError as error:
         raise unavailable(error) from error
     return removed + [f"route to {address} over lo" for address in gone]
-
-
-async def remove_leftovers() -> list[str]:
-    """`cleanup` in a worker thread; once begun it is not interrupted by cancellation."""
-    return await trio.to_thread.run_sync(cleanup)

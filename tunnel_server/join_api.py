@@ -58,14 +58,18 @@ class JoinApi:
         *,
         servers: Callable[[], Sequence[str]],
         on_issued: Callable[[str, tuple[IPAddress, ...]], None] = lambda _node, _addresses: None,
+        on_ended: Callable[[str], None] = lambda _outcome: None,
         limits: JoinLimits | None = None,
     ) -> None:
         """Take what answers: `servers` returns `HOST:PORT` of each server that agents may dial.
 
-        `on_issued(node, addresses)` is called in trio's thread after each join.
+        `on_issued(node, addresses)` is called in trio's thread after each join; `on_ended` after each request
+        to join, with "ok" or the code of its refusal.
         """
         self._limits = limits or JoinLimits()
-        self._enrolment = enrolment
+        self.enrolment = enrolment
+        """May be replaced at any time; what is known of failures stays."""
+        self._on_ended = on_ended
         self._servers = servers
         self._on_issued = on_issued
         self._threads = trio.CapacityLimiter(self._limits.threads)
@@ -85,13 +89,13 @@ class JoinApi:
         return await self._router(request)
 
     async def _ca(self, _request: Request) -> Response:
-        return Response(200, self._enrolment.authority.pem.encode(), "application/x-pem-file")
+        return Response(200, self.enrolment.authority.pem.encode(), "application/x-pem-file")
 
     async def _join(self, request: Request) -> Response:
         try:
             token, node, csr = _fields(request.body)
             enrolled = await trio.to_thread.run_sync(
-                self._enrolment.join, token, node, csr, limiter=self._threads
+                self.enrolment.join, token, node, csr, limiter=self._threads
             )
         except TokenRefusedError as error:
             return self._refuse(request, _STATUS.get(error.refusal, 403), error.refusal.value, str(error))
@@ -104,7 +108,9 @@ class JoinApi:
         except StateError:
             log.exception("a join failed")
             message = "the server cannot use its own state, see its log; the token stays good"
+            self._on_ended("server-state")
             return _error(503, "server-state", message)
+        self._on_ended("ok")
         self._on_issued(enrolled.node, enrolled.addresses)
         log.info("node %s joined from %s", enrolled.node, source_of(request.peer))
         return Response.json(self._answer(enrolled))
@@ -119,6 +125,7 @@ class JoinApi:
         }
 
     def _refuse(self, request: Request, status: int, code: str, message: str) -> Response:
+        self._on_ended(code)
         source = source_of(request.peer)
         wait = self._failures.failed(source, trio.current_time())
         if wait > 0:

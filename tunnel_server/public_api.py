@@ -30,21 +30,25 @@ class PublicApi:
         edge_networks: tuple[IPNetwork, ...],
         servers: Callable[[], Sequence[str]],
         on_issued: Callable[[str, tuple[IPAddress, ...]], None],
+        on_join_ended: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         self._state = state
         self._identity = identity
-        self._servers = servers
-        self._on_issued = on_issued
         self._renewals = Renewals(state, identity.authority)
-        self._identity_api = IdentityApi(self._renewals, identity.revocations, servers=servers)
-        self.configure(edge_networks)
+        identity_api = IdentityApi(self._renewals, identity.revocations, servers=servers)
+        enrolment = Enrolment(state, identity.authority, edge_networks=edge_networks)
+        self._join = JoinApi(enrolment, servers=servers, on_issued=on_issued, on_ended=on_join_ended)
+        self._router = Router({**self._join.routes, **identity_api.routes})
         identity.on_change.append(self._authority_changed)
 
     def configure(self, edge_networks: tuple[IPNetwork, ...]) -> None:
         """Let nodes join with addresses in these networks from now on."""
-        self.enrolment = Enrolment(self._state, self._identity.authority, edge_networks=edge_networks)
-        join = JoinApi(self.enrolment, servers=self._servers, on_issued=self._on_issued)
-        self._router = Router({**join.routes, **self._identity_api.routes})
+        self._join.enrolment = Enrolment(self._state, self._identity.authority, edge_networks=edge_networks)
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """The desk where nodes join now."""
+        return self._join.enrolment
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; raises nothing of ours."""

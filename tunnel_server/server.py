@@ -111,6 +111,7 @@ class Server:
             edge_networks=config.edge_networks,
             servers=self._servers,
             on_issued=self._learn,
+            on_join_ended=self._metrics.join_ended,
         )
         self._entrances = Entrances(config, self._registry, self._calls, domain, revocations)
         self._listener = TunnelListener(

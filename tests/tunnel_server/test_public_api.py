@@ -27,12 +27,14 @@ class Desk:
         initialise(state, addresses=(ip_address("192.0.2.1"),))
         self.identity = ServerIdentity(state)
         self.issued: list[tuple[str, object]] = []
+        self.outcomes: list[str] = []
         self.api = PublicApi(
             state,
             self.identity,
             edge_networks=(ip_network("192.168.0.0/16"),),
             servers=lambda: ["192.0.2.1:10262"],
             on_issued=lambda node, addresses: self.issued.append((node, addresses)),
+            on_join_ended=self.outcomes.append,
         )
 
     async def ask(self, method: str, path: str, **document: str) -> Response:
@@ -67,6 +69,16 @@ async def test_other_networks_count_from_the_next_join_on(desk: Desk) -> None:
     assert b"address-not-allowed" in refused.body
     desk.api.configure((ip_network("192.168.2.0/24"),))
     assert (await desk.join("edge-2")).status == 200
+    assert desk.outcomes == ["address-not-allowed", "ok"]
+
+
+async def test_other_networks_forgive_no_failures(desk: Desk) -> None:
+    answers = []
+    for _ in range(20):
+        desk.api.configure((ip_network("192.168.2.0/24"),))
+        answers.append((await desk.ask("POST", "/v1/join", token="nonsense", csr="x")).status)
+    assert answers[0] == 400
+    assert answers[-1] == 429
 
 
 async def test_another_authority_counts_at_once(desk: Desk) -> None:

@@ -21,6 +21,7 @@ from tunnel_agent.own_addresses import OwnAddresses
 from tunnel_agent.resolve import Lookup, Resolver, UnresolvableError
 from tunnel_agent.tcp import connect_tcp
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import splice
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Dialer:
                 nursery.cancel_scope.cancel()
         except BaseException:
             if sock is not None:
-                sock.close()
+                close_with_reset(sock)  # to the target, a caller that gave up is no clean end
             raise
         if failure is not None:
             raise failure
@@ -125,7 +126,7 @@ class Dialer:
         try:
             stream = incoming.accept()
         except OpenFailed:  # the server gave up at the last moment
-            sock.close()
+            close_with_reset(sock)
             return
         self._status.opened += 1
         self._status.streams += 1

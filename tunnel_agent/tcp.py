@@ -9,6 +9,8 @@ import socket
 
 import trio
 
+from tunnel_wire.sockets import close_with_reset
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -24,7 +26,7 @@ async def connect_tcp(address: IPAddress, port: int) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await _finish_connect(sock, _sockaddr(address, port))
     except BaseException:
-        sock.close()
+        close_with_reset(sock)  # cancelled, it may be connected already: a FIN would be a clean end
         raise
     return sock
 

@@ -1,0 +1,1 @@
+"""The benchmark suite: the same loads through this tunnel, through others, and through none."""

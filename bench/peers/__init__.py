@@ -1,0 +1,1 @@
+"""What is measured: one file a program; `peer.py` is what each of them promises."""

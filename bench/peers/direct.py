@@ -1,0 +1,22 @@
+"""No tunnel: the caller connects to the target itself. What the load generator and the kernel can do."""
+
+from dataclasses import dataclass
+
+from bench.peers.peer import Stage
+from bench.peers.programs import Programs
+
+
+@dataclass(frozen=True)
+class Direct:
+    name: str = "direct"
+    encrypted: bool = False
+    one_line: str = "no tunnel: the load generator connects to the target over loopback"
+
+    def available(self) -> str:
+        return "-"
+
+    def start(self, stage: Stage) -> Programs:
+        return Programs(stage, entrance=stage.target)
+
+
+PEERS = (Direct(),)

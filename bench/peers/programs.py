@@ -1,0 +1,139 @@
+"""The processes of a running peer: started with a log each, seen to carry a byte, ended for certain."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Self
+
+from bench.accounting import descendants
+from bench.peers.peer import PeerFailed, Stage
+
+Role = Literal["server", "agent"]
+START_S = 20.0  # that a program has to carry its first byte
+END_S = 3.0  # that it has to end when asked, before it is killed
+
+
+class Programs:
+    """What `start` of a peer returns.
+
+    It is used so::
+
+        programs = Programs(stage, entrance=("127.0.0.1", stage.free_port()))
+        with programs.starting():
+            programs.launch("server", ["stunnel", str(config)])
+            programs.launch("agent", [...])
+            programs.wait_until_it_carries()
+        return programs
+    """
+
+    def __init__(self, stage: Stage, entrance: tuple[str, int]) -> None:
+        self.entrance = entrance
+        self._scratch = stage.scratch
+        self._running: list[tuple[Role, subprocess.Popen[bytes], Path]] = []
+
+    @property
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        """The process ids of each end, children included, as they are now."""
+        roots: dict[str, list[int]] = {"server": [], "agent": []}
+        for role, process, _ in self._running:
+            roots[role].append(process.pid)
+        return {role: descendants(pids) for role, pids in roots.items()}
+
+    def launch(
+        self, role: Role, argv: Sequence[str | Path], env: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.Popen[bytes]:
+        """Start one program of that end, in the foreground; `env` is added to ours. Raises PeerFailed."""
+        log = self._scratch / f"{role}-{len(self._running)}-{Path(argv[0]).name}.log"
+        with log.open("wb") as output:
+            try:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=self._scratch,
+                    env={**os.environ, **env},
+                    start_new_session=True,  # Ctrl-C is for the suite, which ends them
+                )
+            except OSError as error:
+                raise PeerFailed(f"{argv[0]}: {error.strerror}") from None
+        self._running.append((role, process, log))
+        return process
+
+    def wait_until_it_listens(self, address: tuple[str, int], seconds: float = START_S) -> None:
+        """Return once somebody accepts at `address`. Not for an entrance whose first caller counts."""
+
+        def accepts() -> bool:
+            with socket.create_connection(address, timeout=1):
+                return True
+
+        self._retry(accepts, f"nobody accepts at {address[0]}:{address[1]}", seconds)
+
+    def wait_until_it_carries(self, seconds: float = START_S) -> None:
+        """Return once the target answered through the entrance; raises PeerFailed with the last lines."""
+        self._retry(lambda: carries(self.entrance), "no byte came through", seconds)
+
+    @contextmanager
+    def starting(self) -> Generator[None, None, None]:
+        """Around the start: whatever fails in it ends what was started, and is raised."""
+        try:
+            yield
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End every process, politely first; children that left their group or lost their parent too."""
+        everyone = descendants(process.pid for _, process, _ in self._running)
+        for _, process, _ in self._running:
+            process.terminate()
+        deadline = time.monotonic() + END_S
+        for _, process, _ in self._running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pid in everyone:
+            if pid not in {process.pid for _, process, _ in self._running}:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def last_lines(self, count: int = 5) -> str:
+        """The end of what each program wrote."""
+        tails = []
+        for role, process, log in self._running:
+            state = "runs" if process.poll() is None else f"ended with status {process.returncode}"
+            lines = log.read_text(errors="replace").splitlines()[-count:]
+            tails.append("\n".join([f"{role}, {log.name}, {state}:", *lines]))
+        return "\n".join(tails)
+
+    def _retry(self, attempt: Callable[[], bool], failure: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                if attempt():
+                    return
+            except OSError:
+                pass
+            if any(process.poll() not in {None, 0} for _, process, _ in self._running):
+                raise PeerFailed(f"a program ended early\n{self.last_lines()}")
+            if time.monotonic() > deadline:
+                raise PeerFailed(f"{failure} within {seconds:g} s\n{self.last_lines()}")
+            time.sleep(0.05)
+
+
+def carries(entrance: tuple[str, int], seconds: float = 2.0) -> bool:
+    """Whether the target echoes a byte through this entrance."""
+    with socket.create_connection(entrance, timeout=seconds) as caller:
+        caller.sendall(b"e?")
+        return caller.recv(1) == b"?"

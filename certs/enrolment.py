@@ -71,6 +71,15 @@ class Enrolment:
         if self._is_own(address):
             raise AddressRefusedError(f"{address} is an address of this host itself: no edge can hold it")
 
+    def holders(self, address: IPAddress) -> list[str]:
+        """Return the names of the nodes that hold `address`, by a certificate that is not revoked."""
+        revoked = self._revocations.load()
+        return sorted(
+            each.name
+            for each in self.nodes.load().values()
+            if address in each.addresses and revoked.find_recorded(Role.NODE, each) is None
+        )
+
     def join(self, token: str, node: str | None, request: bytes) -> Enrolled:
         """Exchange `token` for a certificate over the key in `request` (PEM, PKCS #10).
 
@@ -89,10 +98,7 @@ class Enrolment:
         known = self.nodes.load()
         for address in record.addresses:
             self.check_address(address)
-            others = sorted(
-                n.name for n in known.values() if address in n.addresses and n.name != record.node
-            )
-            if others:
+            if others := [name for name in self.holders(address) if name != record.node]:
                 log.warning(
                     "%s is now held by %s and by %s: none of them is reached by it, only by name",
                     address, record.node, ", ".join(others),

@@ -50,9 +50,14 @@ class NodeStore:
                 "or remove it; nodes are then known again as they join"
             ) from None
 
-    def holders(self, address: IPAddress) -> list[str]:
-        """Return the names of the nodes that hold `address`."""
-        return sorted(node.name for node in self.load().values() if address in node.addresses)
+    def remove(self, name: str) -> NodeRecord | None:
+        """Forget a node, and return what was known of it. Its certificate is as good as before."""
+        with self._state.transaction() as transaction:
+            known = self.load()
+            record = known.pop(name, None)
+            if record is not None:
+                transaction.write({NODES_FILE: self.encode(known)})
+        return record
 
     @staticmethod
     def encode(nodes: Mapping[str, NodeRecord]) -> bytes:

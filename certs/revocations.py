@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Protocol
 
 from certs.files import StateDirectory, StateError, Transaction
 from certs.identity import Identity, Role, check_node_name
@@ -48,6 +49,22 @@ class Revocation:
         return f"{self.kind.value} {self.value} was revoked at {moment(self.at.timestamp())}{why}"
 
 
+class Recorded(Protocol):
+    """What is kept of the certificate that was last issued to a node or a caller."""
+
+    @property
+    def name(self) -> str:
+        """Whose it is."""
+
+    @property
+    def serial(self) -> str:
+        """In hexadecimal."""
+
+    @property
+    def issued(self) -> datetime | None:
+        """None if it is not known."""
+
+
 class RevocationList:
     """What was revoked when the file was read."""
 
@@ -62,18 +79,26 @@ class RevocationList:
 
         `issued` is in seconds since the epoch; without it, a revoked name stays refused.
         """
-        found = self._entries.get((Kind.SERIAL, normal_serial(serial)))
-        if found is None and identity.role is not Role.SERVER:
-            found = self.of(Kind(identity.role.value), identity.name)
-            if found is not None and issued is not None and issued > found.at.timestamp():
-                found = None
-        return found
+        return self._find(identity.role, identity.name, serial, issued)
+
+    def find_recorded(self, role: Role, record: Recorded) -> Revocation | None:
+        """Return what revokes the certificate that a node or a caller was last issued, if anything does."""
+        issued = None if record.issued is None else record.issued.timestamp()
+        return self._find(role, record.name, record.serial, issued)
 
     def find_certificate(self, certificate: Mapping[str, object]) -> Revocation | None:
         """The same for a verified certificate, as `getpeercert` gives it; raises ValueError."""
         identity = Identity.from_peer_certificate(certificate)
         issued = Validity.from_peer_certificate(certificate).issued
         return self.find(identity, str(certificate["serialNumber"]), issued)
+
+    def _find(self, role: Role, name: str, serial: str, issued: float | None) -> Revocation | None:
+        found = self._entries.get((Kind.SERIAL, normal_serial(serial)))
+        if found is None and role is not Role.SERVER:
+            found = self.of(Kind(role.value), name)
+            if found is not None and issued is not None and issued > found.at.timestamp():
+                found = None
+        return found
 
     def of(self, kind: Kind, value: str) -> Revocation | None:
         """Return the entry for exactly this."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certs.authority import CA_CERTIFICATE, CA_KEY, Authority
 from certs.callers import CallerRecord, CallerStore
 from certs.files import StateDirectory, StateError, Transaction
-from certs.identity import Identity, Role
+from certs.identity import Role
 from certs.nodes import NodeRecord, NodeStore
 from certs.pins import ca_hash
 from certs.requests import load_key
@@ -170,10 +170,9 @@ class Roll:
         now, revoked = self._clock(), RevocationStore(self._state).load()
 
         def waited_for(role: Role, record: NodeRecord | CallerRecord) -> bool:
-            issued = record.issued.timestamp() if record.issued else None
             return (
                 record.expires > now
-                and revoked.find(Identity("any", role, record.name), record.serial, issued) is None
+                and revoked.find_recorded(role, record) is None
                 and behind(record.issuer, record.roots)
             )
 

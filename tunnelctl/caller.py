@@ -108,7 +108,7 @@ def run_create(args: argparse.Namespace) -> int:
 def run_list(args: argparse.Namespace) -> int:
     """Print the callers; raises CommandError."""
     from certs.callers import CallerStore
-    from certs.identity import Identity, Role
+    from certs.identity import Role
     from certs.revocations import RevocationStore
 
     with state_errors():
@@ -118,9 +118,8 @@ def run_list(args: argparse.Namespace) -> int:
     now = datetime.now(UTC)
     report = []
     for each in callers:
-        identity = Identity("any", Role.CALLER, each.name)
         state_now = "expired" if each.expires <= now else "valid"
-        if revoked.find(identity, each.serial, each.issued.timestamp()):
+        if revoked.find_recorded(Role.CALLER, each):
             state_now = "revoked"
         report.append((each.name, state_now, each.expires, each.serial))
     if args.json:

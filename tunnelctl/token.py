@@ -185,7 +185,7 @@ def _check(enrolment: Enrolment, node: str, addresses: tuple[IPAddress, ...]) ->
             enrolment.check_address(address)
         except AddressRefusedError as error:
             raise UsageError(f"--ip: {error}") from None
-        holders = {*enrolment.nodes.holders(address), *(r.node for r in live if address in r.addresses)}
+        holders = {*enrolment.holders(address), *(r.node for r in live if address in r.addresses)}
         if others := sorted(holders - {node}):
             print(
                 f"warning: {address} is also {', '.join(others)}'s: while nodes share an address, "

@@ -10,6 +10,7 @@ from certs.authority import Authority
 from certs.enrolment import AddressRefusedError, Enrolment
 from certs.files import StateDirectory
 from certs.requests import RequestError, make_request, new_key
+from certs.revocations import Kind, RevocationStore
 from certs.subjects import read_subject
 from certs.tokens import TokenRefusedError
 
@@ -98,4 +99,16 @@ def test_a_second_holder_of_an_address_is_loud(enrolment, caplog):
             caplog.clear()
             enrolment.join(token, None, make_request(new_key()))
         assert ("edge-2 and by edge-1" in caplog.text) == (node == "edge-2")
-    assert enrolment.nodes.holders(ADDRESS) == ["edge-1", "edge-2"]
+    assert enrolment.holders(ADDRESS) == ["edge-1", "edge-2"]
+    assert enrolment.holders(ip_address("10.0.0.1")) == []
+
+
+def test_a_revoked_node_holds_no_address(state, enrolment, caplog):
+    for node in ("edge-1", "edge-2"):
+        token, _ = enrolment.tokens.create(node, [ADDRESS], HOUR)
+        enrolment.join(token, None, make_request(new_key()))
+        if node == "edge-1":
+            with state.transaction() as transaction:
+                RevocationStore(state).add(transaction, Kind.NODE, "edge-1")
+    assert enrolment.holders(ADDRESS) == ["edge-2"]
+    assert "is now held by" not in caplog.text

@@ -30,13 +30,13 @@ def test_what_is_written_is_read_again(state):
     assert store.load() == {"edge-1": RECORD}
 
 
-def test_who_holds_an_address(state):
+def test_one_is_forgotten(state):
     store = NodeStore(state)
     other = NodeRecord("edge-2", RECORD.addresses[:1], "2", RECORD.expires)
     write(state, store.encode({"edge-2": other, "edge-1": RECORD}))
-    assert store.holders(RECORD.addresses[0]) == ["edge-1", "edge-2"]
-    assert store.holders(RECORD.addresses[1]) == ["edge-1"]
-    assert store.holders(ip_address("10.0.0.1")) == []
+    assert store.remove("edge-1") == RECORD
+    assert store.remove("edge-1") is None
+    assert store.load() == {"edge-2": other}
 
 
 @pytest.mark.parametrize(

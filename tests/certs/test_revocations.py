@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from certs.files import StateDirectory, StateError
 from certs.identity import Identity, Role
+from certs.nodes import NodeRecord
 from certs.revocations import REVOCATIONS_FILE, Kind, RevocationStore, normal_serial
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 900_000, tzinfo=UTC)
@@ -46,6 +47,26 @@ def test_a_name_is_refused_as_it_was_issued_until_then(state, store, issued, ref
     assert (found is not None) is refused
     if found:
         assert str(found) == "node edge-1 was revoked at 2026-01-31 12:00:00 UTC: stolen"
+
+
+def test_what_was_issued_last(state, store):
+    add(state, store, Kind.NODE, "edge-1")
+    add(state, store, Kind.SERIAL, "1f")
+    known, day = store.load(), timedelta(days=1)
+
+    def record(name, serial, issued):
+        return NodeRecord(name, (), serial, NOW + day, issued)
+
+    for serial, issued, kind in (
+        ("2", NOW - day, Kind.NODE),
+        ("2", None, Kind.NODE),
+        ("2", NOW + day, None),
+        ("1f", NOW + day, Kind.SERIAL),
+    ):
+        found = known.find_recorded(Role.NODE, record("edge-1", serial, issued))
+        assert (found and found.kind) == kind
+    assert known.find_recorded(Role.NODE, record("edge-2", "2", NOW - day)) is None
+    assert known.find_recorded(Role.CALLER, record("edge-1", "2", NOW - day)) is None
 
 
 def test_roles_are_apart(state, store):

@@ -40,7 +40,7 @@ SPECIAL_ADDRESSES: tuple[tuple[IPNetwork, str], ...] = tuple(
     )
 )
 """Dialled for others only where a rule names the range itself; the text says what such an address is."""
-NEVER_DIALLED: tuple[IPNetwork, ...] = tuple(
+_NEVER_DIALLED: tuple[IPNetwork, ...] = tuple(
     ip_network(network)
     for network in ("0.0.0.0/8", "::/128", "224.0.0.0/4", "ff00::/8", "255.255.255.255/32")
 )
@@ -51,6 +51,58 @@ def unmapped(address: IPAddress) -> IPAddress:
     """Return the IPv4 address in an IPv4-mapped IPv6 one (RFC 4291, 2.5.5.2), else the address."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+_IPV4_AT_THE_END: tuple[IPv6Network, ...] = tuple(
+    IPv6Network(network)
+    for network in (
+        "::/96",  # IPv4-compatible (RFC 4291, 2.5.5.1)
+        "::ffff:0:0/96",  # IPv4-mapped (2.5.5.2)
+        "::ffff:0:0:0/96",  # IPv4-translated (RFC 2765, 2.1)
+        "64:ff9b::/96",  # NAT64 (RFC 6052, 2.1)
+    )
+)
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+"""RFC 8215; of which prefix lengths (RFC 6052, 2.2), only its operator knows."""
+
+
+def embedded_ipv4(address: IPAddress) -> tuple[IPv4Address, ...]:
+    """Return the IPv4 addresses that a translator or a tunnel may take an IPv6 address for.
+
+    None of them is in 0.0.0.0/8, as `::1` would seem to be.
+    """
+    if not isinstance(address, IPv6Address):
+        return ()
+    bits = int(address)
+    found: list[int] = []
+    if any(address in network for network in _IPV4_AT_THE_END):
+        found = [bits]
+    elif address in _LOCAL_NAT64:
+        # Bits 64 to 71 are between the two parts of what begins before them.
+        joined = bits >> 64 << 56 | bits & (1 << 56) - 1
+        found = [joined >> 40, joined >> 32, joined >> 24, bits]
+    elif address.sixtofour is not None:  # RFC 3056, 2
+        found = [int(address.sixtofour)]
+    elif address.teredo is not None:  # RFC 4380, 4
+        found = [int(address.teredo[1])]
+    low = (IPv4Address(each & 0xFFFF_FFFF) for each in found)
+    return tuple(each for each in low if each.packed[0])
+
+
+def never_dialled(address: IPAddress) -> str | None:
+    """Return why no rule lets anybody dial `address`, or None if one may.
+
+    A special IPv4 address in IPv6 form is among these: whoever may dial it writes it as it is.
+    """
+    if any(address in network for network in _NEVER_DIALLED):
+        return f"{address} is not the address of one machine"
+    for inner in embedded_ipv4(address):
+        if any(inner in network for network in _NEVER_DIALLED):
+            return f"{address} stands for {inner}, which is not the address of one machine"
+        for network, text in SPECIAL_ADDRESSES:
+            if inner in network:
+                return f"{address} stands for {inner}, {text}"
+    return None
 
 
 def parse_address(text: str) -> IPAddress:

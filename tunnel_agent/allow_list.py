@@ -3,7 +3,7 @@
 Rules are matched against the address that will be dialled, after name resolution, so that no name can lead
 past them. Nothing that is not named may be dialled. Some addresses are named only by a rule that is itself
 inside their range: `0.0.0.0/0` opens neither the loopback, nor link-local addresses, nor a cloud's metadata
-service.
+service; and `::/0` none of these in an IPv6 form.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from certs.addresses import (
-    NEVER_DIALLED,
     SPECIAL_ADDRESSES,
     IPAddress,
     IPNetwork,
     format_endpoint,
+    never_dialled,
     parse_endpoint,
 )
 
@@ -88,8 +88,8 @@ class AllowList:
         self, host: str, address: IPAddress, port: int, node_addresses: Collection[IPAddress]
     ) -> str | None:
         """Return why `address` (unmapped) may not be dialled for a stream to `host`, or None if it may."""
-        if any(address in network for network in NEVER_DIALLED):
-            return f"{address} is not the address of one machine"
+        if (why := never_dialled(address)) is not None:
+            return why
         if any(rule.covers(host, address, port, node_addresses) for rule in self.rules):
             return None
         target = format_endpoint(str(address), port)

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.addresses import (
-    NEVER_DIALLED,
     SPECIAL_ADDRESSES,
     IPAddress,
     IPNetwork,
+    embedded_ipv4,
     format_endpoint,
     is_own_address,
+    never_dialled,
     unmapped,
 )
 from tunnel_server.intercept.config import InterceptConfig
@@ -88,10 +89,13 @@ class DirectTarget:
         raise failure
 
     def _check(self, address: IPAddress) -> None:
-        if any(address in network for network in NEVER_DIALLED):
-            raise OpenFailed(Cause.NOT_ALLOWED, f"{address} is not the address of one machine")
-        if self.is_edge(address):
-            raise OpenFailed(Cause.NOT_ALLOWED, f"{address} is an edge's: ask for it, or for the node's name")
+        if (why := never_dialled(address)) is not None:
+            raise OpenFailed(Cause.NOT_ALLOWED, why)
+        for form in (address, *embedded_ipv4(address)):
+            if self.is_edge(form):
+                raise OpenFailed(
+                    Cause.NOT_ALLOWED, f"{form} is an edge's: ask for it, or for the node's name"
+                )
         special = any(address in named for named in self.special)
         for network, text in SPECIAL_ADDRESSES:
             if address in network and not special:
@@ -99,12 +103,13 @@ class DirectTarget:
                     Cause.NOT_ALLOWED,
                     f"{address} is {text}, and not in direct-special of the caller's rights",
                 )
-        if not special and is_own_address(address):
+        for form in (address, *embedded_ipv4(address)):
             # What listens here would take the caller for this host: another way in, with other rights.
-            raise OpenFailed(
-                Cause.NOT_ALLOWED,
-                f"{address} is this host's own, and not in direct-special of the caller's rights",
-            )
+            if not any(form in named for named in self.special) and is_own_address(form):
+                raise OpenFailed(
+                    Cause.NOT_ALLOWED,
+                    f"{form} is this host's own, and not in direct-special of the caller's rights",
+                )
 
 
 async def _resolve(host: str) -> list[IPAddress]:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from certs.addresses import (
     DEFAULT_EDGE_NETWORKS,
     check_edge_address,
+    embedded_ipv4,
     format_endpoint,
     is_own_address,
+    never_dialled,
     parse_address,
     parse_endpoint,
     unmapped,
@@ -128,3 +130,62 @@ def test_an_endpoint_is_refused_or_survives(text):
 def test_unmapped() -> None:
     assert unmapped(ip_address("::ffff:127.0.0.1")) == ip_address("127.0.0.1")
     assert unmapped(ip_address("2001:db8::1")) == ip_address("2001:db8::1")
+
+
+IN_IPV6 = ["::{}", "::ffff:{}", "::ffff:0:{}", "64:ff9b::{}", "64:ff9b:1::{}", "64:ff9b:1:ab:cd:ef:{}"]
+
+
+def forms(ipv4: str) -> list[str]:
+    """What an IPv4 address looks like to translators and tunnels."""
+    a, b, c, d = ip_address(ipv4).packed
+    return [
+        *(form.format(ipv4) for form in IN_IPV6),
+        f"64:ff9b:1:{a:02x}{b:02x}:{c:04x}:{d << 8:04x}::",  # /48
+        f"64:ff9b:1:ff{a:02x}:{b:04x}:{c:02x}{d:02x}::",  # /56
+        f"64:ff9b:1:ffff:{a:04x}:{b:02x}{c:02x}:{d << 8:04x}:0",  # /64
+        f"2002:{a:02x}{b:02x}:{c:02x}{d:02x}::1",
+        f"2001:0:5db8:d822:8000:63bf:{0xFFFF ^ (a << 8 | b):04x}:{0xFFFF ^ (c << 8 | d):04x}",
+    ]
+
+
+@given(st.ip_addresses(v=4).filter(lambda address: address.packed[0] > 0))
+def test_what_translators_and_tunnels_make_of_an_address(ipv4):
+    for form in forms(str(ipv4)):
+        assert ipv4 in embedded_ipv4(ip_address(form)), form
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["::", "::1", "10.0.0.1", "2001:db8::7f00:1", "fd00::a9fe:a9fe", "64:ff9b:2::7f00:1", "2003:7f00:1::"],
+)
+def test_others_stand_for_themselves(text):
+    assert embedded_ipv4(ip_address(text)) == ()
+
+
+@pytest.mark.parametrize("form", forms("169.254.169.254"))
+def test_a_special_address_in_ipv6_form_is_never_dialled(form):
+    why = never_dialled(ip_address(form))
+    assert why is not None
+    assert why.endswith("stands for 169.254.169.254, a cloud metadata service")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0.0.0.0", "not the address of one machine"),
+        ("ff02::1", "not the address of one machine"),
+        ("64:ff9b::127.0.0.1", "stands for 127.0.0.1, a loopback address"),
+        ("2002:7f01:203::", "stands for 127.1.2.3, a loopback address"),
+        ("::169.254.7.7", "stands for 169.254.7.7, a link-local address"),
+        ("64:ff9b::224.0.0.1", "stands for 224.0.0.1, which is not the address of one machine"),
+    ],
+)
+def test_what_nobody_may_dial(text, why):
+    assert why in (never_dialled(ip_address(text)) or "")
+
+
+@pytest.mark.parametrize(
+    "text", ["::1", "127.0.0.1", "10.0.0.1", "fe80::1", "2001:db8::1", *forms("198.51.100.7")]
+)
+def test_what_a_rule_may_open(text):
+    assert never_dialled(ip_address(text)) is None

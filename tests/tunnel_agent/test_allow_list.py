@@ -86,6 +86,15 @@ def test_some_addresses_are_never_dialled():
         assert not allowed(rules, address), address
 
 
+def test_no_rule_opens_a_special_address_in_ipv6_form():
+    rules = ["loopback:*", "169.254.0.0/16:*", "::/0:*", "[64:ff9b::a9fe:a9fe]:*", "64:ff9b::/96:*"]
+    for address in ("64:ff9b::127.0.0.1", "64:ff9b::169.254.169.254", "2002:7f00:1::", "::169.254.1.1"):
+        assert not allowed(rules, address), address
+        allow = AllowList(map(Rule.parse, rules))
+        assert "stands for" in (allow.refusal("x", ipaddress.ip_address(address), 80, ()) or "")
+    assert allowed(rules, "64:ff9b::10.0.0.1")
+
+
 def test_a_name_allows_what_it_resolves_to_but_nothing_special():
     rules = ["PLC.factory.example.:502"]
     assert allowed(rules, "10.1.2.3", 502, host="plc.Factory.example")

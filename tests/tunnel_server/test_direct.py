@@ -46,6 +46,12 @@ async def refused(wanted: DirectTarget) -> OpenFailed:
         ("255.255.255.255", "not the address of one machine"),
         ("192.168.2.143", "is an edge's"),
         ("::ffff:192.168.2.143", "is an edge's"),
+        ("64:ff9b::192.168.2.143", "192.168.2.143 is an edge's"),
+        ("2002:c0a8:28f::1", "192.168.2.143 is an edge's"),
+        ("64:ff9b::127.0.0.1", "stands for 127.0.0.1, a loopback address"),
+        ("64:ff9b:1::169.254.169.254", "stands for 169.254.169.254, a cloud metadata service"),
+        ("2002:a9fe:a9fe::", "stands for 169.254.169.254, a cloud metadata service"),
+        ("::127.0.0.1", "stands for 127.0.0.1, a loopback address"),
     ],
 )
 async def test_what_is_not_dialled(host: str, why: str) -> None:
@@ -59,9 +65,11 @@ async def test_this_hosts_own_addresses_are_another_way_in(monkeypatch: pytest.M
     failed = await refused(target("198.51.100.7", 10264))
     assert failed.cause is Cause.NOT_ALLOWED
     assert "this host's own" in failed.detail
+    failed = await refused(target("2002:c633:6407::1", 10264))
+    assert failed.detail.startswith("198.51.100.7 is this host's own")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "64:ff9b::127.0.0.1", "2002:a9fe:a9fe::1"])
 async def test_what_no_right_opens(host: str) -> None:
     everything = (ip_network("0.0.0.0/0"), ip_network("::/0"))
     assert (await refused(target(host, special=everything))).cause is Cause.NOT_ALLOWED

@@ -38,6 +38,8 @@ _HEAD_TIME = 10.0
 """Seconds from a request's first byte (of the connection, for the first) to the end of its head."""
 _IDLE_TIME = 75.0
 """Seconds between two requests."""
+_ANSWER_TIME = 10.0
+"""Seconds that a refused caller gets to take the answer."""
 _LINGER = 1.0
 """Seconds that what a refused caller still sends is read, so that it sees the answer and not a reset."""
 _READ = 4096
@@ -189,8 +191,10 @@ class _Connection:
         data = parser.send(response) or b""
         data += parser.send(h11.Data(data=b"" if self._method == b"HEAD" else body)) or b""
         data += parser.send(h11.EndOfMessage()) or b""
-        await self._stream.send_all(data)
-        return self._reusable()
+        with trio.move_on_after(_ANSWER_TIME):
+            await self._stream.send_all(data)
+            return self._reusable()
+        raise CallerLeft("refused, it does not read its answer")
 
     async def _close(self) -> None:
         """Close so that what was sent arrives: unread input would turn it into a reset."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,13 +17,17 @@ from websockets.trio.client import connect as websocket
 from websockets.trio.server import serve as serve_websockets
 
 from tests.tunnel_server.frontends.edges import Edges, curl, edges
+from tests.tunnel_wire.links import tcp_pair
 from tunnel_server.frontends.host import HostFrontend
+from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import close_with_reset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from websockets.trio.server import ServerConnection
+
+    from tunnel_server.calls import Target
 
 MIB = 1 << 20
 
@@ -490,6 +495,25 @@ async def test_an_idle_caller_is_closed_and_a_slow_head_is_told(
             began = trio.current_time()
             assert b"400" in b"".join([part async for part in stream])
             assert trio.current_time() - began >= 75
+
+
+async def test_a_refused_caller_that_does_not_read_is_reset(autojump_clock: trio.testing.MockClock) -> None:
+    def find(host: str, port: int) -> Target:
+        raise OpenFailed(Cause.NOT_ALLOWED, "never " * 30)
+
+    async with edges() as made:
+        near, far = tcp_pair()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # as little as there is
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        far.send(b"GET / HTTP/1.1\r\nHost: edge-1\r\n\r\n" * 500)
+        with far, trio.fail_after(60):
+            began = trio.current_time()
+            await HostFrontend(made.core.calls).serve(near, "a caller", find)
+            assert trio.current_time() - began == 10
+            assert near.fileno() < 0
+            far.settimeout(5)
+            with pytest.raises(ConnectionResetError):
+                b"".join(iter(lambda: far.recv(1 << 16), b""))
 
 
 async def test_more_connections_than_calls_are_turned_away(caplog: pytest.LogCaptureFixture) -> None:

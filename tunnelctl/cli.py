@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import os
 import sys
 from typing import NoReturn
 
 from tunnelctl.errors import FAILED, OK, WRONG_USE, CommandError
+from tunnelctl.standard_streams import complete_standard_streams, silence, tell
 
 INTERRUPTED = 130
 
@@ -61,26 +61,14 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    complete_standard_streams()
     try:
         try:
-            code = _run(arguments)
+            return _run(arguments)
         finally:
             sys.stdout.flush()  # --help ends with SystemExit, and its reader may have left too
-    except CommandError as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has had enough. The interpreter flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        remedy = "; run it as root" if isinstance(error, PermissionError) else ""
-        return _fail(f"{place}{error.strerror or error}{remedy}", FAILED)
-    except Exception as error:  # noqa: BLE001 - a defect of ours, and still no traceback for its user
-        return _fail(f"internal error: {type(error).__name__}: {error} ({_place(error)})", FAILED)
-    return code
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:  # noqa: BLE001 - told in one line
+        return _failed(_first(error))
 
 
 def build_parser(asked: str | None) -> argparse.ArgumentParser:
@@ -125,9 +113,34 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _fail(message: str, code: int) -> int:
-    sys.stdout.flush()
-    print(f"tunnelctl: {' '.join(message.split())}", file=sys.stderr)
+def _first(error: BaseException) -> BaseException:
+    """What a group of nurseries raised; a Ctrl-C before all else."""
+    while isinstance(error, BaseExceptionGroup):
+        error = (error.subgroup(KeyboardInterrupt) or error).exceptions[0]
+    return error
+
+
+def _failed(error: BaseException) -> int:
+    """Say it in one line on stderr, whatever it is; the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has had enough.
+        silence()
+        return OK
+    if isinstance(error, CommandError):
+        code, message = error.exit_code, str(error)
+    elif isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        remedy = "; run it as root" if isinstance(error, PermissionError) else ""
+        code, message = FAILED, f"{place}{error.strerror or error}{remedy}"
+    else:  # a defect of ours, and still no traceback for its user
+        code, message = FAILED, f"internal error: {type(error).__name__}: {error} ({_place(error)})"
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence()
+    tell(f"tunnelctl: {' '.join(message.split())}", error=True)
     return code
 
 

@@ -38,14 +38,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _connect(way: Way, node: str, port: int) -> int:
-    import sys
-
     from tunnelctl.dialling import dial
     from tunnelctl.ends import StdioEnd
     from tunnelctl.relaying import relay
+    from tunnelctl.standard_streams import tell
 
     failure = await relay(StdioEnd(), await dial(way, node, port))
     if failure:
-        print(f"tunnelctl: {node}:{port}: {failure}", file=sys.stderr)
+        tell(f"tunnelctl: {node}:{port}: {failure}", error=True)
         return FAILED
     return OK

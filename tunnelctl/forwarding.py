@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +14,7 @@ from tunnelctl.dialling import dial, reach
 from tunnelctl.ends import SocketEnd
 from tunnelctl.errors import CommandError, UsageError
 from tunnelctl.relaying import relay
+from tunnelctl.standard_streams import tell
 from tunnelctl.tables import show
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ async def forward(way: Way, node: str, listeners: Sequence[Listener]) -> None:
             for listener, entry in listeners:
                 host, port = listener.socket.getsockname()[:2]
                 place = format_endpoint(host, port)
-                print(f"Forwarding from {place} -> {entry.remote}", flush=True)
+                tell(f"Forwarding from {place} -> {entry.remote}")
                 nursery.start_soon(_accept, listener, callers, nursery, way, node, port, entry.remote)
     finally:
         for listener, _ in listeners:
@@ -115,10 +115,10 @@ async def _accept(
             stream = await listener.accept()
         except OSError as error:
             callers.release()
-            _say(f"can't accept on port {local}: {error.strerror or error}")
+            tell(f"can't accept on port {local}: {error.strerror or error}", error=True)
             await trio.sleep(_ACCEPT_PAUSE)
             continue
-        print(f"Handling connection for {local}", flush=True)
+        tell(f"Handling connection for {local}")
         nursery.start_soon(_serve, stream, callers, way, node, local, remote)
 
 
@@ -130,10 +130,10 @@ async def _serve(
         try:
             far = await dial(way, node, remote)
         except CommandError as error:
-            _say(f"{local} -> {remote}: {show(error)}")
+            tell(f"{local} -> {remote}: {show(error)}", error=True)
             return
         except OSError as error:  # no file descriptors, above all
-            _say(f"{local} -> {remote}: {error.strerror or error}")
+            tell(f"{local} -> {remote}: {error.strerror or error}", error=True)
             return
         await relay(SocketEnd(sock), far)
     finally:
@@ -141,7 +141,3 @@ async def _serve(
         if sock.fileno() >= 0:
             close_with_reset(sock)
         callers.release()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tunnel_server.calls import Calls
+    from tunnel_server.intercept.config import InterceptConfig
     from tunnel_server.intercept.interception import Interception
     from tunnel_server.mappings import PortMappings
     from tunnel_server.port_lists import PortLists
@@ -70,12 +71,12 @@ class Capturing:
         except InterceptUnavailable as exc:
             raise HttpError(500, f"the mapping is kept, but is not in force: {exc}") from None
 
-    async def configure(self, lists: PortLists) -> None:
-        """Take other lists of ports. Raises InterceptUnavailable, with nothing changed."""
+    async def configure(self, lists: PortLists, intercept: InterceptConfig) -> None:
+        """Take other lists of ports, and other callers. Raises InterceptUnavailable, with nothing changed."""
         before, old = self._mappings.configure(lists.captured), self._lists
         self._lists = lists
         try:
-            await self.capture()
+            await self.capture(intercept)
         except BaseException:
             self._mappings.configure(before)
             self._lists = old
@@ -84,11 +85,14 @@ class Capturing:
         for problem in self._note_problems():
             log.warning("%s", problem)
 
-    async def capture(self) -> None:
-        """Put the addresses and ports that are known now into force. Raises InterceptUnavailable."""
+    async def capture(self, intercept: InterceptConfig | None = None) -> None:
+        """Put the addresses and ports that are known now into force, and other callers if given.
+
+        Raises InterceptUnavailable.
+        """
         self._tell_frontends()
         if self.interception is not None:
-            await self.interception.apply(self._registry.addresses(), self._mappings.effective())
+            await self.interception.apply(self._registry.addresses(), self._mappings.effective(), intercept)
 
     def _tell_frontends(self) -> None:
         mappings = self._mappings.effective()

@@ -114,10 +114,14 @@ class ServerConfig:
         DEFAULT_EDGE_NETWORKS, doc="the only networks in which an edge may claim an address", live=True
     )
     caller_networks: tuple[Network, ...] = setting(
-        (), doc="callers on other hosts, or in pods, whose connections to edges are captured too"
+        (),
+        doc="callers on other hosts, or in pods, whose connections to edges are captured too",
+        live=True,
     )
     prerouting_address: tuple[Address, ...] = setting(
-        (), doc="ordinary address of this host at which caller-networks are served; one a family"
+        (),
+        doc="ordinary address of this host at which caller-networks are served; one a family",
+        live=True,
     )
     intercept: bool = setting(True, doc="capture connections to edge addresses (needs CAP_NET_ADMIN)")
     https_proxy_ports: str = setting(
@@ -154,7 +158,9 @@ class ServerConfig:
         live=True,
     )
     direct_address: tuple[Address, ...] = setting(
-        (), doc="addresses of this host, besides loopback, at which direct-networks are served"
+        (),
+        doc="addresses of this host, besides loopback, at which direct-networks are served",
+        live=True,
     )
     name_suffix: str = setting(
         "",

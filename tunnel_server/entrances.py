@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunnel_daemon.listeners import open_tcp_listeners
+from tunnel_server import transparent_listeners
 from tunnel_server.admin.views import ListenerView
-from tunnel_server.fixed_listeners import FixedListeners, listener_view
+from tunnel_server.fixed_listeners import FixedListeners
 from tunnel_server.frontends.connect import ConnectFrontend
 from tunnel_server.frontends.connect_socket import ConnectSocket
 from tunnel_server.frontends.host import HostFrontend
@@ -15,10 +16,12 @@ from tunnel_server.frontends.naming import Naming
 from tunnel_server.frontends.sni import SniFrontend
 from tunnel_server.frontends.transparent import TransparentFrontend
 from tunnel_server.rights import Rights
+from tunnel_server.transparent_listeners import TransparentListeners
 
 if TYPE_CHECKING:
     import trio
 
+    from tunnel_daemon.settings_values import Network
     from tunnel_server.calls import Calls
     from tunnel_server.config import ServerConfig
     from tunnel_server.fixed_listeners import Opened
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
     from tunnel_server.revocation import Revocations
 
 _LOOPBACKS = ("127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a new configuration needs beside what is open: open too, and not served yet."""
+
+    fixed: Opened
+    transparent: transparent_listeners.Opened
 
 
 class Entrances:
@@ -57,6 +68,7 @@ class Entrances:
         )
         self._connect_socket = ConnectSocket(self.connect, config.connect_uids)
         self._fixed: FixedListeners | None = None
+        self._transparent: TransparentListeners | None = None
         self._views: list[ListenerView] = []
 
     async def open(self, nursery: trio.Nursery) -> None:
@@ -64,26 +76,44 @@ class Entrances:
         config = self._config
         self._fixed = FixedListeners(nursery, self._registry, self._calls)
         self._fixed.serve(config.listen, await self._fixed.open(config.listen))
-        # Captured connections of this host land on loopback, those of other hosts at prerouting-address.
-        elsewhere = (*(config.prerouting_address if config.intercept else ()), *config.direct_address)
-        hosts = [*filter(_speaks, _LOOPBACKS), *dict.fromkeys(map(str, elsewhere))]
-        for frontend, port in zip(self.transparent, (config.secure_port, config.insecure_port), strict=True):
-            for listener in await open_tcp_listeners(hosts, port, setting=f"{frontend.name}-port"):
-                self._views.append(listener_view(frontend.name, listener))
-                nursery.start_soon(frontend.serve, listener)
+        ports = zip(self.transparent, (config.secure_port, config.insecure_port), strict=True)
+        self._transparent = TransparentListeners(nursery, list(ports))
+        self._transparent.serve(_hosts(config), await self._transparent.open(_hosts(config)))
         if path := config.connect_path():
             await nursery.start(self._connect_socket.serve, path)
             self._views.append(ListenerView(name="connect", address=str(path)))
 
-    async def prepare(self, config: ServerConfig) -> Opened:
-        """Open what a new configuration needs beside what is open. Raises ProgramError, nothing opened."""
-        assert self._fixed is not None
-        return await self._fixed.open(config.listen)
+    async def prepare(self, config: ServerConfig) -> Prepared:
+        """Open what a new configuration needs beside what is open. Raises ProgramError, nothing opened.
 
-    def change(self, config: ServerConfig, opened: Opened) -> None:
+        Callers of both configurations are let in from then on, until `change` or `give_up`: in between,
+        nftables turns from the one's to the other's.
+        """
+        assert self._fixed is not None
+        assert self._transparent is not None
+        fixed = await self._fixed.open(config.listen)
+        try:
+            prepared = Prepared(fixed, await self._transparent.open(_hosts(config)))
+        except BaseException:
+            fixed.close()
+            raise
+        self._let_in((*self._config.caller_networks, *config.caller_networks))
+        return prepared
+
+    def give_up(self, prepared: Prepared) -> None:
+        """Close what was prepared, and go on as before."""
+        prepared.fixed.close()
+        transparent_listeners.close(prepared.transparent)
+        self._let_in(self._config.caller_networks)
+
+    def change(self, config: ServerConfig, prepared: Prepared) -> None:
         """Serve as the new configuration says. Connections that stand go on."""
         assert self._fixed is not None
-        self._fixed.serve(config.listen, opened)
+        assert self._transparent is not None
+        self._config = config
+        self._fixed.serve(config.listen, prepared.fixed)
+        self._transparent.serve(_hosts(config), prepared.transparent)
+        self._let_in(config.caller_networks)
         self._naming.name_suffix = config.name_suffix
         self._sni.default_port = config.secure_target_port
         self._rights.callers = config.callers
@@ -91,9 +121,26 @@ class Entrances:
         for frontend in self.transparent:
             frontend.direct_networks = config.direct_networks
 
+    def _let_in(self, caller_networks: tuple[Network, ...]) -> None:
+        for frontend in self.transparent:
+            frontend.caller_networks = caller_networks
+
     def views(self) -> list[ListenerView]:
         """For the status."""
-        return [*(self._fixed.views() if self._fixed else ()), *self._views]
+        listeners = [each.views() for each in (self._fixed, self._transparent) if each]
+        return [*(view for views in listeners for view in views), *self._views]
+
+
+def _hosts(config: ServerConfig) -> transparent_listeners.Hosts:
+    """Captured connections of this host land on loopback, those of other hosts at prerouting-address."""
+    hosts = dict.fromkeys(filter(_speaks, _LOOPBACKS), "")
+    for key, addresses in (
+        ("prerouting-address", config.prerouting_address if config.intercept else ()),
+        ("direct-address", config.direct_address),
+    ):
+        for address in addresses:
+            hosts.setdefault(str(address), key)
+    return hosts
 
 
 def _speaks(host: str) -> bool:

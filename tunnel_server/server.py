@@ -253,14 +253,14 @@ class Server:
     async def _apply(self, config: ServerConfig) -> None:
         """Put a changed configuration into force, or raise with nothing changed: see `reloading`."""
         nodes = await trio.to_thread.run_sync(self._api.enrolment.nodes.load)
-        opened = await self._entrances.prepare(config)
+        prepared = await self._entrances.prepare(config)
         try:
-            await self._capturing.configure(config.port_lists())
+            await self._capturing.configure(config.port_lists(), _intercept_config(config))
         except BaseException:
-            opened.close()
+            self._entrances.give_up(prepared)
             raise
         # Nothing from here on can fail.
-        self._entrances.change(config, opened)
+        self._entrances.change(config, prepared)
         before, self._config = self._config, config
         self._calls.limit = config.limits.calls
         self._calls.open_timeout = config.limits.open_timeout
@@ -279,13 +279,15 @@ def _make_interception(config: ServerConfig) -> Interception:
     # pyroute2 costs memory: it is loaded only where it is used.
     from tunnel_server.intercept.interception import Interception
 
+    return Interception(_intercept_config(config))
+
+
+def _intercept_config(config: ServerConfig) -> InterceptConfig:
     by_version = {address.version: address for address in config.prerouting_address}
-    return Interception(
-        InterceptConfig(
-            caller_networks=config.caller_networks,
-            prerouting_address4=cast("IPv4Address | None", by_version.get(4)),
-            prerouting_address6=cast("IPv6Address | None", by_version.get(6)),
-        )
+    return InterceptConfig(
+        caller_networks=config.caller_networks,
+        prerouting_address4=cast("IPv4Address | None", by_version.get(4)),
+        prerouting_address6=cast("IPv6Address | None", by_version.get(6)),
     )
 
 

@@ -47,6 +47,16 @@ class System:
         self.start("server", self.topology.cloud, BIN / "tunnel-server", "--config", config)
         self.until(lambda: self.try_ctl("nodes").returncode == 0, "server")
 
+    def configure(self, **settings: object) -> None:
+        """Change the server's file, as an editor does: another file in its place."""
+        self.server_settings |= {key.replace("_", "-"): value for key, value in settings.items()}
+        (fresh := self.directory / "server.new").write_text(toml(self.server_settings))
+        fresh.rename(self.directory / "server.toml")
+
+    def hang_up(self) -> None:
+        """Have the server read its file."""
+        self.processes["server"].send_signal(signal.SIGHUP)
+
     def ctl(self, *words: str | Path) -> str:
         """The output of `tunnelctl` in the cloud, which must succeed."""
         done = self.try_ctl(*words)

@@ -2,6 +2,8 @@
 
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -9,7 +11,7 @@ from tests.e2e.network import dial, listen
 from tests.e2e.system import CLOUD, EDGE_1, System, curl, curl_json
 from tunnelctl.demo.topology import Host
 
-POD, STRANGER = "10.244.0.5", "10.99.0.5"
+POD, STRANGER, LATE = "10.244.0.5", "10.99.0.5", "10.98.0.5"
 GATEWAY = "169.254.1.1"
 URL = f"http://{EDGE_1}:9081/"
 
@@ -70,6 +72,54 @@ def test_a_call_that_names_no_edge_is_refused(own: System, pod: Host) -> None:
     """The listener's own address, dialled directly from a pod: not an open relay."""
     refused = curl(pod, "--max-time", "5", "-H", f"Host: {EDGE_1}:9081", f"http://{CLOUD}:10264/")
     assert refused.returncode != 0
+
+
+def test_callers_and_the_address_that_serves_them_change_while_it_runs(own: System, pod: Host) -> None:
+    cloud, other = own.topology.cloud, "10.50.0.1"
+    assert cloud.run(["ip", "address", "add", f"{other}/32", "dev", "lo"]).returncode == 0
+    late = _pod(own, "late", LATE)
+    assert curl(late, "--max-time", "1", URL).returncode != 0
+    with dial(pod, (EDGE_1, 9081)) as standing:
+        size = len(own.log("server"))
+        own.configure(caller_networks=["10.244.0.0/16", "10.98.0.0/16"], prerouting_address=[other])
+        own.hang_up()
+        with ThreadPoolExecutor(1) as thread:  # there is no moment in which who stays a caller is not one
+            done = Event()
+
+            def call_on() -> int:
+                calls = 0
+                while not done.is_set():
+                    dial(pod, (EDGE_1, 9081)).close()
+                    calls += 1
+                return calls
+
+            calls = thread.submit(call_on)
+            try:
+                own.until(lambda: "configuration: prerouting-address" in own.log("server")[size:], "server")
+            finally:
+                done.set()
+            assert calls.result() > 10
+        assert curl_json(late, URL)["machine"] == "edge-1"
+        assert curl_json(pod, URL)["machine"] == "edge-1"
+        standing.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert standing.recv(12) == b"HTTP/1.1 200"
+    log = own.log("server")[size:]
+    assert 'caller-networks: ["10.244.0.0/16"] -> ["10.244.0.0/16", "10.98.0.0/16"]' in log
+    assert f'prerouting-address: ["{CLOUD}"] -> ["{other}"]' in log
+    assert "needs a restart" not in log
+    own.until(lambda: not any(each["address"] == f"{CLOUD}:10264" for each in own.status()["listeners"]))
+
+    own.configure(caller_networks=["10.98.0.0/16"], prerouting_address=["10.50.0.2"])
+    own.hang_up()
+    own.until(lambda: "stays as it was" in own.log("server")[size:], "server")
+    assert (
+        "prerouting-address: can't listen on 10.50.0.2:10263: this machine does not have that address"
+        in (own.log("server")[size:])
+    )
+    assert curl_json(pod, URL)["machine"] == "edge-1"
+    own.configure(caller_networks=["10.244.0.0/16"], prerouting_address=[CLOUD])
+    own.hang_up()
+    own.until(lambda: curl(late, "--max-time", "1", URL).returncode != 0)
 
 
 def test_callers_on_the_host_itself_work_as_well(own: System) -> None:

@@ -1,8 +1,6 @@
 """The configuration changes under a running server: whole or not at all, and no connection notices."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 
 import pytest
@@ -23,20 +21,10 @@ def own(deploy_for_module: Callable[..., System]) -> System:
     return made
 
 
-def change(system: System, **settings: object) -> None:
-    """Write the file anew, as an editor does: another file in its place."""
-    system.server_settings |= {key.replace("_", "-"): value for key, value in settings.items()}
-    write(system, toml(system.server_settings))
-
-
 def write(system: System, text: str) -> None:
     path = system.directory / "server.toml"
     (fresh := path.with_suffix(".new")).write_text(text)
     fresh.rename(path)
-
-
-def hang_up(system: System) -> None:
-    os.kill(system.processes["server"].pid, signal.SIGHUP)
 
 
 def log_since(system: System, size: int) -> str:
@@ -51,7 +39,7 @@ def test_a_saved_file_applies_by_itself_and_the_diff_is_logged(own: System) -> N
         dial(cloud, ("127.0.0.1", 19081)) as fixed,
         dial(cloud, (EDGE_1, 9081)) as captured,
     ):
-        change(own, http_proxy_ports="9082, 9999", listen=["127.0.0.1:19082=edge-1:9082"])
+        own.configure(http_proxy_ports="9082, 9999", listen=["127.0.0.1:19082=edge-1:9082"])
         own.until(lambda: curl(cloud, f"{ADDRESS}:9082/").returncode == 0, "server")
         assert curl_json(cloud, "http://127.0.0.1:19082/")["machine"] == "edge-1"
         assert curl(cloud, "http://127.0.0.1:19081/").returncode == 7
@@ -67,12 +55,12 @@ def test_a_saved_file_applies_by_itself_and_the_diff_is_logged(own: System) -> N
 
 
 def test_a_listener_that_leads_elsewhere_is_never_closed(own: System) -> None:
-    change(own, listen=["127.0.0.1:19083=edge-1:9081"])
-    hang_up(own)
+    own.configure(listen=["127.0.0.1:19083=edge-1:9081"])
+    own.hang_up()
     own.until(lambda: own.listens(own.topology.cloud, 19083), "server")
     own.serve(own.topology.edge(1), "http", 9084)
-    change(own, listen=["127.0.0.1:19083=edge-1:9084"])
-    hang_up(own)
+    own.configure(listen=["127.0.0.1:19083=edge-1:9084"])
+    own.hang_up()
 
     def led_elsewhere() -> bool:
         assert curl(own.topology.cloud, "http://127.0.0.1:19083/").returncode == 0
@@ -102,28 +90,28 @@ def test_a_file_with_a_mistake_changes_nothing(own: System, text: str, says: str
     # All of it is good but the last line; and what is good would change the ports.
     places = {key: own.server_settings[key] for key in ("state-dir", "admin-socket")}
     write(own, toml({**places, "dnat-ports-pair": "7777=10264"}) + text)
-    hang_up(own)
+    own.hang_up()
     own.until(lambda: "stays as it was" in log_since(own, size), "server")
     (line,) = [line for line in log_since(own, size).splitlines() if "stays as it was" in line]
     assert says in line
     assert own.ctl("map-port", "--list") == before
     assert any(says in each for each in own.status()["mapping_problems"])
-    change(own)
-    hang_up(own)
+    own.configure()
+    own.hang_up()
     own.until(lambda: not own.status()["mapping_problems"], "server")
 
 
 def test_what_needs_a_restart_is_named_and_the_rest_applies(own: System) -> None:
     size = len(own.log("server"))
-    change(own, meta_port=10299, http_proxy_ports="9082")
-    hang_up(own)
+    own.configure(meta_port=10299, http_proxy_ports="9082")
+    own.hang_up()
     own.until(lambda: "needs a restart" in log_since(own, size), "server")
     assert "meta-port: 10265 -> 10299 needs a restart; until then it stays 10265" in log_since(own, size)
     assert own.listens(own.topology.cloud, 10265)
     assert not own.listens(own.topology.cloud, 10299)
     assert {each["port"] for each in own.status()["mappings"]} == {9081, 9082, 10250, 10255}
-    change(own, meta_port=10265)
-    hang_up(own)
+    own.configure(meta_port=10265)
+    own.hang_up()
 
 
 def test_a_removed_file_changes_nothing(own: System) -> None:
@@ -131,16 +119,16 @@ def test_a_removed_file_changes_nothing(own: System) -> None:
     path.unlink()
     own.until(lambda: "server.toml is gone" in log_since(own, size), "server")
     assert curl(own.topology.cloud, f"{ADDRESS}:9081/").returncode == 0
-    change(own)
+    own.configure()
     own.until(lambda: not own.status()["mapping_problems"], "server")
 
 
 def test_edge_networks_shrink_and_grow(own: System) -> None:
-    change(own, edge_networks=["10.0.0.0/8"])
-    hang_up(own)
+    own.configure(edge_networks=["10.0.0.0/8"])
+    own.hang_up()
     own.until(lambda: not own.nodes()["edge-1"]["captured"], "server")
-    change(own, edge_networks=["192.168.0.0/16"])
-    hang_up(own)
+    own.configure(edge_networks=["192.168.0.0/16"])
+    own.hang_up()
     own.until(lambda: own.nodes()["edge-1"]["captured"] == [EDGE_1], "server")
     assert curl(own.topology.cloud, f"{ADDRESS}:9081/").returncode == 0
 
@@ -162,4 +150,4 @@ def test_check_config(own: System) -> None:
     assert [each.split(": ")[:2] for each in answer["problems"]] == [
         [f"{bad}:1", "log-level"], [f"{bad}:2", "tunnel-port"]
     ]  # fmt: skip
-    change(own)
+    own.configure()

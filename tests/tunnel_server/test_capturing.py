@@ -1,7 +1,7 @@
 """Interception, frontends and calls are kept in step with the lists, or left as they were."""
 
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from types import SimpleNamespace
 
 import pytest
@@ -11,12 +11,15 @@ from trio.testing import wait_all_tasks_blocked
 from certs.files import StateDirectory
 from tunnel_daemon.http1 import HttpError
 from tunnel_server.capturing import Capturing
-from tunnel_server.intercept.config import InterceptUnavailable
+from tunnel_server.intercept.config import InterceptConfig, InterceptUnavailable
 from tunnel_server.mappings import PortMappings
 from tunnel_server.port_lists import PortLists, read_port_lists
 
 BUILT_IN = {10250: 10263, 10255: 10264}
 ADDRESS = ip_address("192.168.2.143")
+CALLERS = InterceptConfig(
+    caller_networks=(ip_network("10.0.0.0/8"),), prerouting_address4=ip_address("10.1.1.1")
+)
 
 
 class Kernel:
@@ -24,11 +27,15 @@ class Kernel:
 
     def __init__(self) -> None:
         self.applied: list[tuple[set[object], dict[int, int]]] = []
+        self.config = InterceptConfig()
         self.refuses = False
 
-    async def apply(self, addresses: set[object], ports: dict[int, int]) -> None:
+    async def apply(
+        self, addresses: set[object], ports: dict[int, int], config: InterceptConfig | None
+    ) -> None:
         if self.refuses:
             raise InterceptUnavailable("the kernel refuses")
+        self.config = config or self.config
         self.applied.append((set(addresses), dict(ports)))
 
 
@@ -65,8 +72,9 @@ async def test_everything_is_told(parts: Parts) -> None:
 async def test_other_lists_and_only_their_new_problems_are_logged(
     parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await parts.capturing.configure(read_port_lists("9082, x, y"))
+    await parts.capturing.configure(read_port_lists("9082, x, y"), CALLERS)
     assert parts.kernel.applied[-1][1] == {9082: 10264, **BUILT_IN}
+    assert parts.kernel.config == CALLERS
     assert parts.calls.localhost_ports == frozenset()
     assert len(parts.capturing.problems) == 2
     (record,) = caplog.records
@@ -78,7 +86,7 @@ async def test_what_the_kernel_refuses_changes_nothing(parts: Parts) -> None:
     before, problems = dict(parts.frontend.mappings), parts.capturing.problems
     parts.kernel.refuses = True
     with pytest.raises(InterceptUnavailable):
-        await parts.capturing.configure(read_port_lists("9999", localhost="1"))
+        await parts.capturing.configure(read_port_lists("9999", localhost="1"), CALLERS)
     assert parts.mappings.effective() == parts.frontend.mappings == before
     assert parts.calls.localhost_ports == parts.frontend.localhost_ports == {10266}
     assert parts.capturing.problems == problems

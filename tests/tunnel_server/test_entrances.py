@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +96,38 @@ async def test_a_listener_that_cannot_be_had_leaves_all_as_it_was(tmp_path: Path
         with pytest.raises(ProgramError, match="another program has the port"):
             await entrances.prepare(replace(config, listen=(FixedListener("127.0.0.1", taken, "edge-1", 1),)))
         assert entrances.views() == before
+
+
+async def test_callers_of_both_configurations_are_let_in_while_the_kernel_turns(tmp_path: Path) -> None:
+    networks = (ip_network("10.0.0.0/24"),), (ip_network("10.0.1.0/24"),)
+    async with opened(tmp_path, caller_networks=networks[0]) as (entrances, config, _):
+        before = entrances.views()
+
+        def let_in() -> set[object]:
+            return {frontend.caller_networks for frontend in entrances.transparent}
+
+        other = replace(config, caller_networks=networks[1], direct_address=(ip_address("127.0.0.2"),))
+        prepared = await entrances.prepare(other)
+        assert let_in() == {networks[0] + networks[1]}
+        entrances.give_up(prepared)
+        assert let_in() == {networks[0]}
+        assert entrances.views() == before
+        entrances.change(other, await entrances.prepare(other))
+        assert let_in() == {networks[1]}
+        assert place_at(entrances, "127.0.0.2") == {"secure", "insecure"}
+        entrances.give_up(await entrances.prepare(config))
+        assert let_in() == {networks[1]}
+
+
+async def test_an_address_that_cannot_be_had_leaves_all_as_it_was(tmp_path: Path) -> None:
+    entry = FixedListener("127.0.0.1", 0, "edge-1", 80)
+    async with opened(tmp_path) as (entrances, config, _):
+        before = entrances.views()
+        other = replace(config, listen=(entry,), direct_address=(ip_address("192.0.2.1"),))
+        with pytest.raises(ProgramError, match=r"direct-address: can't listen on 192\.0\.2\.1"):
+            await entrances.prepare(other)
+        assert entrances.views() == before
+
+
+def place_at(entrances: Entrances, host: str) -> set[str]:
+    return {view.name for view in entrances.views() if view.address.startswith(f"{host}:")}

@@ -91,11 +91,17 @@ class Interception:
             with trio.move_on_after(_REMOVAL_DEADLINE, shield=True):
                 await self._in_thread(kernel.remove)
 
-    async def apply(self, addresses: Collection[Address], ports: Mapping[int, int]) -> Change:
+    async def apply(
+        self,
+        addresses: Collection[Address],
+        ports: Mapping[int, int],
+        config: InterceptConfig | None = None,
+    ) -> Change:
         """Capture exactly these addresses on these ports (captured port: listener's port) from now on.
 
-        Only differences are changed, in one transaction; connections that stand are not touched. Addresses
-        that must never be captured are refused, each with its reason, and the others stand.
+        With a `config`, for its callers. Only differences are changed, in one transaction; connections that
+        stand are not touched. Addresses that must never be captured are refused, each with its reason, and
+        the others stand.
 
         Raises InterceptUnavailable if the kernel refuses, and ValueError for a port outside 1-65535; both
         with nothing changed. RuntimeError while `run` is not running. Cancelled before it began, it did
@@ -106,7 +112,7 @@ class Interception:
             raise RuntimeError("interception is not running")
         wanted, mapping = frozenset(addresses), dict(ports)
         try:
-            change = await self._in_thread(lambda: kernel.apply(wanted, mapping))
+            change = await self._in_thread(lambda: kernel.apply(wanted, mapping, config))
         except OSError as error:  # above all when `run` ended while this waited for its turn
             raise unavailable(error) from error
         for refusal in change.refused:

@@ -56,7 +56,7 @@ class KernelState:
             self._netfilter.close()
             raise
         try:
-            self._check_prerouting_addresses()
+            self._check_prerouting_addresses(config)
             self.build()
             self._routes.added = self._routes.leftovers()
         except OSError as error:
@@ -113,34 +113,42 @@ class KernelState:
         found = find_table(self._netfilter)
         return found is not None and found.handle == self._handle
 
-    def apply(self, addresses: Collection[Address], ports: Mapping[int, int]) -> Change:
-        """Make these the captured ones, by differences, in one transaction.
+    def apply(
+        self,
+        addresses: Collection[Address],
+        ports: Mapping[int, int],
+        config: InterceptConfig | None = None,
+    ) -> Change:
+        """Make these the captured ones, and `config` the one in force, by differences, in one transaction.
 
         Raises InterceptUnavailable or ValueError, with nothing changed.
         """
+        config = config or self._config
         for port, target in ports.items():
             if not (0 < port < 65536 and 0 < target < 65536):
                 raise ValueError(f"port mapping {port}={target} is outside 1-65535")
         new = set(addresses) - self.addresses
         try:
+            if config != self._config:
+                self._check_prerouting_addresses(config)
             reach = self._routes.look_up([address for address in new if never_capturable(address) is None])
         except NetlinkError as error:
             raise unavailable(error) from error
         refused = {address: reason for address in new if (reason := _refusal(address, reach))}
         wanted = frozenset(addresses) - refused.keys()
-        for address in sorted(wanted - self.addresses, key=_order)[self._room(wanted) :]:
-            refused[address] = f"more than {self._config.max_addresses} addresses are captured"
+        for address in sorted(wanted - self.addresses, key=_order)[self._room(wanted, config) :]:
+            refused[address] = f"more than {config.max_addresses} addresses are captured"
         wanted -= refused.keys()
-        old = self.addresses, self.ports
+        old_ports = self.ports
         gone, come = self.addresses - wanted, wanted - self.addresses
-        self._exchange(old, (wanted, dict(ports)))
+        self._exchange(wanted, dict(ports), config)
         self._remove_idle_routes()
         unrouted = self._routes.add([a for a in sorted(come, key=_order) if reach[a] is Reach.NOWHERE])
         return Change(
             added=tuple(sorted(come, key=_order)),
             removed=tuple(sorted(gone, key=_order)),
-            ports_set={port: to for port, to in ports.items() if old[1].get(port) != to},
-            ports_removed=tuple(sorted(old[1].keys() - ports.keys())),
+            ports_set={port: to for port, to in ports.items() if old_ports.get(port) != to},
+            ports_removed=tuple(sorted(old_ports.keys() - ports.keys())),
             refused=tuple(Refusal(address, refused[address]) for address in sorted(refused, key=_order)),
             unrouted=tuple(unrouted),
         )
@@ -173,35 +181,39 @@ class KernelState:
             logger.warning("could not remove routes that serve nothing any more: %s", error)
 
     def _exchange(
-        self, old: tuple[frozenset[Address], dict[int, int]], new: tuple[frozenset[Address], dict[int, int]]
+        self, addresses: frozenset[Address], ports: dict[int, int], config: InterceptConfig
     ) -> None:
-        changes = table.difference(old, new)
+        old = self.addresses, self.ports, self._config
+        changes = [
+            *table.difference(old[:2], (addresses, ports)),
+            *table.change_callers(self._config, config),
+        ]
+        self.addresses, self.ports, self._config = addresses, ports, config
         if not changes:
             return
-        self.addresses, self.ports = new
         try:
             try:
                 self._netfilter.transact(changes)
             except NetlinkError:  # somebody removed the table, or changed it, just now
                 self.build()
         except BaseException:
-            self.addresses, self.ports = old
+            self.addresses, self.ports, self._config = old
             raise
 
     def _transact(self, elements: list[Message]) -> None:
         made = table.build(self._config, port=self.port, owned=self.owned)
         self._netfilter.transact([*made, *elements])
 
-    def _check_prerouting_addresses(self) -> None:
-        addresses = [address for address, _networks in self._config.prerouting()]
+    def _check_prerouting_addresses(self, config: InterceptConfig) -> None:
+        addresses = [address for address, _networks in config.prerouting()]
         for address, where in self._routes.look_up(addresses).items():
             if where is not Reach.LOCAL:
                 raise InterceptUnavailable(
                     f"prerouting-address {address} is not an address of this host: give one that it has"
                 )
 
-    def _room(self, wanted: frozenset[Address]) -> int:
-        return max(0, self._config.max_addresses - len(wanted & self.addresses))
+    def _room(self, wanted: frozenset[Address], config: InterceptConfig) -> int:
+        return max(0, config.max_addresses - len(wanted & self.addresses))
 
     def _close(self) -> None:
         self._routes.close()

@@ -61,8 +61,11 @@ _NFTABLES_CLASSES = {
     nftsocket.NFT_MSG_GETTABLE: _Table,
     nftsocket.NFT_MSG_DELTABLE: _Table,
     nftsocket.NFT_MSG_NEWCHAIN: nftsocket.nft_chain_msg,
+    nftsocket.NFT_MSG_DELCHAIN: nftsocket.nft_chain_msg,
     nftsocket.NFT_MSG_NEWRULE: _Rule,
+    nftsocket.NFT_MSG_DELRULE: _Rule,
     nftsocket.NFT_MSG_NEWSET: nftsocket.nft_set_msg,
+    nftsocket.NFT_MSG_DELSET: nftsocket.nft_set_msg,
     nftsocket.NFT_MSG_NEWSETELEM: _Elements,
     nftsocket.NFT_MSG_DELSETELEM: _Elements,
 }
@@ -71,8 +74,11 @@ NEWTABLE: int = nftsocket.NFT_MSG_NEWTABLE
 GETTABLE: int = nftsocket.NFT_MSG_GETTABLE
 DELTABLE: int = nftsocket.NFT_MSG_DELTABLE
 NEWCHAIN: int = nftsocket.NFT_MSG_NEWCHAIN
+DELCHAIN: int = nftsocket.NFT_MSG_DELCHAIN
 NEWRULE: int = nftsocket.NFT_MSG_NEWRULE
+DELRULE: int = nftsocket.NFT_MSG_DELRULE
 NEWSET: int = nftsocket.NFT_MSG_NEWSET
+DELSET: int = nftsocket.NFT_MSG_DELSET
 NEWSETELEM: int = nftsocket.NFT_MSG_NEWSETELEM
 DELSETELEM: int = nftsocket.NFT_MSG_DELSETELEM
 

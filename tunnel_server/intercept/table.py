@@ -26,9 +26,22 @@ from __future__ import annotations
 
 import struct
 from ipaddress import collapse_addresses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunnel_server.intercept import messages as nl
+from tunnel_server.intercept.expressions import (
+    FAMILIES,
+    TYPE_PORT,
+    Nested,
+    as_data,
+    attrs,
+    destination_is_local,
+    has_mark,
+    leave_chain,
+    redirect,
+    to_edge,
+    translate,
+)
 from tunnel_server.intercept.messages import Attributes, Message, nftables
 
 if TYPE_CHECKING:
@@ -40,34 +53,10 @@ NAME = "edge-tunnel"
 FLAG_OWNER = 0x2  # NFT_TABLE_F_OWNER, Linux 5.12: only this socket may change the table, and it goes with it
 PRIORITY = -105
 
-_ACCEPT, _RETURN = 1, -5
+_ACCEPT = 1
 _HOOK_PREROUTING, _HOOK_OUTPUT = 0, 3
-_TYPE_PORT, _TYPE_IPV4, _TYPE_IPV6 = 13, 7, 8  # libnftables' numbers, which `nft list` reads
-_META_MARK, _META_PROTOCOL_FAMILY, _META_L4PROTO = 3, 15, 16
-_FIB_RESULT_TYPE, _FIB_FLAG_DESTINATION, _ADDRESS_LOCAL = 3, 2, 2
-_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_NAT_DESTINATION = 1
-_TCP = b"\x06"
 _INTERVAL_END = 1
 _ELEMENTS_A_MESSAGE = 1000  # of at most 36 bytes each: an attribute holds 64 KiB
-
-_Nested = dict[str, Attributes]
-
-_VERDICT, _R1, _R2 = 0, 1, 2
-
-
-class _Family:
-    """What differs between the two address families: names, offsets, sizes, numbers."""
-
-    def __init__(
-        self, version: int, number: int, kind: int, size: int, source: int, destination: int
-    ) -> None:
-        self.edges, self.callers = f"edges{version}", f"callers{version}"
-        self.number, self.kind, self.size = number, kind, size
-        self.source, self.destination = source, destination
-
-
-_FAMILIES = {4: _Family(4, 2, _TYPE_IPV4, 4, 12, 16), 6: _Family(6, 10, _TYPE_IPV6, 16, 8, 24)}
 
 
 def owner_comment(port: int) -> str:
@@ -88,26 +77,15 @@ def build(config: InterceptConfig, *, port: int, owned: bool) -> list[Message]:
         nftables(nl.NEWTABLE, [("NFTA_TABLE_NAME", NAME)], f"table {NAME}", nl.NLM_F_CREATE),
         *delete(),
         nftables(nl.NEWTABLE, made, f"table {NAME}", nl.NLM_F_CREATE),
-        _set(1, "edges4", _TYPE_IPV4, 4),
-        _set(2, "edges6", _TYPE_IPV6, 16),
-        _set(3, "ports", _TYPE_PORT, 2, [("NFTA_SET_DATA_TYPE", _TYPE_PORT), ("NFTA_SET_DATA_LEN", 2)]),
+        _set(1, "edges4", FAMILIES[4].kind, 4),
+        _set(2, "edges6", FAMILIES[6].kind, 16),
+        _set(3, "ports", TYPE_PORT, 2, [("NFTA_SET_DATA_TYPE", TYPE_PORT), ("NFTA_SET_DATA_LEN", 2)]),
         _chain("output", _HOOK_OUTPUT),
-        _rule("output", [*_destination_is_local(), _return()]),
-        _rule("output", [_meta(_META_MARK), _equals(struct.pack("=I", config.mark)), _return()]),
+        _rule("output", [*destination_is_local(), leave_chain()]),
+        _rule("output", [*has_mark(config.mark), leave_chain()]),
     ]
-    result += [_rule("output", [*_to_edge(family), *_redirect()]) for family in _FAMILIES.values()]
-    serving = list(config.prerouting())
-    if serving:
-        result.append(_chain("prerouting", _HOOK_PREROUTING))
-        result.append(_rule("prerouting", [*_destination_is_local(), _return()]))
-    for address, networks in serving:
-        family = _FAMILIES[address.version]
-        flags: Attributes = [("NFTA_SET_FLAGS", {"NFT_SET_INTERVAL"})]
-        result.append(_set(address.version, family.callers, family.kind, family.size, flags))
-        result += _elements(nl.NEWSETELEM, family.callers, _intervals(networks))
-        expressions = [*_to_edge(family, callers=family.callers), *_translate(family, address)]
-        result.append(_rule("prerouting", expressions))
-    return result
+    result += [_rule("output", [*to_edge(family), *redirect()]) for family in FAMILIES.values()]
+    return result + _prerouting(config)
 
 
 def delete() -> list[Message]:
@@ -127,7 +105,7 @@ def difference(
     (old_addresses, old_ports), (new_addresses, new_ports) = old, new
     gone, come = set(old_addresses) - set(new_addresses), set(new_addresses) - set(old_addresses)
     result: list[Message] = []
-    for version, family in _FAMILIES.items():
+    for version, family in FAMILIES.items():
         for kind, addresses in ((nl.DELSETELEM, gone), (nl.NEWSETELEM, come)):
             keys = sorted(address.packed for address in addresses if address.version == version)
             result += _elements(kind, family.edges, [_element(key) for key in keys])
@@ -140,6 +118,48 @@ def difference(
     result += _elements(
         nl.NEWSETELEM, "ports", [_element(_port(port), _port(target)) for port, target in new_elements]
     )
+    return result
+
+
+def change_callers(old: InterceptConfig, new: InterceptConfig) -> list[Message]:
+    """The messages that capture the callers of `new` instead of those of `old`; none if they are equal.
+
+    Nothing but the chain `prerouting` and its sets is touched, and these change between one packet and the
+    next: whoever is a caller before and after is captured by the one or by the other.
+    """
+    before, after = list(old.prerouting()), list(new.prerouting())
+    if before == after:
+        return []
+    chain: Attributes = [("NFTA_CHAIN_TABLE", NAME), ("NFTA_CHAIN_NAME", "prerouting")]
+    rules: Attributes = [("NFTA_RULE_TABLE", NAME), ("NFTA_RULE_CHAIN", "prerouting")]
+    result: list[Message] = []
+    if before:
+        result.append(nftables(nl.DELRULE, rules, "rules of chain prerouting"))
+    for address, _networks in before:
+        name = FAMILIES[address.version].callers
+        gone: Attributes = [("NFTA_SET_TABLE", NAME), ("NFTA_SET_NAME", name)]
+        result.append(nftables(nl.DELSET, gone, f"set {name}"))
+    if before and not after:
+        result.append(nftables(nl.DELCHAIN, chain, "chain prerouting"))
+    # The chain itself stays if it is needed before and after: of two, a packet could pass between.
+    return result + _prerouting(new)
+
+
+def _prerouting(config: InterceptConfig) -> list[Message]:
+    serving = list(config.prerouting())
+    if not serving:
+        return []
+    result = [
+        _chain("prerouting", _HOOK_PREROUTING),
+        _rule("prerouting", [*destination_is_local(), leave_chain()]),
+    ]
+    for address, networks in serving:
+        family = FAMILIES[address.version]
+        flags: Attributes = [("NFTA_SET_FLAGS", {"NFT_SET_INTERVAL"})]
+        result.append(_set(address.version, family.callers, family.kind, family.size, flags))
+        result += _elements(nl.NEWSETELEM, family.callers, _intervals(networks))
+        expressions = [*to_edge(family, callers=family.callers), *translate(family, address)]
+        result.append(_rule("prerouting", expressions))
     return result
 
 
@@ -163,12 +183,12 @@ def _chain(name: str, hook: int) -> Message:
         ("NFTA_CHAIN_NAME", name),
         ("NFTA_CHAIN_TYPE", "nat"),
         ("NFTA_CHAIN_POLICY", _ACCEPT),
-        ("NFTA_CHAIN_HOOK", _attrs(("NFTA_HOOK_HOOKNUM", hook), ("NFTA_HOOK_PRIORITY", PRIORITY))),
+        ("NFTA_CHAIN_HOOK", attrs(("NFTA_HOOK_HOOKNUM", hook), ("NFTA_HOOK_PRIORITY", PRIORITY))),
     ]
     return nftables(nl.NEWCHAIN, attributes, f"chain {name}", nl.NLM_F_CREATE)
 
 
-def _rule(chain: str, expressions: list[_Nested]) -> Message:
+def _rule(chain: str, expressions: list[Nested]) -> Message:
     attributes: Attributes = [
         ("NFTA_RULE_TABLE", NAME),
         ("NFTA_RULE_CHAIN", chain),
@@ -177,7 +197,7 @@ def _rule(chain: str, expressions: list[_Nested]) -> Message:
     return nftables(nl.NEWRULE, attributes, f"rule in chain {chain}", nl.NLM_F_CREATE | nl.NLM_F_APPEND)
 
 
-def _elements(kind: int, name: str, elements: Sequence[_Nested]) -> Iterator[Message]:
+def _elements(kind: int, name: str, elements: Sequence[Nested]) -> Iterator[Message]:
     for start in range(0, len(elements), _ELEMENTS_A_MESSAGE):
         attributes: Attributes = [
             ("NFTA_SET_ELEM_LIST_TABLE", NAME),
@@ -188,16 +208,16 @@ def _elements(kind: int, name: str, elements: Sequence[_Nested]) -> Iterator[Mes
         yield nftables(kind, attributes, f"elements of {name}", flags)
 
 
-def _element(key: bytes, data: bytes | None = None, flags: int = 0) -> _Nested:
-    attributes: Attributes = [("NFTA_SET_ELEM_KEY", _value(key))]
+def _element(key: bytes, data: bytes | None = None, flags: int = 0) -> Nested:
+    attributes: Attributes = [("NFTA_SET_ELEM_KEY", as_data(key))]
     if data is not None:
-        attributes.append(("NFTA_SET_ELEM_DATA", _value(data)))
+        attributes.append(("NFTA_SET_ELEM_DATA", as_data(data)))
     if flags:
         attributes.append(("NFTA_SET_ELEM_FLAGS", flags))
-    return _attrs(*attributes)
+    return attrs(*attributes)
 
 
-def _intervals(networks: Sequence[Network]) -> list[_Nested]:
+def _intervals(networks: Sequence[Network]) -> list[Nested]:
     result = []
     for network in collapse_addresses(networks):  # type: ignore[type-var]  # one family, as the caller sees to
         result.append(_element(network.network_address.packed))
@@ -208,92 +228,5 @@ def _intervals(networks: Sequence[Network]) -> list[_Nested]:
     return result
 
 
-def _to_edge(family: _Family, callers: str | None = None) -> list[_Nested]:
-    sources = [_payload(_NETWORK_HEADER, family.source, family.size), _in_set(callers)] if callers else []
-    return [
-        _meta(_META_PROTOCOL_FAMILY),
-        _equals(bytes([family.number])),
-        *sources,
-        _payload(_NETWORK_HEADER, family.destination, family.size),
-        _in_set(family.edges),
-        _meta(_META_L4PROTO),
-        _equals(_TCP),
-    ]
-
-
-def _redirect() -> list[_Nested]:
-    return [*_listener_port(_R1), _expression("redir", ("NFTA_REDIR_REG_PROTO_MIN", _R1))]
-
-
-def _translate(family: _Family, address: Address) -> list[_Nested]:
-    nat = _expression(
-        "nat",
-        ("NFTA_NAT_TYPE", _NAT_DESTINATION),
-        ("NFTA_NAT_FAMILY", family.number),
-        ("NFTA_NAT_REG_ADDR_MIN", _R1),
-        ("NFTA_NAT_REG_PROTO_MIN", _R2),
-    )
-    load = _expression(
-        "immediate", ("NFTA_IMMEDIATE_DREG", _R1), ("NFTA_IMMEDIATE_DATA", _value(address.packed))
-    )
-    return [load, *_listener_port(_R2), nat]
-
-
-def _listener_port(register: int) -> list[_Nested]:
-    lookup = _expression(
-        "lookup", ("NFTA_LOOKUP_SET", "ports"), ("NFTA_LOOKUP_SREG", register), ("NFTA_LOOKUP_DREG", register)
-    )
-    return [_payload(_TRANSPORT_HEADER, 2, 2, register), lookup]
-
-
-def _destination_is_local() -> list[_Nested]:
-    fib = _expression(
-        "fib",
-        ("NFTA_FIB_DREG", _R1),
-        ("NFTA_FIB_RESULT", _FIB_RESULT_TYPE),
-        ("NFTA_FIB_FLAGS", _FIB_FLAG_DESTINATION),
-    )
-    return [fib, _equals(struct.pack("=I", _ADDRESS_LOCAL))]
-
-
-def _meta(key: int) -> _Nested:
-    return _expression("meta", ("NFTA_META_KEY", key), ("NFTA_META_DREG", _R1))
-
-
-def _payload(base: int, offset: int, size: int, register: int = _R1) -> _Nested:
-    return _expression(
-        "payload",
-        ("NFTA_PAYLOAD_DREG", register),
-        ("NFTA_PAYLOAD_BASE", base),
-        ("NFTA_PAYLOAD_OFFSET", offset),
-        ("NFTA_PAYLOAD_LEN", size),
-    )
-
-
-def _in_set(name: str) -> _Nested:
-    return _expression("lookup", ("NFTA_LOOKUP_SET", name), ("NFTA_LOOKUP_SREG", _R1))
-
-
-def _equals(value: bytes) -> _Nested:
-    return _expression("cmp", ("NFTA_CMP_SREG", _R1), ("NFTA_CMP_OP", 0), ("NFTA_CMP_DATA", _value(value)))
-
-
-def _return() -> _Nested:
-    verdict = _attrs(("NFTA_DATA_VERDICT", _attrs(("NFTA_VERDICT_CODE", _RETURN))))
-    return _expression("immediate", ("NFTA_IMMEDIATE_DREG", _VERDICT), ("NFTA_IMMEDIATE_DATA", verdict))
-
-
-def _expression(name: str, *attributes: tuple[str, Any]) -> _Nested:
-    return _attrs(("NFTA_EXPR_NAME", name), ("NFTA_EXPR_DATA", _attrs(*attributes)))
-
-
-def _value(data: bytes) -> _Nested:
-    return _attrs(("NFTA_DATA_VALUE", data))
-
-
 def _port(number: int) -> bytes:
     return struct.pack(">H", number)
-
-
-def _attrs(*attributes: tuple[str, Any]) -> _Nested:
-    return {"attrs": list(attributes)}

@@ -64,12 +64,15 @@ async def commands(interception: Interception) -> None:
                 request = json.loads(line)
                 if request["command"] == "apply":
                     addresses = [ip_address(address) for address in request["addresses"]]
+                    config = configuration(request["settings"]) if "settings" in request else None
                     started = trio.current_time()
                     try:
                         change = await interception.apply(
-                            addresses, {int(port): target for port, target in request["ports"].items()}
+                            addresses,
+                            {int(port): target for port, target in request["ports"].items()},
+                            config,
                         )
-                    except ValueError as error:
+                    except (ValueError, InterceptUnavailable) as error:
                         say({"error": str(error)})
                         continue
                     say({**dataclasses.asdict(change), "seconds": trio.current_time() - started})
@@ -77,17 +80,20 @@ async def commands(interception: Interception) -> None:
                     say(dataclasses.asdict(interception.statistics()))
 
 
-async def main(settings: dict[str, Any]) -> None:
-    if not settings.get("owner", True):
-        table.FLAG_OWNER = 0x8000  # unknown to every kernel, as the owner flag is to an old one
-    config = InterceptConfig(
+def configuration(settings: dict[str, Any]) -> InterceptConfig:
+    return InterceptConfig(
         caller_networks=tuple(ip_network(network) for network in settings.get("caller_networks", ())),
         prerouting_address4=ip_address(settings["host4"]) if "host4" in settings else None,
         prerouting_address6=ip_address(settings["host6"]) if "host6" in settings else None,
     )
+
+
+async def main(settings: dict[str, Any]) -> None:
+    if not settings.get("owner", True):
+        table.FLAG_OWNER = 0x8000  # unknown to every kernel, as the owner flag is to an old one
     for address in settings.get("listen", ["127.0.0.1", "::1"]):
         listen(address)
-    interception = Interception(config)
+    interception = Interception(configuration(settings))
     async with trio.open_nursery() as nursery:
         await nursery.start(interception.run)
         say("ready")

@@ -143,8 +143,8 @@ class Server:
         assert line, self.process.stderr and self.process.stderr.read()
         return json.loads(line)
 
-    def apply(self, addresses: list[str], ports: dict[int, int]) -> Any:
-        return self.tell("apply", addresses=addresses, ports=ports)
+    def apply(self, addresses: list[str], ports: dict[int, int], **arguments: Any) -> Any:
+        return self.tell("apply", addresses=addresses, ports=ports, **arguments)
 
     def end(self, how: signal.Signals) -> str:
         """Send a signal and wait; what it wrote to its log."""

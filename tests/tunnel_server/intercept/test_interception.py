@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -155,6 +157,46 @@ def test_a_pod_behind_an_address_less_veth_is_captured_if_it_is_a_caller():
                     stranger.connect(address, 9081, timeout=0.5)
             with pytest.raises(OSError, match=NOBODY):
                 caller.connect(EDGE4, 9082, timeout=0.5)
+
+
+def test_callers_change_and_nobody_who_stays_one_is_missed():
+    """Two threads call all the while, one in the pod and one on the host: each call is captured."""
+    first = {"caller_networks": ["10.99.0.2/32"], "host4": "10.50.0.1"}
+    second = {"caller_networks": ["10.99.0.0/24", "10.98.0.0/24"], "host4": "10.50.0.2"}
+    with namespaces("host", "pod") as (host, caller):
+        host.sh("ip addr add 10.50.0.1/32 dev lo", "ip addr add 10.50.0.2/32 dev lo")
+        pod(host, caller, 2)
+        with server(host, listen=["127.0.0.1", "10.50.0.1", "10.50.0.2"], **first) as running:
+            running.answer()
+            running.apply([EDGE4], PORTS)
+            asked: dict[str, int] = {}
+            changed = threading.Event()
+
+            def call(who: Namespace) -> None:
+                while not changed.is_set():
+                    assert who.ask(EDGE4, 9081, timeout=2)["original"] == [EDGE4, 9081]
+                    asked[who.name] = asked.get(who.name, 0) + 1
+
+            with ThreadPoolExecutor(2) as threads:
+                calls = [threads.submit(call, who) for who in (host, caller)]
+                try:
+                    for number in range(60):
+                        settings = (second, first)[number % 2]
+                        assert "error" not in running.apply([EDGE4], PORTS, settings=settings)
+                finally:
+                    changed.set()
+                for each in calls:
+                    each.result()
+            assert min(asked.values()) > 60
+            assert caller.ask(EDGE4, 9081)["at"] == ["10.50.0.1", 10264]
+            away = {"caller_networks": ["10.99.0.2/32"], "host4": "10.50.0.9"}
+            refused = running.apply([], {}, settings=away)
+            assert refused["error"].startswith("prerouting-address 10.50.0.9 is not an address of this host")
+            assert caller.ask(EDGE4, 9081)["at"] == ["10.50.0.1", 10264]
+            running.apply([EDGE4], PORTS, settings={})
+            assert "prerouting" not in tables(host)
+            with pytest.raises(OSError, match=NOBODY):
+                caller.connect(EDGE4, 9081, timeout=0.5)
 
 
 def test_a_routed_caller_that_is_not_listed_is_left_alone():

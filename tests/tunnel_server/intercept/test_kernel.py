@@ -109,3 +109,35 @@ def test_it_starts_whole_or_not_at_all():
 
     with namespaces("host") as (host,):
         host.run(work)
+
+
+def test_other_callers_whole_or_not_at_all():
+    hosts = ("10.1.2.3", "10.1.2.4")
+
+    def config(host: str) -> InterceptConfig:
+        return InterceptConfig(
+            caller_networks=(ip_network("10.0.0.0/8"),), prerouting_address4=ip_address(host)
+        )
+
+    def work() -> None:
+        state = KernelState(config(hosts[0]))
+        state.apply([A], {80: 10264})
+        with pytest.raises(InterceptUnavailable, match=r"10\.9\.9\.9 is not an address of this host"):
+            state.apply([A, B], {81: 10264}, config("10.9.9.9"))
+        assert (state.addresses, state.ports) == ({A}, {80: 10264})
+        with pytest.raises(ValueError, match="0=10264"):
+            state.apply([A], {0: 10264}, config(hosts[1]))
+        state.build()
+        listed.append(host.sh("nft list ruleset"))
+        state.apply([A], {80: 10264}, config(hosts[1]))
+        state.build()  # whoever removes the table gets the callers of now
+        listed.append(host.sh("nft list ruleset"))
+        host.sh(f"ip addr del {hosts[1]}/32 dev lo")
+        assert state.apply([A, B], {80: 10264}).added == (B,)  # an address that went since is no obstacle
+        state.remove()
+
+    listed: list[str] = []
+    with namespaces("host") as (host,):
+        host.sh(*(f"ip addr add {address}/32 dev lo" for address in hosts))
+        host.run(work)
+    assert [f"dnat ip to {each}:" in text for each, text in zip(hosts, listed, strict=True)] == [True, True]

@@ -72,6 +72,45 @@ def test_with_caller_networks():
     )
 
 
+def callers(*networks: str, host4: str | None = None, host6: str | None = None) -> InterceptConfig:
+    return InterceptConfig(
+        caller_networks=tuple(map(ip_network, networks)),
+        prerouting_address4=ip_address(host4) if host4 else None,
+        prerouting_address6=ip_address(host6) if host6 else None,
+    )
+
+
+@with_marks
+def test_callers_change_in_place_from_any_to_any():
+    """As if the table had been built so, with what it holds besides left as it is."""
+    elements = ([ip_address("10.0.0.1")], {80: 10264})
+    configs = [
+        callers(),
+        callers("10.0.0.0/8", host4="10.9.9.9"),
+        callers("10.0.0.0/16", "10.7.0.0/16", host4="10.9.9.8"),
+        callers("fd00::/64", host6="fd09::9"),
+        callers("10.0.0.0/8", "fd00::/64", host4="10.9.9.9", host6="fd09::9"),
+    ]
+    with namespaces("host") as (host,), host.run(lambda: NetlinkSocket(NETLINK_NETFILTER)) as sock:
+
+        def build(config: InterceptConfig) -> str:
+            made = table.build(config, port=77, owned=False)
+            sock.transact([*made, *table.difference(((), {}), elements)])
+            return host.sh("nft -n list ruleset")
+
+        texts = {config: build(config) for config in configs}
+        for old in configs:
+            for new in configs:
+                build(old)
+                if old == new:
+                    assert table.change_callers(old, new) == []
+                    continue
+                sock.transact(table.change_callers(old, new))
+                # Sets are listed in the order in which they were made.
+                now = host.sh("nft -n list ruleset")
+                assert sorted(now.splitlines()) == sorted(texts[new].splitlines())
+
+
 @with_marks
 def test_everybody_may_be_a_caller():
     config = InterceptConfig(

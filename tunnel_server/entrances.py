@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import trio
 
     from tunnel_daemon.settings_values import Network
+    from tunnel_server.acceptance import Acceptance
     from tunnel_server.calls import Calls
     from tunnel_server.config import ServerConfig
     from tunnel_server.fixed_listeners import Opened
     from tunnel_server.registry import Registry
-    from tunnel_server.revocation import Revocations
 
 _LOOPBACKS = ("127.0.0.1", "::1")
 
@@ -43,7 +43,7 @@ class Entrances:
     """The frontends of one server."""
 
     def __init__(
-        self, config: ServerConfig, registry: Registry, calls: Calls, domain: str, revocations: Revocations
+        self, config: ServerConfig, registry: Registry, calls: Calls, domain: str, acceptance: Acceptance
     ) -> None:
         self._config = config
         self._registry = registry
@@ -64,7 +64,7 @@ class Entrances:
         ]
         self._rights = Rights(config.callers)
         self.connect = ConnectFrontend(
-            calls, self._naming, self._rights, domain=domain, revocations=revocations
+            calls, self._naming, self._rights, domain=domain, acceptance=acceptance
         )
         self._connect_socket = ConnectSocket(self.connect, config.connect_uids)
         self._fixed: FixedListeners | None = None

@@ -15,6 +15,7 @@ import trio
 from certs.authority import CA_CERTIFICATE, CA_KEY, Authority
 from certs.files import StateError
 from certs.server_state import SERVER_CERTIFICATE, SERVER_KEY
+from tunnel_server.acceptance import Acceptance
 from tunnel_server.listener import tls_context
 from tunnel_server.revocation import Revocations
 
@@ -33,7 +34,7 @@ _Version = tuple[tuple[int, int, int] | None, ...]
 
 
 class ServerIdentity:
-    """Authority, public TLS context and revocations of one server."""
+    """Authority, public TLS context, revocations, and what is accepted by them, of one server."""
 
     def __init__(self, state: StateDirectory) -> None:
         """Read everything; raises StateError, ssl.SSLError, OSError."""
@@ -41,10 +42,13 @@ class ServerIdentity:
         self.revocations = Revocations(state)
         self.on_change: list[Callable[[], None]] = []
         """Called in trio's thread after `authority` and `context` were replaced."""
+        self.on_revocations: list[Callable[[], None]] = []
+        """Called in trio's thread after the revocations were read again."""
         # Versions are read first: what changes in between is seen at the next look.
         self._seen = self._version(*_FILES)
         self._seen_revocations = self._version(Revocations.FILE)
         self.authority, self.context = self._load()
+        self.acceptance = Acceptance(self.revocations, self.authority)
 
     def reload_tls(self) -> bool:
         """Use what the files say from the next handshake on; whether anything had changed.
@@ -62,6 +66,7 @@ class ServerIdentity:
         )
         for told in self.on_change:
             told()
+        self.acceptance.change_authority(self.authority)
         return True
 
     def reload_revocations(self) -> bool:
@@ -71,6 +76,9 @@ class ServerIdentity:
         if self._seen_revocations == before:
             return False
         self.revocations.reload()
+        self.acceptance.look(changed=True)
+        for told in self.on_revocations:
+            told()
         return True
 
     async def watch(self) -> None:
@@ -81,6 +89,7 @@ class ServerIdentity:
                     reload()
                 except (StateError, ssl.SSLError, OSError) as error:
                     log.error("what was in force stays in force: %s", error)  # noqa: TRY400 - no traceback
+            self.acceptance.look()
             await trio.sleep(LOOK_EVERY)
 
     def _load(self) -> tuple[Authority, ssl.SSLContext]:

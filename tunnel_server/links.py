@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.identity import Role
-from certs.validity import Validity
 from tunnel_daemon.logs import bind
 from tunnel_server.peers import Peer
 from tunnel_server.registry import AgentLink, Refused
@@ -25,19 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from certs.addresses import IPAddress
+    from tunnel_server.acceptance import Acceptance, Ending
     from tunnel_server.registry import Registry
-    from tunnel_server.revocation import Revocations
     from tunnel_wire.limits import WireLimits
     from tunnel_wire.tls import TlsPump
 
 log = logging.getLogger(__name__)
 
-_CLOCK_CHECK = 60.0
-"""Seconds between two looks at the clock on the wall."""
 _REPLACING = 4
 """Links of one node beyond links-per-node: new ones come before old ones are known to be gone."""
 _FAREWELL = 1.0
-"""Seconds that a refused agent gets to read why."""
+"""Seconds that an agent gets to read why it is refused, or its link ended."""
 _CUT = 0.1
 """The same for one whose certificate was just revoked: until then its streams go on."""
 
@@ -49,10 +46,8 @@ class _Agent:
     name: str
     remote: str
     addresses: frozenset[IPAddress]
-    certificate: Mapping[str, object]
-    expires: float
-    """Seconds since the epoch."""
-    refusal: Refused | None
+    peer: Peer
+    refusal: Ending | None
     """Why its certificate, although ours, is not accepted."""
 
 
@@ -67,13 +62,13 @@ class Links:
         instance: str,
         version: str,
         limits: WireLimits,
-        revocations: Revocations | None = None,
+        acceptance: Acceptance,
     ) -> None:
         self._registry = registry
         self._domain = domain
         self._hello = Hello(version, instance=instance)
         self._limits = limits
-        self._revocations = revocations
+        self._acceptance = acceptance
         self._running: set[Link] = set()
         self._links_of: Counter[str] = Counter()
 
@@ -93,9 +88,8 @@ class Links:
                 identity.name,
                 remote,
                 _addresses(peer.certificate),
-                peer.certificate,
-                Validity.from_peer_certificate(peer.certificate).not_after,
-                self._refusal(peer),
+                peer,
+                self._acceptance.refusal(peer),
             )
         except ValueError as exc:
             log.warning("a link from %s was refused: %s", remote, exc)
@@ -114,15 +108,6 @@ class Links:
             if not self._links_of[agent.name]:
                 del self._links_of[agent.name]
 
-    def _refusal(self, peer: Peer) -> Refused | None:
-        if problem := peer.time_problem():
-            return Refused(DrainReason.EXPIRED, problem)
-        if self._revocations is not None and peer.certificate is not None:
-            why = self._revocations.check_certificate(peer.certificate)
-            if why is not None:
-                return Refused(DrainReason.REVOKED, why)
-        return None
-
     async def _run(self, sock: socket.socket, pump: TlsPump, agent: _Agent) -> None:
         hellos: list[Hello | None] = []
         connection = OpenerConnection(self._hello, now=trio.current_time(), limits=self._limits)
@@ -130,22 +115,44 @@ class Links:
         self._running.add(link)
         try:
             async with trio.open_nursery() as nursery:
-                if agent.refusal is None:
-                    nursery.start_soon(_end_at, link, agent.expires)
-                    nursery.start_soon(self._end_when_revoked, link, agent)
-                nursery.start_soon(self._introduce, link, connection, agent, hellos)
-                try:
-                    await link.run()
-                except LinkEnded as ended:
-                    log.log(logging.INFO if ended.clean else logging.WARNING, "the link ended: %s", ended)
+                with ExitStack() as stack:
+                    watched = None
+                    if agent.refusal is None:
+                        watched = stack.enter_context(
+                            self._acceptance.watch(
+                                agent.peer,
+                                lambda ending: nursery.start_soon(_end, link, ending),
+                                lambda: self._vouched(agent.name, link),
+                            )
+                        )
+                    held = AgentLink(link, connection, agent.remote, agent.addresses, watched)
+                    nursery.start_soon(self._introduce, held, agent, hellos)
+                    try:
+                        await link.run()
+                    except LinkEnded as ended:
+                        log.log(logging.INFO if ended.clean else logging.WARNING, "the link ended: %s", ended)
                 nursery.cancel_scope.cancel()
         finally:
             self._running.discard(link)
 
-    async def _introduce(
-        self, link: Link, connection: OpenerConnection, agent: _Agent, hellos: list[Hello | None]
-    ) -> None:
+    def _vouched(self, name: str, link: Link) -> bool:
+        """Whether a link with an accepted certificate is of the same session.
+
+        Streams stay on the link that they began on: one of an old root lives on until they have ended.
+        """
+        node = self._registry.nodes.get(name)
+        links = list(node.agent.links.values()) if node is not None and node.agent is not None else []
+        return any(each.link is link for each in links) and any(
+            each.link is not link and self.accepted(each) for each in links
+        )
+
+    def accepted(self, link: AgentLink) -> bool:
+        """Whether the link stands, and by a certificate that is good by itself."""
+        return not link.link.ended and link.watched is not None and self._acceptance.accepts(link.watched)
+
+    async def _introduce(self, held: AgentLink, agent: _Agent, hellos: list[Hello | None]) -> None:
         """Wait for hello, register, and unregister when the link is over."""
+        link = held.link
         with trio.move_on_after(self._limits.hello_timeout):
             await link.hello_received.wait()
         hello = hellos[0] if hellos else None
@@ -156,10 +163,9 @@ class Links:
             return
         try:
             if agent.refusal is not None:
-                log.warning("a link is refused: %s", agent.refusal)
-                raise agent.refusal
+                log.warning("a link is refused: %s", agent.refusal.why)
+                raise Refused(agent.refusal.reason, agent.refusal.why)
             node = self._registry.node(agent.name)
-            held = AgentLink(link, connection, agent.remote, agent.addresses)
             session = await self._registry.adopt(node, hello, held)
         except Refused as refused:
             await _retire(link, refused.reason, refused.detail, _FAREWELL, f"refused: {refused.detail}")
@@ -169,20 +175,6 @@ class Links:
             await trio.sleep_forever()
         finally:
             self._registry.remove(node, session, held)
-
-    async def _end_when_revoked(self, link: Link, agent: _Agent) -> None:
-        if self._revocations is None:
-            return
-        reasons: list[str] = []
-        revoked = trio.Event()
-
-        def end(why: str) -> None:
-            reasons.append(why)
-            revoked.set()
-
-        with self._revocations.watch(agent.certificate, end):
-            await revoked.wait()
-        await _retire(link, DrainReason.REVOKED, reasons[0], _CUT, reasons[0])
 
     def drain(self, detail: str) -> None:
         """Tell every agent that this server goes away."""
@@ -194,12 +186,9 @@ class Links:
                 link.pump()
 
 
-async def _end_at(link: Link, expires: float) -> None:
-    """A link does not outlive its certificate: the clock on the wall decides, which may be set meanwhile."""
-    while (left := expires - time.time()) > 0:  # noqa: ASYNC110 - no event comes when a clock is set
-        await trio.sleep(min(left, _CLOCK_CHECK))
-    expired = "the node's certificate has expired"
-    await _retire(link, DrainReason.EXPIRED, expired, _FAREWELL, expired)
+async def _end(link: Link, ending: Ending) -> None:
+    patience = _CUT if ending.reason is DrainReason.REVOKED else _FAREWELL
+    await _retire(link, ending.reason, ending.why, patience, ending.why)
 
 
 async def _retire(link: Link, reason: DrainReason, detail: str, patience: float, ending: str) -> None:

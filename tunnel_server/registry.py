@@ -22,6 +22,7 @@ from tunnel_wire.stream import TunnelStream, open_stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tunnel_server.acceptance import Watched
     from tunnel_wire.flow import Budget, SegmentPool
     from tunnel_wire.hello import Hello
     from tunnel_wire.limits import WireLimits
@@ -58,6 +59,8 @@ class AgentLink:
     """The agent's address as seen from here, `host:port`: its NAT's, usually."""
     addresses: frozenset[IPAddress]
     """From the certificate."""
+    watched: Watched | None = None
+    """Its certificate; None if that was refused."""
     version: str = ""
 
 

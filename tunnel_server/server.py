@@ -96,14 +96,14 @@ class Server:
             audit=self._audit,
         )
         self._instance = new_id()
-        domain, revocations = self._identity.authority.domain, self._identity.revocations
+        domain, acceptance = self._identity.authority.domain, self._identity.acceptance
         self._links = Links(
             self._registry,
             domain=domain,
             instance=self._instance,
             version=__version__,
             limits=limits,
-            revocations=revocations,
+            acceptance=acceptance,
         )
         self._api = PublicApi(
             self._state,
@@ -113,7 +113,7 @@ class Server:
             on_issued=self._learn,
             on_join_ended=self._metrics.join_ended,
         )
-        self._entrances = Entrances(config, self._registry, self._calls, domain, revocations)
+        self._entrances = Entrances(config, self._registry, self._calls, domain, acceptance)
         self._listener = TunnelListener(
             self._identity.context,
             self._links,

@@ -6,6 +6,7 @@ import ssl
 import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,17 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.authority import NODE_LIFE, Authority
+from certs.files import StateDirectory
 from certs.requests import key_pem, new_key
+from certs.revocations import Kind, RevocationStore
 from tunnel_daemon.http1 import Request, Response
+from tunnel_server.acceptance import Acceptance
 from tunnel_server.calls import Calls
 from tunnel_server.links import Links
 from tunnel_server.listener import TunnelListener, tls_context
 from tunnel_server.metrics import Metrics
 from tunnel_server.registry import Registry
+from tunnel_server.revocation import Revocations
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import Cause
 from tunnel_wire.flow import Budget, SegmentPool
@@ -35,7 +40,6 @@ from tunnel_wire.tls import TlsPump, handshake
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable
-    from datetime import timedelta
 
 DOMAIN = "edge.test"
 ADDRESS = "192.168.2.143"
@@ -68,6 +72,8 @@ class Core:
     links: Links
     listener: TunnelListener
     calls: Calls
+    acceptance: Acceptance
+    state: StateDirectory
     metrics: Metrics
     nursery: trio.Nursery
     port: int = 0
@@ -162,6 +168,14 @@ class Core:
                     nursery.start_soon(wait)
         return agent
 
+    def revoke(self, kind: Kind, value: str) -> None:
+        """By a clock that is ahead: what is issued from now on is meant too."""
+        later = datetime.now(UTC) + timedelta(hours=1)
+        with self.state.transaction() as transaction:
+            RevocationStore(self.state, lambda: later).add(transaction, kind, value)
+        self.acceptance.revocations.reload()
+        self.acceptance.look(changed=True)
+
     async def wait_linked(self, name: str, session: Session, links: int = 1) -> None:
         """Wait until this session speaks for the node."""
         with trio.fail_after(20):
@@ -180,6 +194,12 @@ async def _serve(incoming: IncomingStream) -> None:
         incoming.refuse(Cause.REFUSED, "nobody listens")
         return
     await splice(incoming.accept(), from_trio(target.socket))
+
+
+async def _look(acceptance: Acceptance) -> None:
+    while True:
+        await trio.sleep(0.1)
+        acceptance.look()
 
 
 @asynccontextmanager
@@ -210,7 +230,16 @@ async def running(
             links_per_node=links_per_node,
             on_addresses=lambda: None,
         )
-        links = Links(registry, domain=DOMAIN, instance=new_id(), version="test", limits=limits)
+        state = StateDirectory.create(directory / "state")
+        acceptance = Acceptance(Revocations(state), authority)
+        links = Links(
+            registry,
+            domain=DOMAIN,
+            instance=new_id(),
+            version="test",
+            limits=limits,
+            acceptance=acceptance,
+        )
 
         async def api(request: Request) -> Response:
             core.requests.append(request)
@@ -233,10 +262,13 @@ async def running(
                 links,
                 listener,
                 Calls(metrics, registry, open_timeout=open_timeout, away_wait=away_wait, limit=calls),
+                acceptance,
+                state,
                 metrics,
                 nursery,
                 accepting[0].socket.getsockname()[1],
             )
             nursery.start_soon(listener.serve, accepting)
+            nursery.start_soon(_look, acceptance)
             yield core
             nursery.cancel_scope.cancel()

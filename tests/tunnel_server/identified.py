@@ -104,7 +104,7 @@ async def identified(
         instance=new_id(),
         version="test",
         limits=WireLimits(),
-        revocations=identity.revocations,
+        acceptance=identity.acceptance,
     )
     servers: list[str] = []
     join_api = JoinApi(enrolment, servers=lambda: servers)

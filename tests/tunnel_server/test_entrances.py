@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import trio
 
-from certs.files import StateDirectory
 from tests.tunnel_server.core import DOMAIN, running
 from tunnel_daemon.program import ProgramError
 from tunnel_server.config import FixedListener, ServerConfig
 from tunnel_server.entrances import Entrances
-from tunnel_server.revocation import Revocations
 from tunnel_server.rights import CallerRights, NodeGlob, PortRange
 from tunnel_wire.causes import Cause
 
@@ -26,8 +24,7 @@ async def opened(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Entranc
         admin_socket=tmp_path / "admin.sock", intercept=False, secure_port=0, insecure_port=0, **settings
     )
     async with running() as core:
-        revocations = Revocations(StateDirectory.create(tmp_path / "state"))
-        entrances = Entrances(config, core.registry, core.calls, DOMAIN, revocations)
+        entrances = Entrances(config, core.registry, core.calls, DOMAIN, core.acceptance)
         await entrances.open(core.nursery)
         yield entrances, config, core
         core.nursery.cancel_scope.cancel()

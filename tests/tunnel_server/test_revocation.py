@@ -1,11 +1,13 @@
-"""Revocations in force: asked, watched, read again, and never lost to a damaged file."""
+"""Revocations in force: asked, read again, and never lost to a damaged file."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from certs.files import StateDirectory, StateError
 from certs.identity import Identity, Role
+from certs.nodes import NodeRecord
 from certs.revocations import REVOCATIONS_FILE, Kind, RevocationStore
 from tunnel_server.revocation import Revocations
 
@@ -46,44 +48,20 @@ def test_issued_since(state):
         assert (Revocations(state).check_certificate(CERTIFICATE) is not None) is refused
 
 
-@pytest.mark.parametrize(("kind", "value"), [(Kind.NODE, "edge-1"), (Kind.SERIAL, "abc")])
-def test_who_is_watched_is_told_once(state, kind, value):
-    revocations, told = Revocations(state), []
-    with revocations.watch(CERTIFICATE, told.append):
-        revoke(state, Kind.NODE, "edge-2")
-        revocations.reload()
-        assert told == []
-        revoke(state, kind, value)
-        revocations.reload()
-        revocations.reload()
-        assert len(told) == 1
-    with revocations.watch({**CERTIFICATE, "serialNumber": "FF"}, told.append):
-        pass
-    assert len(told) == (2 if kind is Kind.NODE else 1)
-
-
-def test_who_has_left_is_not(state):
-    revocations, told = Revocations(state), []
-    with revocations.watch(CERTIFICATE, told.append):
-        pass
+def test_read_again(state):
+    revocations = Revocations(state)
     revoke(state)
+    assert revocations.check_certificate(CERTIFICATE) is None
     revocations.reload()
-    assert told == []
+    assert revocations.check_certificate(CERTIFICATE)
 
 
-def test_one_may_leave_while_another_is_told(state):
-    revocations, told = Revocations(state), []
-    inner = revocations.watch(CERTIFICATE, told.append)
-
-    def leave(why):
-        told.append(why)
-        inner.__exit__(None, None, None)
-
-    with revocations.watch(CERTIFICATE, leave):
-        inner.__enter__()
-        revoke(state)
-        revocations.reload()
-    assert len(told) == 1
+def test_what_a_node_was_issued_last(state):
+    begun = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    record = NodeRecord("edge-1", (), "abc", begun, issued=begun)
+    revoke(state)
+    assert "node edge-1 was revoked" in (Revocations(state).check_node(record) or "")
+    assert Revocations(state).check_node(replace(record, issued=datetime(2026, 2, 2, tzinfo=UTC))) is None
 
 
 def test_a_damaged_file_changes_nothing(state):

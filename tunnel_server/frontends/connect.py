@@ -29,11 +29,11 @@ from tunnel_wire.stream import TunnelStream
 
 if TYPE_CHECKING:
     from certs.identity import Identity
+    from tunnel_server.acceptance import Acceptance
     from tunnel_server.calls import Call, Calls, Target
     from tunnel_server.frontends.joining import Side
     from tunnel_server.frontends.naming import Naming
     from tunnel_server.peers import Peer
-    from tunnel_server.revocation import Revocations
     from tunnel_server.rights import Rights
     from tunnel_wire.tls import TlsStream
 
@@ -74,13 +74,13 @@ class ConnectFrontend:
     """Serves CONNECT to whoever may, each to what it may."""
 
     def __init__(
-        self, calls: Calls, naming: Naming, rights: Rights, *, domain: str, revocations: Revocations | None
+        self, calls: Calls, naming: Naming, rights: Rights, *, domain: str, acceptance: Acceptance
     ) -> None:
         self._calls = calls
         self._naming = naming
         self._rights = rights
         self._domain = domain
-        self._revocations = revocations
+        self._acceptance = acceptance
         self._open = 0
 
     def admits(self, peer: Peer) -> bool:
@@ -90,12 +90,13 @@ class ConnectFrontend:
     async def serve_tls(self, stream: TlsStream, peer: Peer) -> None:
         """Serve a TLS connection to its end, and close it.
 
-        One whose certificate is revoked meanwhile is reset.
+        One whose certificate is no longer accepted meanwhile (expired, revoked, of a root that is trusted no
+        longer) is reset.
         """
         caller = self._caller(peer)
         with trio.CancelScope() as scope, contextlib.ExitStack() as stack:
-            if self._revocations is not None and peer.certificate is not None:
-                stack.enter_context(self._revocations.watch(peer.certificate, lambda _why: scope.cancel()))
+            if not caller.problem:
+                stack.enter_context(self._acceptance.watch(peer, lambda _ending: scope.cancel()))
             await self._serve(stream, caller)
 
     async def serve_local(self, stream: trio.SocketStream, uid: int) -> None:
@@ -108,13 +109,10 @@ class ConnectFrontend:
             identity = peer.identity
         except ValueError as exc:
             return Caller(place, problem=f"CONNECT needs a caller's certificate: {exc}")
-        problem = None
         if identity.role is not Role.CALLER or identity.domain != self._domain:
-            problem = f"{identity} is no caller of spiffe://{self._domain}"
-        problem = problem or peer.time_problem()
-        if problem is None and self._revocations is not None and peer.certificate is not None:
-            problem = self._revocations.check_certificate(peer.certificate)
-        return Caller(place, identity, problem or "")
+            return Caller(place, identity, f"{identity} is no caller of spiffe://{self._domain}")
+        ending = self._acceptance.refusal(peer)
+        return Caller(place, identity, ending.why if ending else "")
 
     async def _serve(self, stream: TlsStream | trio.SocketStream, caller: Caller) -> None:
         self._open += 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import ssl
-from contextlib import asynccontextmanager, contextmanager
+import time
+from contextlib import asynccontextmanager
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import h11
@@ -14,7 +16,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certs.authority import Authority
 from certs.requests import key_pem, new_key
+from certs.revocations import Kind
+from certs.subjects import read_subject
 from tests.tunnel_server.core import DOMAIN
 from tests.tunnel_server.frontends.edges import Edges, curl, edges
 from tests.tunnel_server.frontends.test_host import says
@@ -26,8 +31,7 @@ from tunnel_wire.causes import Cause
 from tunnel_wire.tls import TlsStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 MIB = 1 << 20
@@ -43,40 +47,18 @@ def rights(nodes: str = "edge-1", ports: str = "*", *, direct: bool = False) -> 
     return CallerRights(nodes=(NodeGlob.parse(nodes),), ports=(PortRange.parse(ports),), direct=direct)
 
 
-class Revoked:
-    """Revocations, of which this test decides."""
-
-    def __init__(self) -> None:
-        self.why: str | None = None
-        self.ends: list[Callable[[str], None]] = []
-
-    def check_certificate(self, certificate: Mapping[str, object]) -> str | None:
-        return self.why
-
-    def watch(
-        self, certificate: Mapping[str, object], end: Callable[[str], None]
-    ) -> AbstractContextManager[None]:
-        @contextmanager
-        def watching() -> Iterator[None]:
-            self.ends.append(end)
-            yield
-
-        return watching()
-
-
 class Front:
     """Both ways to a CONNECT frontend."""
 
     def __init__(self, made: Edges, path: Path) -> None:
         self.made = made
         self.rights = Rights({})
-        self.revoked = Revoked()
         self.frontend = ConnectFrontend(
             made.core.calls,
             made.naming,
             self.rights,
             domain=DOMAIN,
-            revocations=self.revoked,  # type: ignore[arg-type]
+            acceptance=made.core.acceptance,
         )
         made.core.listener._connect = self.frontend
         self.socket = path / "connect.sock"
@@ -313,19 +295,60 @@ async def test_strangers_who_stall_are_bounded_and_shut_no_caller_out(
             await stranger.aclose()
 
 
-async def test_revoked_before_and_meanwhile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Kind.CALLER, Kind.SERIAL])
+async def test_revoked_before_and_meanwhile(kind: Kind, tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        core = built.made.core
+        await built.made.serve("edge-1", 80, echo)
+        built.rights.callers = {"kube": rights(), "other": rights()}
+        async with (
+            await built.tls(egress("edge-1:80"), "other") as other,
+            await built.tls(egress("edge-1:80")) as stream,
+        ):
+            await head_of(other)
+            await head_of(stream)
+            shown = (tmp_path / "kube.pem").read_bytes()
+            serial = read_subject(shown[shown.index(b"-----BEGIN CERT") :]).certificate.serial_number
+            core.revoke(kind, "kube" if kind is Kind.CALLER else f"{serial:x}")
+            with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            await other.send_all(b"mine")
+            assert await other.receive_some() == b"mine"
+        if kind is Kind.CALLER:
+            async with await built.tls(egress("edge-1:80")) as stream:
+                assert b"403 not-allowed: caller kube was revoked" in await everything(stream)
+
+
+async def test_expired_meanwhile_and_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with front(tmp_path) as built:
         await built.made.serve("edge-1", 80, echo)
         built.rights.callers = {"kube": rights()}
         async with await built.tls(egress("edge-1:80")) as stream:
             await head_of(stream)
-            (end,) = built.revoked.ends
-            end("caller kube was revoked")
+            later = SimpleNamespace(time=lambda: time.time() + 400 * 86400)
+            monkeypatch.setattr("tunnel_server.acceptance.time", later)
             with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some()
-        built.revoked.why = "caller kube was revoked"
+        monkeypatch.setattr("tunnel_server.peers.time", later)
         async with await built.tls(egress("edge-1:80")) as stream:
-            assert b"403 not-allowed: caller kube was revoked" in await everything(stream)
+            assert b"403 not-allowed: the certificate of kube expired at" in await everything(stream)
+
+
+async def test_its_root_is_trusted_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tunnel_server.acceptance._ROLL_GRACE", 0.3)
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, echo)
+        built.rights.callers = {"kube": rights()}
+        async with await built.tls(egress("edge-1:80")) as stream:
+            await head_of(stream)
+            built.made.core.acceptance.change_authority(Authority.make(DOMAIN)[0])
+            await stream.send_all(b"for now")
+            assert await stream.receive_some() == b"for now"
+            with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+        assert "the certificate of kube is of a root that is trusted no longer" in caplog.text
 
 
 @pytest.mark.parametrize(

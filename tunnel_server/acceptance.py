@@ -1,0 +1,152 @@
+"""Whether a certificate is accepted now, and ending what is connected with one that no longer is.
+
+An acceptance ends with the certificate's time, with a revocation, and with the trust in the root that signed
+it. `look` is called twice a second (`tunnel_server.identity`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+from cryptography import x509
+
+from certs.validity import Validity
+from tunnel_wire.hello import DrainReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from certs.authority import Authority
+    from certs.identity import Identity
+    from tunnel_server.peers import Peer
+    from tunnel_server.revocation import Revocations
+
+log = logging.getLogger(__name__)
+
+_ROLL_GRACE = 10.0
+"""Seconds from the end of a root to the end of what it vouched for: an agent that has its new certificate may
+be about to link with it, and a link beside it keeps the old one.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a certificate is not accepted."""
+
+    reason: DrainReason
+    """As an agent is told."""
+    why: str
+    """One line, which names whose certificate it is."""
+
+
+@dataclass(eq=False, slots=True)
+class Watched:
+    """One connection's certificate, read once."""
+
+    peer: Peer
+    identity: Identity
+    serial: str
+    validity: Validity
+    root: str
+    """Fingerprint of the root that signed it; empty if that is trusted no longer."""
+    end: Callable[[Ending], None]
+    vouched: Callable[[], bool]
+
+
+class Acceptance:
+    """What is accepted by the revocations and the roots of this moment, and by this host's clock."""
+
+    def __init__(self, revocations: Revocations, authority: Authority) -> None:
+        self.revocations = revocations
+        self._authority = authority
+        self._roots = frozenset(authority.fingerprints)
+        self._rolled = -math.inf
+        self._watched: dict[Watched, None] = {}
+        self._next = math.inf
+        """When the first of those that are watched expires, in seconds since the epoch."""
+        self._pending = False
+        """Whether somebody is left only for now."""
+
+    def refusal(self, peer: Peer) -> Ending | None:
+        """Why a certificate, which the handshake has verified, is not accepted; raises ValueError."""
+        if problem := peer.time_problem():
+            return Ending(DrainReason.EXPIRED, problem)
+        assert peer.certificate is not None
+        why = self.revocations.check_certificate(peer.certificate)
+        return None if why is None else Ending(DrainReason.REVOKED, why)
+
+    @contextmanager
+    def watch(
+        self, peer: Peer, end: Callable[[Ending], None], vouched: Callable[[], bool] = lambda: False
+    ) -> Iterator[Watched]:
+        """Inside, `end` is called once if the certificate stops being accepted, in trio's thread: no waiting.
+
+        It is called at once if that has happened since whoever asks has looked. While `vouched()` says that
+        somebody with an accepted certificate stands up for this one, it outlives its root. Raises ValueError.
+        """
+        assert peer.certificate is not None
+        watched = Watched(
+            peer,
+            peer.identity,
+            str(peer.certificate["serialNumber"]),
+            Validity.from_peer_certificate(peer.certificate),
+            self._authority.issuer_of(x509.load_der_x509_certificate(peer.der)),
+            end,
+            vouched,
+        )
+        self._watched[watched] = None
+        self._next = min(self._next, watched.validity.not_after)
+        self._settle(watched)
+        try:
+            yield watched
+        finally:
+            self._watched.pop(watched, None)
+
+    def accepts(self, watched: Watched) -> bool:
+        """Whether this certificate is accepted by itself."""
+        return watched.root in self._roots and self._time_or_revocation(watched) is None
+
+    def change_authority(self, authority: Authority) -> None:
+        """Trust these roots from now on. What another one signed is ended after a short while."""
+        roots = frozenset(authority.fingerprints)
+        if not self._roots <= roots:
+            self._rolled = trio.current_time()
+        self._authority, self._roots = authority, roots
+        self.look(changed=True)
+
+    def look(self, *, changed: bool = False) -> None:
+        """End what is not accepted any more. Cheap while nothing has expired, nor `changed`."""
+        if not changed and not self._pending and time.time() < self._next:
+            return
+        self._pending = False
+        for watched in list(self._watched):
+            # Whoever was told before may have ended this one too.
+            if watched in self._watched:
+                self._settle(watched)
+        self._next = min((each.validity.not_after for each in self._watched), default=math.inf)
+
+    def _settle(self, watched: Watched) -> None:
+        ending = self._time_or_revocation(watched)
+        if ending is None and watched.root not in self._roots:
+            if trio.current_time() < self._rolled + _ROLL_GRACE or watched.vouched():
+                self._pending = True
+            else:
+                why = f"the certificate of {watched.identity.name} is of a root that is trusted no longer"
+                ending = Ending(DrainReason.REPLACED, why)
+        if ending is not None:
+            del self._watched[watched]
+            log.warning("a live connection ends: %s", ending.why)
+            watched.end(ending)
+
+    def _time_or_revocation(self, watched: Watched) -> Ending | None:
+        now = time.time()
+        if now >= watched.validity.not_after:
+            return Ending(DrainReason.EXPIRED, watched.peer.time_problem(now) or "")
+        why = self.revocations.check(watched.identity, watched.serial, watched.validity.issued)
+        return None if why is None else Ending(DrainReason.REVOKED, why)

@@ -165,8 +165,11 @@ def is_own_address(address: IPAddress) -> bool:
     return source == address
 
 
-def parse_endpoint(text: str, default_port: int) -> tuple[str, int]:
-    """Read `HOST`, `HOST:PORT`, `ADDRESS:PORT`, `[IPV6]:PORT` or a bare IPv6 address; raises ValueError."""
+def parse_endpoint(text: str, default_port: int, *, final_dot: bool = False) -> tuple[str, int]:
+    """Read `HOST`, `HOST:PORT`, `ADDRESS:PORT`, `[IPV6]:PORT` or a bare IPv6 address; raises ValueError.
+
+    With `final_dot`, a name may end in that of the root (RFC 1034, 3.1), and keeps it: a resolver heeds it.
+    """
     host, port = text.strip(), ""
     if host.startswith("["):
         host, bracket, rest = host[1:].partition("]")
@@ -183,13 +186,14 @@ def parse_endpoint(text: str, default_port: int) -> tuple[str, int]:
     except ValueError:
         pass
     host = host.lower()
+    name = host.removesuffix(".") if final_dot else host
     try:
-        check_node_name(host)
+        check_node_name(name)
     except ValueError:
         raise ValueError(
             f"{text!r} is not an endpoint: write HOST:PORT, ADDRESS:PORT or [IPV6]:PORT"
         ) from None
-    if host.rsplit(".", 1)[-1].isdigit():
+    if name.rsplit(".", 1)[-1].isdigit():
         raise ValueError(f"{text!r} is neither a host name nor a valid address")
     return host, number
 

@@ -118,13 +118,29 @@ def test_not_endpoints(text):
         parse_endpoint(text, 10262)
 
 
-@given(st.text())
-def test_an_endpoint_is_refused_or_survives(text):
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [("Edge-1.:80", ("edge-1.", 80)), ("edge-1.example.org.", ("edge-1.example.org.", 10262))],
+)
+def test_a_final_dot(text, endpoint):
+    assert parse_endpoint(text, 10262, final_dot=True) == endpoint
+    with pytest.raises(ValueError, match="not an endpoint"):
+        parse_endpoint(text, 10262)
+
+
+@pytest.mark.parametrize("text", [".", "..", "edge-1..", ".edge-1", "1.2.3.4.", "5."])
+def test_not_a_final_dot(text):
+    with pytest.raises(ValueError, match=r"."):
+        parse_endpoint(text, 10262, final_dot=True)
+
+
+@given(st.text() | st.from_regex(r"[A-Za-z0-9.:-]{1,20}", fullmatch=True), st.booleans())
+def test_an_endpoint_is_refused_or_survives(text, final_dot):
     try:
-        endpoint = parse_endpoint(text, 1)
+        endpoint = parse_endpoint(text, 1, final_dot=final_dot)
     except ValueError:
         return
-    assert parse_endpoint(format_endpoint(*endpoint), 2) == endpoint
+    assert parse_endpoint(format_endpoint(*endpoint), 2, final_dot=final_dot) == endpoint
 
 
 def test_unmapped() -> None:

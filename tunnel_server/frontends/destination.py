@@ -23,7 +23,7 @@ def read_destination(request: h11.Request) -> tuple[str, int, h11.Request]:
     text = authority if wanted is None else wanted
     if not text:
         raise ValueError("neither Host nor X-Tunnel-Proxy-Dest says where to: name an edge, as NODE:PORT")
-    where, port = parse_endpoint(text.decode("ascii", "replace"), DEFAULT_PORT)
+    where, port = parse_endpoint(text.decode("ascii", "replace"), DEFAULT_PORT, final_dot=True)
     headers = [item for item in request.headers.raw_items() if item[0].lower() != HEADER]
     if host is None:  # HTTP/1.0 may lack one; what we send is HTTP/1.1
         headers.insert(0, (b"Host", text))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from certs.addresses import DEFAULT_EDGE_NETWORKS
 from tests.tunnel_server.core import Core, running
 from tunnel_server.frontends.naming import Naming
 from tunnel_server.frontends.transparent import TransparentFrontend
@@ -57,7 +58,9 @@ class Edges:
         self.services[node, port] = listeners[0].socket.getsockname()[1]
         self.core.nursery.start_soon(trio.serve_listeners, run, listeners)
 
-    async def listen(self, by_name: ByName, *ports: int, name: str = "insecure") -> tuple[str, int]:
+    async def listen(
+        self, by_name: ByName, *ports: int, name: str = "insecure", host: str = "127.0.0.1"
+    ) -> tuple[str, int]:
         """The listener that `by_name` serves direct callers on, with `ports` mapped."""
         frontend = TransparentFrontend(
             name,
@@ -66,12 +69,11 @@ class Edges:
             by_name,
             mappings=dict.fromkeys(ports, 10264),
             caller_networks=(),
-            direct_networks=(ip_network("127.0.0.0/8"),),
+            direct_networks=(ip_network("127.0.0.0/8"), ip_network("::1/128")),
         )
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        (listener,) = await trio.open_tcp_listeners(0, host=host)
         self.core.nursery.start_soon(frontend.serve, listener)
-        host, port = listener.socket.getsockname()[:2]
-        return host, port
+        return host, listener.socket.getsockname()[1]
 
     async def _dial(self, incoming: IncomingStream) -> None:
         node = self.nodes[incoming._connection.session]
@@ -88,6 +90,7 @@ class Edges:
 async def edges(**options: float) -> AsyncIterator[Edges]:
     """No edge yet."""
     async with running(**options) as core:  # type: ignore[arg-type]
+        core.registry.edge_networks = DEFAULT_EDGE_NETWORKS
         made = Edges(core, Naming(core.registry))
         core.on_request = lambda incoming: core.nursery.start_soon(made._dial, incoming)
         yield made

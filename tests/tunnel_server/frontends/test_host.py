@@ -107,6 +107,46 @@ async def test_host_names_the_edge_and_its_port() -> None:
         ]
 
 
+async def test_ipv6_literals_over_ipv6() -> None:
+    async with edges() as made:
+        await made.add("edge-1", "192.168.2.143", "fd00::143")
+        await made.add("edge-2", "fd00::144")
+        await made.serve("edge-1", 9081, says("one"))
+        await made.serve("edge-2", 80, says("two"))
+        host, port = await made.listen(HostFrontend(made.core.calls), 80, 9081, host="::1")
+        url = f"http://[{host}]:{port}/"
+        _, out = await curl("-H", "Host: [FD00:0::143]:9081", url)
+        assert out.startswith("one\n")
+        _, out = await curl("-H", "Host: [fd00::144]", url)
+        assert out.startswith("two\n")
+        _, out = await curl("-H", "X-Tunnel-Proxy-Dest: [fd00::143]:9081", url)
+        assert out.startswith("one\n")
+        _, out = await curl("-g", "--proxy", url, "http://[fd00::144]/x")
+        assert out.startswith("two\nGET /x HTTP/1.1")
+        _, out = await curl("-H", "Host: edge-2", url)  # has no other address
+        assert out.startswith("two\n")
+        _, out = await curl("-H", "Host: [fd00::9]", url)
+        assert "no node has the address fd00::9" in out
+        assert made.dialled == [
+            ("edge-1", "fd00::143", 9081),
+            ("edge-2", "fd00::144", 80),
+            ("edge-1", "fd00::143", 9081),
+            ("edge-2", "fd00::144", 80),
+            ("edge-2", "fd00::144", 80),
+        ]
+
+
+async def test_a_final_dot_is_the_same_name() -> None:
+    async with serving() as (made, url, _):
+        await made.serve("edge-1", 9081, says("one"))
+        _, out = await curl("-H", "Host: edge-1.:9081", url)
+        assert out.startswith("one\n")
+        _, out = await curl("-H", "X-Tunnel-Proxy-Dest: edge-1.:9081", url)
+        assert out.startswith("one\n")
+        _, out = await curl("--proxy", url, "http://edge-1.:9081/")
+        assert out.startswith("one\n")
+
+
 async def test_the_header_wins_and_goes_no_further() -> None:
     async with serving() as (made, url, _):
         await made.serve("edge-2", 9081, says("two"))

@@ -13,6 +13,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certs.addresses import format_endpoint
 from tests.tunnel_server.frontends.edges import edges
 from tests.tunnel_wire.links import contexts, tcp_pair
 from tunnel_server.frontends.sni import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @cache
 def client_hello(name: str | None) -> bytes:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     out = ssl.MemoryBIO()
     tls = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
@@ -64,6 +65,77 @@ def test_the_name_is_found_however_the_hello_is_cut(name: str, cuts: list[int]) 
 def test_any_beginning_asks_for_more(cuts: list[int], data: st.DataObject) -> None:
     hello = in_records(client_hello("edge-1.example.org"), cuts)
     assert read_server_name(hello[: data.draw(st.integers(0, len(hello) - 1))]) is None
+
+
+def test_cut_at_every_byte_and_ended_at_every_byte() -> None:
+    hello = client_hello("edge-1.example.org")
+    for at in range(len(hello)):
+        assert read_server_name(hello[:at]) is None
+        assert read_server_name(in_records(hello, [at])) == "edge-1.example.org"
+    every = in_records(hello, list(range(len(hello))))
+    assert read_server_name(every) == "edge-1.example.org"
+    assert read_server_name(every[:-1]) is None
+
+
+def server_name(*names: bytes, kind: int = 0) -> tuple[int, bytes]:
+    listed = b"".join(bytes([kind]) + len(name).to_bytes(2) + name for name in names)
+    return 0, len(listed).to_bytes(2) + listed
+
+
+def hello_with(*extensions: tuple[int, bytes]) -> bytes:
+    """A ClientHello with these extensions, in one record (RFC 8446, 4.1.2)."""
+    listed = b"".join(kind.to_bytes(2) + len(body).to_bytes(2) + body for kind, body in extensions)
+    message = b"\3\3" + bytes(32) + b"\x20" + bytes(32) + b"\0\4\x1a\x1a\x13\1" + b"\1\0"
+    message += len(listed).to_bytes(2) + listed
+    message = b"\1" + len(message).to_bytes(3) + message
+    return b"\x16\3\1" + len(message).to_bytes(2) + message
+
+
+GREASE = [value << 8 | value for value in range(0x0A, 0x100, 0x10)]  # RFC 8701
+ECH = 0xFE0D
+extensions = st.tuples(st.sampled_from(GREASE) | st.integers(1, 0xFFFF), st.binary(max_size=40))
+
+
+@given(
+    name=names,
+    before=st.lists(extensions, max_size=5),
+    after=st.lists(extensions, max_size=5),
+    cuts=st.lists(st.integers(1, 500), max_size=4),
+)
+def test_the_name_is_found_among_any_extensions(
+    name: str, before: list[tuple[int, bytes]], after: list[tuple[int, bytes]], cuts: list[int]
+) -> None:
+    assert read_server_name(in_records(hello_with(*before, server_name(name.encode()), *after), cuts)) == name
+    assert not read_server_name(in_records(hello_with(*before, *after), cuts))
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ([(0x0A0A, b""), server_name(b"edge-1"), (0xFAFA, b"\0")], "edge-1"),
+        # Of an encrypted hello (RFC 9849) the outer name is all there is to see.
+        ([(ECH, b"\0" + bytes(200)), server_name(b"public.example")], "public.example"),
+        ([(ECH, b"\0" + bytes(200))], ""),
+        ([server_name(b"EDGE-1")], "edge-1"),
+        ([server_name(b"edge-1.")], "edge-1."),
+        ([server_name(b"192.168.2.143")], "192.168.2.143"),
+        ([server_name(b"fd00::143")], "fd00::143"),
+        ([server_name(b"x", kind=1)], ""),
+        ([server_name()], ""),
+        ([(0, b"")], None),
+        ([server_name(b"")], None),
+        ([server_name(b"edge 1")], None),
+        ([server_name("bücher".encode())], None),
+        ([server_name(b"edge-1\0.example")], None),
+        ([(0, b"\0\x10\0\0\6edge-1")], None),
+    ],
+)
+def test_names_and_what_is_none(sent: list[tuple[int, bytes]], read: str | None) -> None:
+    if read is None:
+        with pytest.raises(NotAHello):
+            read_server_name(hello_with(*sent))
+    else:
+        assert read_server_name(hello_with(*sent)) == read
 
 
 @given(st.data())
@@ -161,23 +233,23 @@ async def greet(stream: trio.SocketStream) -> None:
 
 
 async def s_client(address: tuple[str, int], *options: str) -> str:
-    command = ["openssl", "s_client", "-connect", "{}:{}".format(*address), "-quiet", *options]
+    command = ["openssl", "s_client", "-connect", format_endpoint(*address), "-quiet", *options]
     done = await trio.run_process(
         command, stdin=b"", capture_stdout=True, stderr=subprocess.STDOUT, check=False
     )
     return done.stdout.decode(errors="replace")
 
 
-@pytest.fixture
-async def tls_edges() -> AsyncIterator[object]:
+@pytest.fixture(params=["127.0.0.1", "::1"])
+async def tls_edges(request: pytest.FixtureRequest) -> AsyncIterator[object]:
     async with edges() as made:
         for number in (1, 2):
-            await made.add(f"edge-{number}", "192.168.1.10")
+            await made.add(f"edge-{number}", "192.168.1.10", f"fd00::{number}")
         await made.serve("edge-1", 10250, greet)
         await made.serve("edge-2", 9443, greet)
         made.naming.name_suffix = "edges.example.org"
         frontend = SniFrontend(made.core.calls, made.naming, default_port=10250)
-        yield made, await made.listen(frontend, 10250, 9443, name="secure")
+        yield made, await made.listen(frontend, 10250, 9443, name="secure", host=request.param)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +260,8 @@ async def tls_edges() -> AsyncIterator[object]:
         ("edge-1.edges.example.org", ("edge-1", "192.168.1.10", 10250)),
         ("9443.edge-2", ("edge-2", "192.168.1.10", 9443)),
         ("9443.edge-2.edges.example.org", ("edge-2", "192.168.1.10", 9443)),
+        ("edge-1.", ("edge-1", "192.168.1.10", 10250)),
+        ("fd00::1", ("edge-1", "fd00::1", 10250)),
     ],
 )
 async def test_openssl_reaches_the_edge_it_names(
@@ -205,6 +279,7 @@ async def test_openssl_reaches_the_edge_it_names(
         (("-servername", "edge-9"), Cause.NO_SUCH_NODE, "no node is called edge-9"),
         (("-servername", "22.edge-1"), Cause.NOT_ALLOWED, "port 22 is not mapped"),
         (("-servername", "edge-2"), Cause.REFUSED, "nobody listens"),
+        (("-servername", "192.168.1.10"), Cause.ADDRESS_SHARED, "claimed by several nodes"),
         (("-noservername",), Cause.NO_SUCH_NODE, "names no server"),
     ],
 )

@@ -44,6 +44,14 @@ class Target:
         return format_endpoint(self.host, self.port)
 
 
+class TargetRefused(OpenFailed):
+    """There is such a target, and this caller may not have it: the account of the call names it."""
+
+    def __init__(self, target: Target, detail: str) -> None:
+        super().__init__(Cause.NOT_ALLOWED, detail)
+        self.target = target
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Who wants what, as it stands in the log, the status and the audit log."""
@@ -154,6 +162,8 @@ class Calls:
                 self._count(-1)
                 raise
         except OpenFailed as exc:
+            if isinstance(exc, TargetRefused):
+                node_name, wanted = exc.target.node.name, str(exc.target)
             self._failed(asked, node_name, wanted, exc, when, trio.current_time() - began)
             raise
         self.served[asked.frontend] += 1

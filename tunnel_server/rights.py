@@ -13,7 +13,6 @@ from typing import ClassVar, Self
 from certs.identity import Identity, Role, check_node_name
 from tunnel_daemon.settings import setting
 from tunnel_daemon.settings_values import Network
-from tunnel_wire.causes import Cause, OpenFailed
 
 LOCAL = "local"
 _GLOB = re.compile(r"[a-z0-9.*?-]{1,253}")
@@ -88,12 +87,13 @@ class CallerRights:
         live=True,
     )
 
-    def allows(self, node: str, port: int) -> None:
-        """Raise OpenFailed (not-allowed) unless this caller may reach `port` of `node`."""
+    def refusal(self, node: str, port: int) -> str | None:
+        """Return why this caller may not reach `port` of `node`, or None if it may."""
         if not any(node in glob for glob in self.nodes):
-            raise OpenFailed(Cause.NOT_ALLOWED, f"this caller has no right to {node}")
+            return f"this caller has no right to {node}"
         if not any(port in ports for ports in self.ports):
-            raise OpenFailed(Cause.NOT_ALLOWED, f"this caller has no right to port {port} of {node}")
+            return f"this caller has no right to port {port} of {node}"
+        return None
 
 
 NOTHING = CallerRights()

@@ -10,17 +10,12 @@ from certs.identity import Identity, Role
 from tunnel_daemon.settings import SettingsError
 from tunnel_server.config import load_config
 from tunnel_server.rights import CallerRights, NodeGlob, PortRange, Rights
-from tunnel_wire.causes import Cause, OpenFailed
 
 KUBE = Identity("edge.test", Role.CALLER, "kube")
 
 
 def allowed(rights: CallerRights, node: str, port: int) -> bool:
-    try:
-        rights.allows(node, port)
-    except OpenFailed as failed:
-        return failed.cause is not Cause.NOT_ALLOWED
-    return True
+    return rights.refusal(node, port) is None
 
 
 def test_who_is_not_configured_has_no_right() -> None:
@@ -40,6 +35,8 @@ def test_nodes_by_pattern_and_ports_by_range() -> None:
     assert not allowed(rights, "pi", 8101)
     assert not allowed(rights, "pi-2", 9100)
     assert not allowed(rights, "my-edge-1", 9100)
+    assert rights.refusal("my-edge-1", 9100) == "this caller has no right to my-edge-1"
+    assert rights.refusal("pi", 8101) == "this caller has no right to port 8101 of pi"
 
 
 def test_users_of_the_sockets_reach_every_node_and_nothing_else() -> None:

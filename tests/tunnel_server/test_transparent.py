@@ -107,6 +107,10 @@ async def test_a_port_that_is_not_mapped(monkeypatch: pytest.MonkeyPatch) -> Non
         cause, target, detail = await refused(core, await frontend(core, mappings={80: 10264}))
         assert (cause, target) == (Cause.NOT_ALLOWED, f"{ADDRESS}:22")
         assert "port 22 is not mapped" in detail
+        assert core.calls.failures[-1].node == "", "no node has that address"
+        core.registry.learn("edge-1", [ip_address(ADDRESS)])
+        await refused(core, await frontend(core, mappings={80: 10264}))
+        assert core.calls.failures[-1].node == "edge-1"
 
 
 async def test_an_address_that_no_node_has(monkeypatch: pytest.MonkeyPatch) -> None:

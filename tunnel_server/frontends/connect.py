@@ -17,7 +17,7 @@ import trio
 
 from certs.addresses import format_endpoint, parse_endpoint
 from certs.identity import Role
-from tunnel_server.calls import Asked
+from tunnel_server.calls import Asked, TargetRefused
 from tunnel_server.direct import DirectTarget
 from tunnel_server.frontends.joining import join
 from tunnel_server.frontends.refusals import refusal, refusal_of
@@ -167,12 +167,13 @@ class ConnectFrontend:
 
     def _find(self, caller: Caller, host: str, port: int) -> Target | DirectTarget:
         if caller.problem:
-            raise OpenFailed(Cause.NOT_ALLOWED, caller.problem)
+            raise self._naming.refused(host, port, caller.problem)
         rights = self._rights.of(caller.identity)
         if rights.direct and not self._naming.knows(host):
             return DirectTarget(host, port, rights.direct_special, self._naming.is_edge)
         target = self._naming.find(host, port)
-        rights.allows(target.node.name, port)
+        if (why := rights.refusal(target.node.name, port)) is not None:
+            raise TargetRefused(target, why)
         return target
 
 
@@ -188,7 +189,7 @@ def read_target(head: h11.Request) -> tuple[str, int]:
         if name == b"transfer-encoding" or (name == b"content-length" and int(value)):
             raise ValueError("a CONNECT has no body")
     text = head.target.decode("ascii")
-    host, port = parse_endpoint(text, 0)
+    host, port = parse_endpoint(text, 0, final_dot=True)
     if not port:
         raise ValueError(f"{text!r} names no port: CONNECT wants HOST:PORT")
     return host, port

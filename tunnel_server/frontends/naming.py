@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
-from tunnel_server.calls import Target
+from tunnel_server.calls import Target, TargetRefused
+from tunnel_wire.causes import Cause, OpenFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +38,15 @@ class Naming:
         address = _address(host)
         if address is not None:
             return Target(self._registry.by_address(address), str(address), port)
-        node = self._node(host) or self._registry.by_name(self._bare(host))
+        node = self._node(host) or self._registry.by_name(self._bare(host.removesuffix(".")))
         return Target(node, _dialled(node), port)
+
+    def refused(self, host: str, port: int, why: str) -> OpenFailed:
+        """The refusal (not-allowed) of a call to `host`, which names the target if there is one."""
+        try:
+            return TargetRefused(self.find(host, port), why)
+        except OpenFailed:
+            return OpenFailed(Cause.NOT_ALLOWED, why)
 
     def knows(self, host: str) -> bool:
         """Whether `host` is an edge's, several edges' included."""
@@ -62,12 +70,12 @@ class Naming:
 
     def _node(self, host: str) -> Node | None:
         nodes = self._registry.nodes
-        host = host.removesuffix(".")
+        host = host.removesuffix(".")  # the root's (RFC 1034, 3.1)
         return nodes.get(host) or nodes.get(self._bare(host))
 
     def _bare(self, host: str) -> str:
         suffix = self.name_suffix.strip(".").lower()
-        return host.removesuffix(".").removesuffix(f".{suffix}") if suffix else host
+        return host.removesuffix(f".{suffix}") if suffix else host
 
 
 def _dialled(node: Node) -> str:

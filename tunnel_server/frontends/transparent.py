@@ -91,21 +91,21 @@ class TransparentFrontend:
         # Redirected callers of this host arrive on loopback; others only where, and from whom, it is
         # configured.
         if not local.is_loopback and not _within(peer, self.caller_networks):
-            raise OpenFailed(Cause.NOT_ALLOWED, f"{peer} is in none of caller-networks")
+            raise self._naming.refused(str(address), port, f"{peer} is in none of caller-networks")
         if port not in self.mappings:
-            raise _unmapped(port)
+            raise self._unmapped(str(address), port)
         return self._naming.find(str(address), port)
 
     def _find_named(self, host: str, port: int) -> Target:
         if port not in self.mappings and port not in self.localhost_ports:
-            raise _unmapped(port)
+            raise self._unmapped(host, port)
         return self._naming.find(host, port)
+
+    def _unmapped(self, host: str, port: int) -> OpenFailed:
+        return self._naming.refused(host, port, f"port {port} is not mapped; see `tunnelctl map-port --list`")
 
 
 def _within(address: IPAddress, networks: tuple[IPNetwork, ...]) -> bool:
     mapped = getattr(address, "ipv4_mapped", None)
     return any((mapped or address) in network for network in networks)
 
-
-def _unmapped(port: int) -> OpenFailed:
-    return OpenFailed(Cause.NOT_ALLOWED, f"port {port} is not mapped; see `tunnelctl map-port --list`")

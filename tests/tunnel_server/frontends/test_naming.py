@@ -7,8 +7,9 @@ from ipaddress import ip_address
 import pytest
 
 from tests.tunnel_server.core import running
+from tunnel_server.calls import TargetRefused
 from tunnel_server.frontends.naming import Naming
-from tunnel_wire.causes import OpenFailed
+from tunnel_wire.causes import Cause, OpenFailed
 
 
 async def test_names() -> None:
@@ -16,13 +17,19 @@ async def test_names() -> None:
         core.registry.learn("edge-1", map(ip_address, ("192.168.2.144", "192.168.2.143")))
         core.registry.node("edge-2.factory")
         naming = Naming(core.registry, name_suffix=".Edges.example.org.")
-        for name in ("edge-1", "edge-1.", "edge-1.edges.example.org", "192.168.2.143"):
+        for name in (
+            "edge-1",
+            "edge-1.",
+            "edge-1.edges.example.org",
+            "edge-1.edges.example.org.",
+            "192.168.2.143",
+        ):
             target = naming.find(name, 80)
             assert (target.node.name, str(target)) == ("edge-1", "192.168.2.143:80"), name
             assert naming.knows(name)
         for name in ("edge-2.factory", "edge-2.factory.edges.example.org"):
             assert str(naming.find(name, 80)) == "127.0.0.1:80"
-        for name in ("edge-2", "edges.example.org", "edge-1.example.org", "192.168.2.9", "", "."):
+        for name in ("edge-2", "edges.example.org", "edge-1.example.org", "192.168.2.9", "", ".", "edge-1.."):
             assert not naming.knows(name)
             with pytest.raises(OpenFailed, match="no node"):
                 naming.find(name, 80)
@@ -44,12 +51,27 @@ async def test_a_shared_address_is_known_and_refused() -> None:
         assert naming.find("edge-2", 80).node.name == "edge-2"
 
 
+async def test_a_refusal_names_the_target_where_there_is_one() -> None:
+    async with running() as core:
+        core.registry.learn("edge-1", [ip_address("192.168.2.143")])
+        naming = Naming(core.registry)
+        for host in ("edge-1", "192.168.2.143"):
+            refused = naming.refused(host, 22, "not for you")
+            assert isinstance(refused, TargetRefused)
+            assert (refused.target.node.name, str(refused.target)) == ("edge-1", "192.168.2.143:22")
+            assert (refused.cause, refused.detail) == (Cause.NOT_ALLOWED, "not for you")
+        refused = naming.refused("edge-9", 22, "not for you")
+        assert not isinstance(refused, TargetRefused)
+        assert (refused.cause, refused.detail) == (Cause.NOT_ALLOWED, "not for you")
+
+
 async def test_ports_in_names() -> None:
     async with running() as core:
         for name in ("edge-1", "80.edge-1", "7"):
             core.registry.node(name)
         naming = Naming(core.registry)
         assert naming.split_port("9443.edge-1", 10250) == ("edge-1", 9443)
+        assert naming.find(*naming.split_port("9443.edge-1.", 10250)).port == 9443
         assert naming.split_port("80.edge-1", 10250) == ("80.edge-1", 10250), "a node of that name"
         for name in ("edge-1", "7", "99999.edge-1", "0.edge-1", "080.edge-1", "9443.edge-9", "x.edge-1", ""):
             assert naming.split_port(name, 10250) == (name, 10250)

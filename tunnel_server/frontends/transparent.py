@@ -108,4 +108,3 @@ class TransparentFrontend:
 def _within(address: IPAddress, networks: tuple[IPNetwork, ...]) -> bool:
     mapped = getattr(address, "ipv4_mapped", None)
     return any((mapped or address) in network for network in networks)
-

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND")  # type: ignore[assignment]  # of OneLineParser
     run_parser = _add_run_parser(subparsers)
     if words[0] == "join":
-        from tunnel_agent.join import add_join_parser
+        from tunnel_agent.join_command import add_join_parser
 
         add_join_parser(subparsers)
     elif words[0] in _COMMANDS:

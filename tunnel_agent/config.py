@@ -30,8 +30,8 @@ class AgentConfig:
     )
     proxy: ProxyChoice = setting(
         ProxyChoice(),
-        doc="HTTP proxy to reach the server through; empty: HTTPS_PROXY and NO_PROXY of the environment "
-        "decide; none: no proxy, whatever the environment says",
+        doc="HTTP proxy to reach the server through; empty: the one that `join --proxy` named, or else "
+        "HTTPS_PROXY and NO_PROXY of the environment decide; none: no proxy, whatever they say",
         secret=True,
     )
     allow: tuple[Rule, ...] = setting(

@@ -10,17 +10,18 @@ import ipaddress
 import json
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from certs.files import StateDirectory, StateError
 from certs.identity import Identity, Role
 from tunnel_agent.endpoint import Endpoint
+from tunnel_agent.proxy import ProxyChoice
 from tunnel_agent.tls_errors import TlsFailedError, clock_text
 from tunnel_wire.tls import strict_context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 KEY, CERTIFICATE, AUTHORITY, DETAILS = "node.key", "node.crt", "ca.crt", "agent.json"
@@ -48,6 +49,8 @@ class Credentials:
     servers: tuple[Endpoint, ...]
     """The servers that joining stored."""
     context: ssl.SSLContext
+    proxy: str = field(default="", repr=False)
+    """The proxy that joining went through, as in the configuration; "" where it was told of none."""
 
     def clock_problem(self, now: float) -> str | None:
         """Say what is wrong with this agent's certificate at `now` (seconds since the epoch), or None.
@@ -84,7 +87,7 @@ def _load(path: Path) -> Credentials:
         if missing:
             raise _not_joined(path, missing)
         state.read_secret(KEY)
-        servers = _servers(state.read(DETAILS), path)
+        servers, proxy = _read_details(state.read(DETAILS), path)
     except StateError as error:
         if not path.exists():
             raise _not_joined(path, [KEY]) from None
@@ -106,7 +109,14 @@ def _load(path: Path) -> Credentials:
         not_after=ssl.cert_time_to_seconds(str(certificate["notAfter"])),
         servers=servers,
         context=context,
+        proxy=proxy,
     )
+
+
+def details(node: str, addresses: Iterable[str], servers: Iterable[Endpoint], proxy: str) -> bytes:
+    """Return the content of DETAILS: what the certificate says, for people, and how the server is reached."""
+    content = {"node": node, "addresses": list(addresses), "servers": [str(each) for each in servers]}
+    return json.dumps(content | ({"proxy": proxy} if proxy else {}), indent=1).encode() + b"\n"
 
 
 def check_server(alpn: str | None, certificate: Mapping[str, object] | None, own: Identity) -> Identity:
@@ -138,10 +148,11 @@ def _not_joined(path: Path, missing: list[str]) -> CredentialsError:
     )
 
 
-def _servers(details: bytes, path: Path) -> tuple[Endpoint, ...]:
+def _read_details(content: bytes, path: Path) -> tuple[tuple[Endpoint, ...], str]:
     try:
-        content = json.loads(details)
-        return tuple(Endpoint.parse(server) for server in content["servers"])
+        read = json.loads(content)
+        servers = tuple(Endpoint.parse(server) for server in read["servers"])
+        return servers, ProxyChoice.parse(read.get("proxy", "")).text
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CredentialsError(f"{path / DETAILS} is damaged ({error}): join again") from None
 

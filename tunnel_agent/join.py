@@ -13,24 +13,24 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import ssl
-import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certs.files import StateDirectory, StateError
 from certs.identity import Identity, Role, check_node_name
-from tunnel_agent.credentials import AUTHORITY, CERTIFICATE, DETAILS, KEY
+from tunnel_agent.credentials import AUTHORITY, CERTIFICATE, DETAILS, KEY, details
 from tunnel_agent.endpoint import Endpoint
 from tunnel_agent.join_client import Client, UnreachableError, client_context
+from tunnel_agent.proxy import ProxyChoice, environment_proxy
 from tunnel_agent.tls_errors import TlsFailedError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -60,6 +60,8 @@ class Joined:
     identity: Identity
     addresses: tuple[IPAddress, ...]
     servers: tuple[Endpoint, ...]
+    proxy: ProxyChoice
+    """What the agent is to use too; empty: whatever its environment says."""
 
 
 def join(
@@ -69,6 +71,7 @@ def join(
     *,
     state_dir: Path,
     proxy: str = "",
+    keep_environment: bool = False,
     node: str | None = None,
     force: bool = False,
     timeout: float = 15.0,
@@ -77,7 +80,8 @@ def join(
 ) -> Joined:
     """Join with the first of `servers` that answers; write the identity to `state_dir`.
 
-    `proxy` is as in the agent's configuration; `node`, where given, must be the token's. `force` joins again,
+    `proxy` is as in the agent's configuration, and kept for the agent; with `keep_environment`, so is the one
+    that the environment named, if it was used. `node`, where given, must be the token's. `force` joins again,
     and the old identity stays until the new one is complete; over an expired one it is not needed. `timeout`
     and `pause` are seconds; a lost answer is asked for again, `tries` times in all, with the same key. Raises
     JoinError. Must not be called from a trio task.
@@ -108,7 +112,10 @@ def join(
             client, authority = _fetch_authority(clients, wanted)
             key = new_key()
             answer, server = _send_token(client, authority, key, token, node, tries=tries, pause=pause)
-            joined, files = _accept(answer, client, authority, key, server, node)
+            kept = proxy
+            if keep_environment and not proxy and client.proxy:
+                kept = environment_proxy(os.environ)
+            joined, files = _accept(answer, client, authority, key, server, node, kept)
             transaction.write(files)
     except StateError as error:
         raise JoinError(str(error)) from None
@@ -227,6 +234,7 @@ def _accept(
     key: ec.EllipticCurvePrivateKey,
     server: Identity,
     node: str | None,
+    proxy: str,
 ) -> tuple[Joined, dict[str, bytes]]:
     """Check what the server gave, and return it with the files that hold it."""
     from certs.pins import ca_hash, find_ca
@@ -248,71 +256,11 @@ def _accept(
         servers = tuple(dict.fromkeys([client.server, *(Endpoint.parse(str(each)) for each in listed)]))
     except ValueError as error:
         raise JoinError(f"{client.server}: its answer cannot be used: {error}") from None
-    details = {
-        "node": subject.identity.name,
-        "addresses": [str(address) for address in subject.addresses],
-        "servers": [str(each) for each in servers],
-    }
+    addresses = [str(address) for address in subject.addresses]
     files = {
         KEY: key_pem(key),
         CERTIFICATE: pem.encode(),
         AUTHORITY: bundle.encode(),
-        DETAILS: json.dumps(details, indent=1).encode() + b"\n",
+        DETAILS: details(subject.identity.name, addresses, servers, proxy),
     }
-    return Joined(subject.identity, subject.addresses, servers), files
-
-
-def add_join_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `join` to the agent's command line; sets `run` to `run_join`."""
-    parser = subparsers.add_parser(
-        "join",
-        help="join a server, with the line that `tunnelctl token create` prints",
-        description="Make a key on this machine and exchange the token for a certificate.",
-    )
-    parser.add_argument("servers", nargs="+", metavar="SERVER:PORT", help="the first that answers is joined")
-    parser.add_argument("--token", required=True, help="serves once")
-    parser.add_argument("--ca-hash", required=True, metavar="sha256:HEX", help="of the server's authority")
-    parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/edge-tunnel-agent"), metavar="DIR")
-    parser.add_argument(
-        "--proxy",
-        default="",
-        metavar="URL",
-        help="http://[USER:PASSWORD@]HOST:PORT; default: HTTPS_PROXY and NO_PROXY decide; `none`: no proxy",
-    )
-    parser.add_argument("--node", metavar="NAME", help="refuse a token that is for another node")
-    parser.add_argument("--force", action="store_true", help="replace this machine's identity")
-    parser.add_argument("--timeout", type=float, default=15.0, metavar="SECONDS", help="default: 15")
-    parser.add_argument(
-        "--install-service", action="store_true", help="run the agent as a systemd service from now on (root)"
-    )
-    parser.set_defaults(run=run_join)
-
-
-def run_join(args: argparse.Namespace) -> int:
-    """Join as the command line says; print one line, and return the exit code."""
-    service = None
-    if args.install_service:
-        from tunnel_agent.service_install import ServiceStep
-
-        service = ServiceStep(args.state_dir)
-        if not service.is_possible():
-            return FAILED
-    try:
-        joined = join(
-            args.servers,
-            args.token,
-            args.ca_hash,
-            state_dir=args.state_dir,
-            proxy=args.proxy,
-            node=args.node,
-            force=args.force,
-            timeout=args.timeout,
-        )
-    except JoinError as error:
-        sys.stderr.write(f"tunnel-agent join: {error}\n")
-        return error.exit_code
-    held = ", ".join(map(str, joined.addresses)) or "no address"
-    sys.stdout.write(f"joined {joined.servers[0]} as {joined.identity.name} ({held}), see {args.state_dir}\n")
-    if args.proxy:
-        sys.stdout.write("the agent itself takes its proxy from `proxy` in its configuration\n")
-    return service.run() if service else 0
+    return Joined(subject.identity, subject.addresses, servers, ProxyChoice.parse(proxy)), files

@@ -94,13 +94,18 @@ def choose_proxy(setting: str, environment: Mapping[str, str], server: Endpoint)
         return None
     if setting:
         return Proxy.parse(setting)
-    text = environment.get("https_proxy") or environment.get("HTTPS_PROXY") or ""
+    text = environment_proxy(environment)
     if not text or bypasses(environment.get("no_proxy") or environment.get("NO_PROXY") or "", server):
         return None
     try:
         return Proxy.parse(text)
     except ValueError as error:
         raise ValueError(f"HTTPS_PROXY: {error}") from None
+
+
+def environment_proxy(environment: Mapping[str, str]) -> str:
+    """Return what the environment names as proxy; "" for none."""
+    return environment.get("https_proxy") or environment.get("HTTPS_PROXY") or ""
 
 
 def bypasses(no_proxy: str, server: Endpoint) -> bool:

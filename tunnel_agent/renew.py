@@ -28,6 +28,7 @@ from tunnel_agent.credentials import (
     KEY,
     Credentials,
     CredentialsError,
+    details,
     load_credentials,
 )
 from tunnel_agent.endpoint import Endpoint
@@ -87,7 +88,9 @@ def renew(settings: Settings) -> Outcome:
     shown = state.read(CERTIFICATE)
     servers = [Endpoint.parse(each) for each in settings.servers] or list(credentials.servers)
     client, answer = _ask_first(
-        [Client.to(server, settings.proxy, settings.timeout) for server in servers], state, credentials
+        [Client.to(server, settings.proxy or credentials.proxy, settings.timeout) for server in servers],
+        state,
+        credentials,
     )
     why = str(answer.get("renew") or "")
     renewing = settings.due or bool(why)
@@ -196,12 +199,7 @@ def _store(
         files[AUTHORITY] = bundle.encode()
     moved = servers != credentials.servers
     if moved or key is not None:
-        details = {
-            "node": credentials.identity.name,
-            "addresses": addresses,
-            "servers": [str(each) for each in servers],
-        }
-        files[DETAILS] = json.dumps(details, indent=1).encode() + b"\n"
+        files[DETAILS] = details(credentials.identity.name, addresses, servers, credentials.proxy)
     if files:
         with state.transaction() as transaction:
             if state.read(CERTIFICATE) != shown:

@@ -144,7 +144,7 @@ class Supervisor:
             self._failed("clock", problem)
         for server in self._config.servers or credentials.servers:
             try:
-                proxy = choose_proxy(self._config.proxy.text, self._environment, server)
+                proxy = choose_proxy(self._config.proxy.text or credentials.proxy, self._environment, server)
                 sock, pump = await connect(server, proxy, credentials, self._config.connect_timeout)
             except ValueError as error:
                 self._failed("proxy", str(error))

@@ -25,7 +25,7 @@ def test_join_and_links_go_through_the_proxy(deploy: Callable[..., System], how:
         env = {} if how == "setting" else {"HTTPS_PROXY": PROXY}
         joined = own.join(edge, words, *through, env=env)
         assert joined.returncode == 0, joined.stderr
-        own.start_agent(edge, env=env, **({"proxy": PROXY} if how == "setting" else {}))
+        own.start_agent(edge, env=env)  # what joining was told, the agent knows
         own.wait_ready("edge-1")
         assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9081/")["machine"] == "edge-1"
     assert "CONNECT 203.0.113.10:10262" in own.log("proxy-edge-2-3128")

@@ -1,7 +1,6 @@
 """A real authority, and the server's end of a link as far as an agent needs one."""
 
 import ipaddress
-import json
 import socket
 import ssl
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ import trio
 
 from certs.authority import Authority
 from certs.requests import key_pem, new_key
+from tunnel_agent.credentials import details
+from tunnel_agent.endpoint import Endpoint
 from tunnel_wire.flow import Budget
 from tunnel_wire.hello import Hello, new_id
 from tunnel_wire.link import Link, LinkEnded
@@ -40,6 +41,7 @@ class Pki:
         *,
         node="edge-1",
         addresses=(NODE_ADDRESS,),
+        proxy="",
         now=None,
         life=None,
     ) -> Path:
@@ -57,8 +59,8 @@ class Pki:
         self._write(path / "node.key", key_pem(key))
         self._write(path / "node.crt", certificate.encode())
         self._write(path / "ca.crt", self.authority.pem.encode())
-        details = {"node": node, "addresses": list(addresses), "servers": list(servers)}
-        self._write(path / "agent.json", json.dumps(details).encode())
+        known = details(node, addresses, map(Endpoint.parse, servers), proxy)
+        self._write(path / "agent.json", known)
         return path
 
     def server_context(self, *, as_node=False, address="127.0.0.1", now=None, life=None, alpn="tunnel/1"):

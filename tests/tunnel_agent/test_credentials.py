@@ -29,6 +29,22 @@ def test_what_joining_left_is_read(pki):
     assert credentials.context.verify_mode is ssl.CERT_REQUIRED
     assert credentials.context.check_hostname
     assert credentials.clock_problem(time.time()) is None
+    assert credentials.proxy == ""
+
+
+def test_the_proxy_that_joining_went_through(pki):
+    credentials = load_credentials(pki.state(proxy="http://user:secret@proxy.example:3128"))
+    assert credentials.proxy == "http://user:secret@proxy.example:3128"
+    assert "secret" not in repr(credentials)
+
+
+@pytest.mark.parametrize("proxy", ['"ftp://u:secret@x"', "7"])
+def test_a_damaged_proxy_is_named_without_its_password(pki, proxy):
+    state = pki.state(proxy="none")
+    (state / "agent.json").write_text((state / "agent.json").read_text().replace('"none"', proxy))
+    with pytest.raises(CredentialsError, match=r"agent\.json is damaged") as caught:
+        load_credentials(state)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_node_without_addresses(pki):

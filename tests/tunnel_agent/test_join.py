@@ -18,8 +18,10 @@ from certs.enrolment import Enrolment
 from certs.files import StateDirectory
 from certs.requests import key_pem, make_request, new_key
 from certs.server_state import initialise
+from tests.tunnel_agent.test_join_client import connecting
 from tunnel_agent.credentials import load_credentials
-from tunnel_agent.join import JoinError, add_join_parser, join
+from tunnel_agent.join import JoinError, join
+from tunnel_agent.join_command import add_join_parser
 from tunnel_daemon.http1 import Request, Response, serve_connection
 from tunnel_server.join_api import JoinApi
 
@@ -144,6 +146,31 @@ async def test_a_join(server, edge):
     assert [str(each) for each in credentials.servers] == servers
     assert [(each.method, each.path) for each in server.asked] == [("GET", "/v1/ca"), ("POST", "/v1/join")]
     assert b"PRIVATE" not in server.posts[0].body
+
+
+async def test_the_agent_gets_the_proxy_that_joining_went_through(server, edge, monkeypatch):
+    heads = []
+    async with listening(connecting(heads, b"user:secret")) as port:
+        proxy = f"http://user:secret@127.0.0.1:{port}"
+        await joining(server, server.token(), edge, proxy=proxy)
+        assert load_credentials(edge).proxy == proxy
+        assert "secret" not in repr(load_credentials(edge))
+        assert stat.S_IMODE((edge / "agent.json").stat().st_mode) == 0o600
+        await joining(server, server.token(), edge, force=True)
+        assert load_credentials(edge).proxy == ""
+        await joining(server, server.token(), edge, force=True, proxy="none")
+        assert load_credentials(edge).proxy == "none"
+        assert len(heads) == 2
+        monkeypatch.setenv("https_proxy", proxy)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        await joining(server, server.token(), edge, force=True)
+        assert load_credentials(edge).proxy == "", "the agent has the environment, too"
+        await joining(server, server.token(), edge, force=True, keep_environment=True)
+        assert load_credentials(edge).proxy == proxy, "a service has it not"
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        await joining(server, server.token(), edge, force=True, keep_environment=True)
+        assert load_credentials(edge).proxy == "", "it was not used"
 
 
 async def test_over_ipv6(tmp_path, edge):
@@ -437,6 +464,17 @@ def command_line(server, token, edge, *more):
     given = ["join", f"127.0.0.1:{server.port}", "--token", token, "--ca-hash", server.ca_hash]
     args = parser.parse_args([*given, "--state-dir", str(edge), *more])
     return trio.to_thread.run_sync(args.run, args)
+
+
+async def test_the_command_line_says_which_proxy_the_agent_will_use(server, edge, capsys):
+    async with listening(connecting([], b"user:secret")) as port:
+        proxy = f"http://user:secret@127.0.0.1:{port}"
+        assert await command_line(server, server.token(), edge, "--proxy", proxy) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"the agent will use the proxy http://127.0.0.1:{port} too, unless its configuration says otherwise"
+    ]
+    assert await command_line(server, server.token(), edge, "--force", "--proxy", "none") == 0
+    assert "the agent will use no proxy," in capsys.readouterr().out
 
 
 async def test_the_command_line(server, edge, capsys):

@@ -44,8 +44,8 @@ def contents(path):
     return {each.name: each.read_bytes() for each in path.iterdir()}
 
 
-async def look(edge, *servers, due=False):
-    settings = Settings(str(edge), servers, "none", 5.0, due)
+async def look(edge, *servers, due=False, proxy="none"):
+    settings = Settings(str(edge), servers, proxy, 5.0, due)
     return await trio.to_thread.run_sync(renew, settings)
 
 
@@ -74,6 +74,17 @@ async def test_the_next_server_is_asked(server, edge):
     assert (await look(edge, "127.0.0.1:1", server.endpoint)).server == server.endpoint
     with pytest.raises(RenewError, match=r"127\.0\.0\.1:1: Connection refused"):
         await look(edge, "127.0.0.1:1")
+
+
+async def test_the_proxy_that_joining_went_through_is_used_and_kept(server, edge):
+    proxy = "http://u:secret@127.0.0.1:1"
+    file = edge / "agent.json"
+    file.write_text(file.read_text().replace('"none"', f'"{proxy}"'))
+    with pytest.raises(RenewError, match="127") as caught:
+        await look(edge, due=True, proxy="")
+    assert "secret" not in str(caught.value)
+    assert (await look(edge, due=True)).renewed
+    assert load_credentials(edge).proxy == proxy
 
 
 @pytest.mark.parametrize(

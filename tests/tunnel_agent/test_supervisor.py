@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.tunnel_agent.test_join_client import connecting, listening
 from tunnel_agent import supervisor as supervisor_module
 from tunnel_agent.allow_list import AllowList
 from tunnel_agent.config import AgentConfig
@@ -163,6 +164,15 @@ async def test_starts_without_any_network_and_links_when_there_is_one(pki, serve
         async with linked(server):
             assert running.status.linked_since is not None
     assert caplog.text.count("Connection refused") == 1
+
+
+@pytest.mark.parametrize("told", ["", "none"])
+async def test_the_proxy_that_joining_went_through_is_used_unless_told_otherwise(pki, server, told):
+    heads = []
+    async with listening(connecting(heads, b"user:secret")) as port:
+        state = pki.state(servers=[server.endpoint], proxy=f"http://user:secret@127.0.0.1:{port}")
+        async with agent(state, proxy=ProxyChoice(told)), linked(server):
+            assert bool(heads) == (told == "")
 
 
 async def test_servers_are_tried_in_turn(pki, server, refusing):

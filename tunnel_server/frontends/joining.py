@@ -49,6 +49,8 @@ class _Join:
         self._life = trio.CancelScope()
         self._broken: Side | None = None
         """Which side failed first."""
+        self._ended = 0
+        """How many directions have come to their end, whether that could be passed on or not."""
 
     async def run(self) -> None:
         finished = False
@@ -83,6 +85,8 @@ class _Join:
                 # Whoever met the error first took it from the socket: here it looks like an end.
                 self._life.cancel()
                 return
+            if not data:
+                self._ended += 1
             try:
                 if not data:
                     await sink.send_eof()
@@ -91,7 +95,7 @@ class _Join:
             except trio.BrokenResourceError:
                 self._failed(sink)
                 # What the target said before it went still gets through, for a bounded time.
-                if sink is self._near:
+                if sink is self._near and data:
                     self._life.cancel()
                 return
             if source is self._near:
@@ -101,7 +105,8 @@ class _Join:
 
     def _failed(self, side: Side) -> None:
         """Nobody need be reading or writing just now: what came before the reset gets a bounded time."""
-        if self._broken is None:
+        # A TLS peer that has ended, and closed its socket, answers our close_notify with a reset: it has all.
+        if self._broken is None and self._ended < 2:
             self._broken = side
             self._life.deadline = trio.current_time() + _DRAIN_LIMIT
 

@@ -125,6 +125,19 @@ async def test_bytes_and_ends_both_ways(kinds: tuple[str, str]) -> None:
         assert (made.result.to_tunnel, made.result.from_tunnel) == (3 * MIB, 6)
 
 
+@pytest.mark.parametrize("far", ["tunnel", "tcp"])
+async def test_a_caller_that_ends_and_closes_is_done_though_its_kernel_resets_our_own_end(far: str) -> None:
+    """As curl does: nobody is left to read our close_notify."""
+    async with joined(("tls", far)) as made:
+        await made.caller.send_all(b"request")
+        await made.target.send_all(b"answer")
+        assert await made.caller.receive_some() == b"answer"
+        await made.caller.aclose()
+        assert await everything(made.target) == b"request"
+        await made.target.send_eof()
+        assert await made.wait() is End.FINISHED
+
+
 @pytest.mark.parametrize("kinds", PAIRS)
 async def test_a_reset_of_the_target_comes_behind_its_data(kinds: tuple[str, str]) -> None:
     async with joined(kinds) as made:

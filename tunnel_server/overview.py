@@ -86,6 +86,8 @@ class Overview:
             others = sorted(each.name for each in self._registry.holders(address) if each is not node)
             if others:
                 return f"{address} is claimed by {', '.join(others)} too: it is refused for all of them"
+        if node.revoked and node.agent is None:
+            return f"{node.revoked}; others may have its addresses"
         return node.problem or None
 
     def listeners(self) -> tuple[ListenerView, ...]:

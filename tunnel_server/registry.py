@@ -107,6 +107,8 @@ class Node:
     agent: AgentSession | None = None
     since: float | None = None
     """trio's clock at the last change between connected and away; None if it was never here."""
+    revoked: str = ""
+    """When its last certificate was revoked, and why; it holds no address then."""
     open_calls: int = 0
     bytes_up: int = 0
     """From callers to the edge."""
@@ -158,6 +160,7 @@ class Registry:
     def learn(self, name: str, addresses: Iterable[IPAddress]) -> Node:
         """A node's certificate names these addresses. Those outside of the rules are refused, loudly."""
         node = self.node(name)
+        node.revoked = ""
         allowed = set()
         for address in addresses:
             try:
@@ -167,13 +170,26 @@ class Registry:
                 node.note_problem(f"{address} is refused: {exc}")
             else:
                 allowed.add(address)
-        if allowed != node.addresses:
-            before, node.addresses = node.addresses, frozenset(allowed)
-            self._move(node, before)
-            self._on_addresses()
+        self._move(node, frozenset(allowed))
         return node
 
-    def _move(self, node: Node, before: frozenset[IPAddress]) -> None:
+    def withdraw(self, node: Node, why: str) -> None:
+        """A node was revoked, `why` says when: others may have its addresses now."""
+        if node.addresses:
+            log.warning("%s holds %s no longer: %s", node.name, ", ".join(map(str, node.addresses)), why)
+        node.revoked = why
+        self._move(node, frozenset())
+
+    def forget(self, node: Node) -> None:
+        """A node will not come back: know neither its name nor its addresses."""
+        self._move(node, frozenset())
+        del self.nodes[node.name]
+
+    def _move(self, node: Node, addresses: frozenset[IPAddress]) -> None:
+        """Have `node` hold exactly these."""
+        before, node.addresses = node.addresses, addresses
+        if before == addresses:
+            return
         for address in before - node.addresses:
             self._holders[address].remove(node)
             if not self._holders[address]:
@@ -184,6 +200,7 @@ class Registry:
             if len(holders) > 1:
                 names = ", ".join(sorted(holder.name for holder in holders))
                 log.error("%s is claimed by %s: it is refused for all of them", address, names)
+        self._on_addresses()
 
     def addresses(self) -> set[IPAddress]:
         """Every address that some node holds, shared ones included (calls to those are refused, not
@@ -222,6 +239,8 @@ class Registry:
         agent = node.agent
         if agent is not None and agent.usable:
             return agent
+        if node.revoked:
+            raise OpenFailed(Cause.AWAY, node.revoked)
         with trio.move_on_after(patience):
             while True:
                 await node.linked.wait()
@@ -240,6 +259,8 @@ class Registry:
         same certificate: then the first one stays, and the newcomer is refused, so that they do not flap.
         """
         async with node.adopting:
+            if self.nodes.get(node.name) is not node:
+                raise Refused(DrainReason.REPLACED, f"{node.name} was forgotten just now: dial again")
             current = node.agent
             if current is not None and current.session.identifier != hello.session:
                 if await current.answers():

@@ -26,6 +26,7 @@ from tunnel_server.entrances import Entrances
 from tunnel_server.fixed_listeners import listener_view
 from tunnel_server.identity import ServerIdentity
 from tunnel_server.intercept.config import InterceptConfig
+from tunnel_server.known_nodes import KnownNodes
 from tunnel_server.links import Links
 from tunnel_server.listener import TunnelListener
 from tunnel_server.mappings import PortMappings
@@ -125,8 +126,14 @@ class Server:
         )
         self._identity.on_change.append(self._identity_changed)
         self._capturing.serve(self._registry, self._calls, self._entrances.transparent)
-        for record in self._api.enrolment.nodes.load().values():
-            self._registry.learn(record.name, record.addresses)
+        self._known = KnownNodes(
+            self._api.enrolment.nodes,
+            self._registry,
+            self._identity.revocations,
+            accepted=self._links.accepted,
+        )
+        self._identity.on_revocations.append(self._known.revocations_changed)
+        self._known.load()
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or cancellation; then tell the agents, reset open calls, leave no rule.
@@ -160,6 +167,7 @@ class Server:
                 nursery.start_soon(self._capturing.keep)
                 await self._open_local_services(nursery, overview)
                 await self._open_tunnel(nursery, overview)
+                nursery.start_soon(self._known.keep)
                 nursery.start_soon(self._identity.watch)
                 nursery.start_soon(keep_certificate, self._state)
                 if self._reloader:
@@ -198,6 +206,7 @@ class Server:
         nursery.start_soon(_keep_gauges, overview)
         sources = AdminSources(
             nodes=overview.nodes,
+            forget=self._known.forget,
             status=overview.status,
             mappings=self._mappings,
             mapping_views=overview.mappings,
@@ -252,7 +261,7 @@ class Server:
 
     async def _apply(self, config: ServerConfig) -> None:
         """Put a changed configuration into force, or raise with nothing changed: see `reloading`."""
-        nodes = await trio.to_thread.run_sync(self._api.enrolment.nodes.load)
+        nodes = await self._known.read()
         prepared = await self._entrances.prepare(config)
         try:
             await self._capturing.configure(config.port_lists(), _intercept_config(config))
@@ -270,8 +279,7 @@ class Server:
         if config.edge_networks != before.edge_networks:
             self._registry.edge_networks = config.edge_networks
             self._api.configure(config.edge_networks)
-            for record in nodes.values():
-                self._registry.learn(record.name, record.addresses)
+            self._known.learn(nodes)
         configure_logging(config.log_level, config.log_format)
 
 

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunnelctl.errors import CommandError, NotReachableError, RefusedError
-
-if TYPE_CHECKING:
-    import argparse
 
 DEFAULT_SOCKET = Path("/run/edge-tunnel/admin.sock")
 TIMEOUT = 35.0  # seconds; a little more than the server gives a request
 MAX_ANSWER = 64 * 1024 * 1024  # bytes
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that asks a server has: --admin-socket, --json."""
+def add_arguments(parser: argparse.ArgumentParser, *, inherited: bool = False) -> None:
+    """Add what every command that asks a server has: --admin-socket, --json.
+
+    Below a command that has them itself, `inherited`: what was said there holds unless it is said again.
+    """
     parser.add_argument(
         "--admin-socket",
         type=Path,
-        default=DEFAULT_SOCKET,
+        default=argparse.SUPPRESS if inherited else DEFAULT_SOCKET,
         metavar="PATH",
         help=f"the server's admin-socket (default: {DEFAULT_SOCKET})",
     )
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS if inherited else False,
+        help="print the answer as JSON",
+    )
 
 
 def ask(path: Path, method: str, target: str, body: object = None) -> dict[str, Any]:

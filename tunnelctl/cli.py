@@ -28,7 +28,7 @@ COMMANDS = {
     "port-forward": ("tunnelctl.port_forward", "open ports here that lead to ports of an edge"),
     "connect": ("tunnelctl.connect", "join standard input and output to a port of an edge"),
     "doctor": ("tunnelctl.doctor", "walk the path to an edge, and name what fails and its remedy"),
-    "nodes": ("tunnelctl.nodes", "list the edges, and how each is doing"),
+    "nodes": ("tunnelctl.nodes", "list the edges, and how each is doing; forget one"),
     "status": ("tunnelctl.status", "show how the server is doing, and which calls failed lately"),
     "cleanup": (
         "tunnelctl.cleanup",

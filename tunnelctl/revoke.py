@@ -23,7 +23,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="let a node, a caller or one certificate in no longer",
         description="Refuse every certificate that a node or a caller was issued until now, and its unused "
         "join tokens; or one certificate by its serial. A running server ends their connections within "
-        "a second. A node comes back with a token made later, a caller with `caller create --renew`.",
+        "a second, and a node's addresses may be another's. A node comes back with a token made later, a "
+        "caller with `caller create --renew`.",
     )
     parser.add_argument("node", nargs="?", metavar="NODE", help="a node's name")
     parser.add_argument("--caller", metavar="NAME", help="a caller's name")

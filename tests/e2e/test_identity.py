@@ -1,6 +1,7 @@
-"""Who is who: two machines with one certificate, and one with another's name."""
+"""Who is who: two machines with one certificate, and one that comes in another's place."""
 
 import shutil
+import signal
 import time
 from collections.abc import Callable
 
@@ -30,3 +31,46 @@ def _warnings(own: System) -> str:
     words = ("certificate", "clone", "another machine", "duplicate", "two machines")
     lines = own.log("server").splitlines()
     return "\n".join(line for line in lines if any(word in line.lower() for word in words))
+
+
+def test_another_machine_comes_in_the_place_of_one_that_is_lost(deploy: Callable[..., System]) -> None:
+    """By revocation, and by being forgotten: its address answers as soon as the successor is there."""
+    own = deploy()
+    own.start_server()
+    edge = own.topology.edge(1)
+    own.serve(edge, "http", 9081)
+    own.map_port("9081=10264")
+    own.add_edge(edge)
+
+    def succeed(name: str) -> None:
+        own.agent_state(edge).rename(own.directory / f"lost-before-{name}")
+        done = own.join(edge, own.join_line(name, EDGE_1))
+        assert done.returncode == 0, done.stderr
+        own.start_agent(edge)
+        own.wait_ready(name)
+        assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9081/")["machine"] == "edge-1"
+
+    def captured() -> bool:
+        return EDGE_1 in own.topology.cloud.run(["nft", "list", "ruleset"]).stdout
+
+    assert captured()
+    own.ctl("revoke", "edge-1", "--state-dir", own.state)
+    own.until(lambda: not captured(), "server", timeout=3)
+    own.kill("edge-1")
+    assert "was revoked at" in own.nodes()["edge-1"]["problem"]
+    succeed("edge-8")
+    # The old one stays out over a restart.
+    own.kill("server", signal.SIGTERM)
+    own.start_server()
+    own.wait_ready("edge-8")
+    assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9081/")["machine"] == "edge-1"
+    refused = own.try_ctl("nodes", "forget", "edge-8")
+    assert refused.returncode == 4
+    assert "edge-8 is linked from" in refused.stderr
+    own.kill("edge-1")
+    own.until(lambda: "edge-8" not in own.connected(), "server", timeout=20)
+    assert f"edge-8 is forgotten: {EDGE_1} may be another's" in own.ctl("nodes", "forget", "edge-8")
+    own.until(lambda: not captured(), "server", timeout=3)
+    assert "edge-8" not in own.nodes()
+    succeed("edge-9")
+    assert "is claimed by" not in own.log("server")

@@ -14,6 +14,7 @@ from tunnel_server.admin.api import AdminSources
 from tunnel_server.admin.server import serve_admin
 from tunnel_server.admin.views import (
     DiagnosisView,
+    ForgottenView,
     InterceptionView,
     ListenerView,
     MappingView,
@@ -34,11 +35,18 @@ class Core:
 
     def __init__(self, state: Path) -> None:
         self.nodes: list[NodeView] = []
+        self.forgotten: dict[str, ForgottenView | Exception] = {}
         self.mappings = PortMappings(StateDirectory.create(state), {9443: 10263})
         self.in_effect: dict[int, int] = {}
         self.differently: dict[str, Any] = {}
         self.diagnosis: DiagnosisView | None = None
         self.probes: dict[str, ProbeView] = {}
+
+    async def forget(self, name: str) -> ForgottenView:
+        answer = self.forgotten.get(name, LookupError(f"no node is called {name}"))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def changed(self) -> None:
         self.in_effect = self.mappings.effective()
@@ -80,6 +88,7 @@ async def tunnelctl(core: Core, tmp_path: Path, capsys) -> AsyncIterator[Callabl
     sources = AdminSources(
         nodes=lambda: core.nodes, status=core.status, mappings=core.mappings, mapping_views=core.views,
         changed=core.changed, default_listener_port=10264, doctor=core,
+        forget=core.forget,
     )  # fmt: skip
 
     async def run(*argv: str) -> tuple[int, str, str]:

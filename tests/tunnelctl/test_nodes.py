@@ -3,7 +3,8 @@
 import datetime
 import json
 
-from tunnel_server.admin.views import NodeView
+from tunnel_server.admin.views import ForgottenView, NodeView
+from tunnelctl.cli import main
 
 
 async def test_nodes_are_a_table_and_problems_stand_below(tunnelctl, core) -> None:
@@ -30,6 +31,49 @@ async def test_nodes_are_a_table_and_problems_stand_below(tunnelctl, core) -> No
 
 async def test_no_nodes_says_what_to_do(tunnelctl) -> None:
     assert (await tunnelctl("nodes"))[1] == "no node has joined yet: see `tunnelctl token create --help`\n"
+
+
+async def test_a_node_is_forgotten(tunnelctl, core) -> None:
+    core.forgotten["edge-1"] = ForgottenView(
+        name="edge-1",
+        addresses=("192.168.2.143", "fd00::1"),
+        certificate_serial="1f",
+        certificate_expires=datetime.datetime(2126, 1, 31, tzinfo=datetime.UTC),
+    )
+    code, out, err = await tunnelctl("nodes", "forget", "edge-1")
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()
+    assert first == "edge-1 is forgotten: 192.168.2.143, fd00::1 may be another's"
+    assert "it is known again, until its certificate ends (2126-01-31T00:00:00Z)" in second
+    assert second.endswith("tunnelctl revoke --serial 1f")
+    core.forgotten["edge-2"] = ForgottenView(name="edge-2", certificate_revoked="stolen")
+    assert (await tunnelctl("nodes", "forget", "edge-2"))[1] == "edge-2 is forgotten\n"
+    core.forgotten["edge-1"] = ForgottenView(name="edge-1", addresses=("192.168.2.143",))
+    for words in (("nodes", "--json", "forget", "edge-1"), ("nodes", "forget", "edge-1", "--json")):
+        answer = json.loads((await tunnelctl(*words))[1])
+        assert (answer["name"], answer["addresses"]) == ("edge-1", ["192.168.2.143"])
+
+
+async def test_who_is_not_forgotten(tunnelctl, core) -> None:
+    code, out, err = await tunnelctl("nodes", "forget", "edge-9")
+    assert (code, out) == (4, "")
+    assert err == "tunnelctl: no node is called edge-9\n"
+    core.forgotten["edge-1"] = ValueError("edge-1 is linked from 203.0.113.9:1: stop its agent first")
+    code, out, err = await tunnelctl("nodes", "forget", "edge-1")
+    assert (code, out) == (4, "")
+    assert "is linked from" in err
+    code, out, err = await tunnelctl("nodes", "forget", "../mappings/9081")
+    assert (code, out) == (2, "")
+    assert "is not a name" in err
+
+
+def test_the_socket_is_named_before_or_behind_the_action(capsys) -> None:
+    for words in (
+        ["--admin-socket", "/nowhere", "forget", "a"],
+        ["forget", "a", "--admin-socket", "/nowhere"],
+    ):
+        assert main(["nodes", *words]) == 3
+        assert "no server listens at /nowhere" in capsys.readouterr().err
 
 
 async def test_json_is_the_servers_answer(tunnelctl, core) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,7 +15,15 @@ from tunnel_daemon.http1 import Handler, HttpError, Request, Response
 from tunnel_daemon.router import Router
 from tunnel_server.admin.diagnosis_api import DiagnosisApi, read_port
 from tunnel_server.admin.unix_socket import Credentials
-from tunnel_server.admin.views import Doctor, Mappings, MappingView, NodeView, StatusView, to_json
+from tunnel_server.admin.views import (
+    Doctor,
+    ForgottenView,
+    Mappings,
+    MappingView,
+    NodeView,
+    StatusView,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +45,10 @@ class AdminSources:
     """Where a mapping goes that names no listener: insecure-port."""
     doctor: Doctor | None = None
     """Without one, nothing can be diagnosed."""
+    forget: Callable[[str], Awaitable[ForgottenView]] | None = None
+    """Know no more of a node. Raises LookupError if none has this name, ValueError if it is linked, and
+    StateError, in words for the operator. Without it, none can be forgotten.
+    """
 
 
 class AdminApi:
@@ -56,6 +69,8 @@ class AdminApi:
             diagnosis = DiagnosisApi(sources.doctor)
             routes["GET", "/v1/diagnosis/*"] = diagnosis.diagnose
             routes["POST", "/v1/probe"] = diagnosis.probe
+        if sources.forget is not None:
+            routes["DELETE", "/v1/nodes/*"] = partial(_forget, sources.forget)
         self._router = Router(routes)
 
     async def __call__(self, request: Request) -> Response:
@@ -114,3 +129,14 @@ class AdminApi:
 
     def _listed(self) -> list[dict[str, object]]:
         return [to_json(view) for view in self._sources.mapping_views()]
+
+
+async def _forget(forget: Callable[[str], Awaitable[ForgottenView]], request: Request) -> Response:
+    try:
+        return Response.json(to_json(await forget(request.parameter)))
+    except LookupError as error:
+        raise HttpError(404, str(error)) from None
+    except ValueError as error:
+        raise HttpError(409, str(error)) from None
+    except StateError as error:
+        raise HttpError(500, str(error)) from None

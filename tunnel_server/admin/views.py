@@ -41,6 +41,20 @@ class NodeView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ForgottenView:
+    """What was known of a node that is forgotten now."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    """Free for others."""
+    certificate_serial: str = ""
+    """Of the certificate that it was issued last, in hexadecimal."""
+    certificate_expires: datetime.datetime | None = None
+    certificate_revoked: str = ""
+    """When that one was revoked, and why. Empty: until it expires, the node is known again if it links."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ListenerView:
     """One listening socket."""
 

@@ -6,10 +6,11 @@ import os
 import pytest
 import trio
 
+from certs.files import StateError
 from tunnel_daemon.http1 import HttpError, Request
 from tunnel_server.admin.api import AdminApi, AdminSources
 from tunnel_server.admin.unix_socket import Credentials
-from tunnel_server.admin.views import MappingView, NodeView
+from tunnel_server.admin.views import ForgottenView, MappingView, NodeView
 
 ME = Credentials(os.getpid(), os.geteuid(), os.getegid())
 
@@ -47,6 +48,13 @@ def core() -> FakeCore:
     return FakeCore()
 
 
+async def forget(name: str) -> ForgottenView:
+    errors = {"edge-1": ValueError("edge-1 is linked"), "edge-3": StateError("no space left")}
+    if name == "edge-2":
+        return ForgottenView(name=name)
+    raise errors.get(name, LookupError(f"no node is called {name}"))
+
+
 @pytest.fixture
 def api(core: FakeCore) -> AdminApi:
     def status():
@@ -55,6 +63,7 @@ def api(core: FakeCore) -> AdminApi:
     return AdminApi(AdminSources(
         nodes=lambda: [NodeView(name="edge-1")], status=status, mappings=core,
         mapping_views=core.views, changed=core.changed, default_listener_port=10264,
+        forget=forget,
     ), admin_uids=[4242])  # fmt: skip
 
 
@@ -139,3 +148,12 @@ async def test_other_users_are_refused(peer: object, api: AdminApi) -> None:
 @pytest.mark.parametrize("uid", [0, 4242])
 async def test_root_and_configured_users_are_served(uid: int, api: AdminApi) -> None:
     assert (await api(Request("GET", "/v1/nodes", {}, {}, b"", Credentials(1, uid, uid)))).status == 200
+
+
+@pytest.mark.parametrize(("name", "status"), [("edge-1", 409), ("edge-3", 500), ("edge-9", 404)])
+async def test_a_node_is_forgotten_or_not(api: AdminApi, name: str, status: int) -> None:
+    done = await api(Request("DELETE", "/v1/nodes/edge-2", {}, {}, b"", ME))
+    assert json.loads(done.body)["name"] == "edge-2"
+    with pytest.raises(HttpError) as refused:
+        await api(Request("DELETE", f"/v1/nodes/{name}", {}, {}, b"", ME))
+    assert refused.value.status == status

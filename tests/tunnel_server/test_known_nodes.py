@@ -1,0 +1,196 @@
+"""The nodes on disk and in the registry: who holds an address, who no longer does, and who is forgotten."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from certs.nodes import NODES_FILE, NodeRecord, NodeStore
+from certs.revocations import Kind, RevocationStore
+from tests.tunnel_server.core import ADDRESS, Core, running
+from tunnel_server.known_nodes import KnownNodes
+from tunnel_wire.causes import OpenFailed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tunnel_server.registry import Node
+
+NOW = datetime.now(UTC)
+HELD = ip_address(ADDRESS)
+
+
+@dataclass
+class Known:
+    """A core, and the nodes that its state directory knows."""
+
+    core: Core
+    nodes: KnownNodes
+    store: NodeStore
+
+    def record(self, *names: str, serial: str = "1f") -> None:
+        records = {
+            name: NodeRecord(name, (HELD,), serial, NOW + timedelta(days=9), NOW - timedelta(days=1))
+            for name in names
+        }
+        with self.core.state.transaction() as transaction:
+            transaction.write({NODES_FILE: NodeStore.encode(records)})
+
+    async def revoke(self, kind: Kind = Kind.NODE, value: str = "edge-1") -> None:
+        self.core.revoke(kind, value)
+        await self.follow()
+
+    async def undo(self, value: str = "edge-1") -> None:
+        RevocationStore(self.core.state).remove(Kind.NODE, value)
+        self.core.acceptance.revocations.reload()
+        await self.follow()
+
+    async def follow(self) -> None:
+        """As `keep` does; twice, so that the first round is over."""
+        for _ in range(2):
+            self.nodes.revocations_changed()
+            await trio.sleep(0.05)
+
+    def holder(self) -> Node:
+        return self.core.registry.by_address(HELD)
+
+
+@asynccontextmanager
+async def known() -> AsyncIterator[Known]:
+    async with running() as core:
+        store = NodeStore(core.state)
+        nodes = KnownNodes(store, core.registry, core.acceptance.revocations, accepted=core.links.accepted)
+        core.nursery.start_soon(nodes.keep)
+        yield Known(core, nodes, store)
+
+
+async def test_a_revoked_nodes_address_may_be_anothers() -> None:
+    async with known() as made:
+        made.record("edge-1", "edge-2")
+        made.nodes.load()
+        with pytest.raises(OpenFailed, match="several nodes, edge-1, edge-2"):
+            made.holder()
+        await made.revoke()
+        assert made.holder().name == "edge-2"
+        # It is known still, by its name, and a call does not wait for it.
+        node = made.core.registry.by_name("edge-1")
+        with trio.fail_after(1), pytest.raises(OpenFailed, match="node edge-1 was revoked at"):
+            await made.core.registry.wait_for(node, 60)
+        await made.undo()
+        with pytest.raises(OpenFailed, match="several nodes, edge-1, edge-2"):
+            made.holder()
+
+
+@pytest.mark.parametrize(("kind", "value"), [(Kind.NODE, "edge-1"), (Kind.SERIAL, "1f")])
+async def test_over_a_restart(kind: Kind, value: str) -> None:
+    async with known() as made:
+        made.record("edge-1")
+        made.core.revoke(kind, value)
+        made.nodes.load()
+        assert made.core.registry.addresses() == set()
+        assert made.core.registry.by_name("edge-1").revoked
+        # What is read again because of other networks changes nothing about it.
+        made.nodes.learn(await made.nodes.read())
+        assert made.core.registry.addresses() == set()
+
+
+async def test_a_link_with_a_later_certificate_brings_them_back() -> None:
+    async with known() as made:
+        made.record("edge-1")
+        made.nodes.load()
+        await made.revoke(Kind.SERIAL, "1f")
+        assert made.core.registry.addresses() == set()
+        agent = await made.core.agent()
+        await made.core.wait_linked("edge-1", agent.session)
+        assert made.holder().name == "edge-1"
+        # What is on disk is older than the certificate that it shows.
+        await made.follow()
+        assert made.holder().name == "edge-1"
+        assert not made.holder().revoked
+
+
+async def test_one_that_is_linked_is_cut_and_holds_no_more() -> None:
+    async with known() as made:
+        made.record("edge-1")
+        agent = await made.core.agent()
+        await made.core.wait_linked("edge-1", agent.session)
+        await made.revoke()
+        assert made.core.registry.addresses() == set()
+        await agent.wait_over()
+        assert made.core.registry.addresses() == set()
+
+
+async def test_records_that_cannot_be_read_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with known() as made:
+        made.record("edge-1")
+        made.nodes.load()
+        with made.core.state.transaction() as transaction:
+            transaction.write({NODES_FILE: b"{"})
+        await made.revoke()
+        assert made.holder().name == "edge-1"
+        assert "the addresses of revoked nodes stay as they were" in caplog.text
+        made.record("edge-1")
+        await made.follow()
+        assert made.core.registry.addresses() == set()
+
+
+async def test_one_is_forgotten() -> None:
+    async with known() as made:
+        made.record("edge-1", "edge-2")
+        made.nodes.load()
+        forgotten = await made.nodes.forget("edge-1")
+        assert (forgotten.addresses, forgotten.certificate_serial) == ((ADDRESS,), "1f")
+        assert forgotten.certificate_revoked == ""
+        assert made.holder().name == "edge-2"
+        assert list(made.store.load()) == ["edge-2"]
+        with pytest.raises(LookupError, match="no node is called edge-1; see `tunnelctl nodes`"):
+            await made.nodes.forget("edge-1")
+        await made.revoke(value="edge-2")
+        assert "node edge-2 was revoked" in (await made.nodes.forget("edge-2")).certificate_revoked
+        # Only its certificate decides whether it comes back.
+        agent = await made.core.agent()
+        await made.core.wait_linked("edge-1", agent.session)
+        assert made.holder().name == "edge-1"
+        assert (await _refused(made, "edge-2")) == "revoked"
+
+
+async def _refused(made: Known, name: str) -> str:
+    agent = await made.core.agent(made.core.node(name), node=name)
+    await agent.wait_over()
+    return agent.drained[0][0]
+
+
+async def test_one_that_is_linked_is_not() -> None:
+    async with known() as made:
+        made.record("edge-1")
+        made.nodes.load()
+        agent = await made.core.agent()
+        await made.core.wait_linked("edge-1", agent.session)
+        with pytest.raises(ValueError, match=r"edge-1 is linked from 127\.0\.0\.1:\d+: stop its agent first"):
+            await made.nodes.forget("edge-1")
+        assert list(made.store.load()) == ["edge-1"]
+        assert made.holder().agent is not None
+
+
+async def test_a_link_that_comes_while_it_is_forgotten_dials_again() -> None:
+    async with known() as made:
+        made.record("edge-1")
+        made.nodes.load()
+        node = made.core.registry.nodes["edge-1"]
+        async with node.adopting:
+            agent = await made.core.agent()
+            with trio.fail_after(5):
+                while not node.adopting.statistics().tasks_waiting:
+                    await trio.sleep(0.01)
+            made.core.registry.forget(node)
+        await agent.wait_over()
+        assert agent.drained == [("replaced", "edge-1 was forgotten just now: dial again")]
+        again = await made.core.agent()
+        await made.core.wait_linked("edge-1", again.session)
+        assert made.holder().name == "edge-1"

@@ -1,0 +1,122 @@
+"""The nodes that the state directory knows, and the registry with them.
+
+A known node's addresses are captured while it is away. One whose last certificate is revoked stays known, and
+holds no address: another machine may have come in its place. It holds them again when the revocation is
+undone, or when it links with a later certificate.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from certs.files import StateError
+from tunnel_server.admin.views import ForgottenView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from certs.nodes import NodeRecord, NodeStore
+    from tunnel_server.registry import AgentLink, Registry
+    from tunnel_server.revocation import Revocations
+
+log = logging.getLogger(__name__)
+
+
+class KnownNodes:
+    """Keeps the registry in step with `nodes.json` and the revocations."""
+
+    def __init__(
+        self,
+        store: NodeStore,
+        registry: Registry,
+        revocations: Revocations,
+        *,
+        accepted: Callable[[AgentLink], bool],
+    ) -> None:
+        """Take `accepted`, which says whether a link stands by a certificate that is good."""
+        self._store = store
+        self._registry = registry
+        self._revocations = revocations
+        self._accepted = accepted
+        self._changed = trio.Event()
+
+    def load(self) -> None:
+        """Know what the state directory knows. Blocks on a file; raises StateError."""
+        self.learn(self._store.load())
+
+    async def read(self) -> Mapping[str, NodeRecord]:
+        """Return the records for `learn`; raises StateError."""
+        return await trio.to_thread.run_sync(self._store.load)
+
+    def learn(self, records: Mapping[str, NodeRecord]) -> None:
+        """Take every node's addresses by the rules of this moment."""
+        for record in records.values():
+            if not self._withdrawn(record):
+                self._registry.learn(record.name, record.addresses)
+
+    def revocations_changed(self) -> None:
+        """Others are revoked than before: `keep` will see to their addresses."""
+        self._changed.set()
+
+    async def keep(self) -> None:
+        """Follow the revocations until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            try:
+                records = await self.read()
+            except StateError as error:
+                log.error("the addresses of revoked nodes stay as they were: %s", error)  # noqa: TRY400
+                continue
+            for record in records.values():
+                known = self._registry.nodes.get(record.name)
+                if not self._withdrawn(record) and (known is None or known.revoked):
+                    self._registry.learn(record.name, record.addresses)
+
+    def _withdrawn(self, record: NodeRecord) -> bool:
+        """Have a node that is revoked hold nothing; whether it is."""
+        why = self._revocations.check_node(record)
+        if why is None:
+            return False
+        node = self._registry.node(record.name)
+        if node.agent is not None and any(map(self._accepted, node.agent.links.values())):
+            return False  # it is here by another certificate than the last that we know of
+        self._registry.withdraw(node, why)
+        return True
+
+    async def forget(self, name: str) -> ForgottenView:
+        """Know no more of a node that will not come back.
+
+        What it was revoked for stays. With a certificate that is good it is known again as soon as it links.
+        Raises LookupError if no node has this name, ValueError if it is linked, StateError.
+        """
+        unknown = f"no node is called {name}; see `tunnelctl nodes`"
+        node = self._registry.nodes.get(name)
+        if node is None:
+            raise LookupError(unknown)
+        async with node.adopting:  # no link is taken meanwhile
+            if self._registry.nodes.get(name) is not node:
+                raise LookupError(unknown)
+            if node.agent is not None:
+                remotes = ", ".join(link.remote for link in node.agent.links.values())
+                raise ValueError(
+                    f"{name} is linked from {remotes}: stop its agent first, or `tunnelctl revoke {name}`"
+                )
+            with trio.CancelScope(shield=True):  # or the file and the registry might differ
+                record = await trio.to_thread.run_sync(self._store.remove, name)
+            addresses = node.addresses | frozenset(record.addresses if record else ())
+            self._registry.forget(node)
+        log.info("%s is forgotten", name)
+        view = ForgottenView(name=name, addresses=tuple(sorted(map(str, addresses))))
+        if record is None:
+            return view
+        return replace(
+            view,
+            certificate_serial=record.serial,
+            certificate_expires=record.expires,
+            certificate_revoked=self._revocations.check_node(record) or "",
+        )

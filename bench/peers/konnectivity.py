@@ -1,0 +1,75 @@
+"""konnectivity, in Go: Kubernetes' apiserver-network-proxy, gRPC over mutual TLS.
+
+Install: from its project's images or source, `proxy-server` and `proxy-agent` in a folder on PATH; 0.30 or
+newer. (NOT RUN by us with this file: written from its documentation.)
+
+It has no listener for a fixed target: a caller, kube-apiserver, says where to with an HTTP CONNECT on a Unix
+socket. For callers that cannot, `connect_entrance.py` stands in front. It counts for neither end's CPU time
+and memory, and splices in the kernel; but it is one more hop, some 50 us each way, on everything else.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.peers.binaries import find, version
+from bench.peers.configuration import with_port
+from bench.peers.peer import Absent, Stage
+from bench.peers.programs import Programs
+
+# -P: the standard library has to be found, not a file beside it that has the name of one of its modules.
+CONNECT_ENTRANCE = [sys.executable, "-P", str(Path(__file__).with_name("connect_entrance.py"))]
+
+
+@dataclass(frozen=True)
+class Konnectivity:
+    name: str = "konnectivity"
+    encrypted: bool = True
+    one_line: str = "gRPC over mutual TLS; HTTP CONNECT on a Unix socket, behind a small relay of the suite's"
+
+    def available(self) -> Absent | str:
+        server = find("proxy-server")
+        if not (server and find("proxy-agent")):
+            return Absent("not installed: put proxy-server and proxy-agent on PATH")
+        return version(server, "--version")
+
+    def start(self, stage: Stage) -> Programs:
+        programs = Programs(stage, entrance=("127.0.0.1", stage.free_port()))
+        files, socket = stage.certificates, stage.scratch / "konnectivity.socket"
+        server = {
+            "mode": "http-connect",
+            "uds-name": socket,
+            "server-port": 0,
+            "agent-bind-address": stage.wan_server[0],
+            "agent-port": stage.wan_server[1],
+            "cluster-cert": files.server,
+            "cluster-key": files.server_key,
+            "cluster-ca-cert": files.authority,
+            "health-bind-address": "127.0.0.1",
+            "health-port": stage.free_port(),
+            "admin-port": stage.free_port(),
+        }
+        agent = {
+            "proxy-server-host": stage.wan_dial[0],
+            "proxy-server-port": stage.wan_dial[1],
+            "agent-cert": files.agent,
+            "agent-key": files.agent_key,
+            "ca-cert": files.authority,
+            "health-server-port": stage.free_port(),
+            "admin-server-port": stage.free_port(),
+        }
+        with programs.starting():
+            programs.launch("server", [find("proxy-server") or "proxy-server", *_flags(server)])
+            programs.wait_until_it_listens(stage.wan_server)
+            programs.launch("agent", [find("proxy-agent") or "proxy-agent", *_flags(agent)])
+            address, target = with_port(programs.entrance), with_port(stage.target)
+            programs.launch("entrance", [*CONNECT_ENTRANCE, address, socket, target])
+            programs.wait_until_it_carries()
+        return programs
+
+
+def _flags(values: dict[str, object]) -> list[str]:
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+PEERS = (Konnectivity(),)

@@ -7,7 +7,6 @@ import pytest
 
 from tests.e2e.network import accept, dial, listen
 from tests.e2e.system import CLOUD, EDGE_1, System, curl, curl_json
-from tests.e2e.test_reload import change, hang_up
 from tunnelctl.demo.topology import Host
 
 
@@ -69,12 +68,12 @@ def test_a_caller_without_rights_and_a_port_without_are_refused(own: System, oth
 
 
 def test_rights_change_while_it_runs(own: System, other: Host) -> None:
-    change(own, **{"callers.prom.ports": ["9082"]})
-    hang_up(own)
+    own.configure(**{"callers.prom.ports": ["9082"]})
+    own.hang_up()
     own.until(lambda: by_connect(own, "prom", "http://edge-1:9082/", other)[0] == 0, "server")
     assert by_connect(own, "prom", "http://edge-1:9081/", other)[0] == 22
-    change(own, **{"callers.prom.ports": ["9081"]})
-    hang_up(own)
+    own.configure(**{"callers.prom.ports": ["9081"]})
+    own.hang_up()
     own.until(lambda: by_connect(own, "prom", "http://edge-1:9081/", other)[0] == 0, "server")
 
 
@@ -86,7 +85,7 @@ def test_directly_by_name(own: System, other: Host) -> None:
 
 def test_the_audit_log_is_reopened(own: System) -> None:
     (own.directory / "audit.log").rename(own.directory / "audit.1")
-    hang_up(own)
+    own.hang_up()
     own.until((own.directory / "audit.log").exists, "server")
     assert curl(own.topology.cloud, f"http://{EDGE_1}:9081/").returncode == 0
     own.until(lambda: audited(own), "server")
@@ -111,8 +110,8 @@ def test_a_revoked_node_is_cut_within_seconds(own: System) -> None:
         listen(own.topology.edge(1), (EDGE_1, 9090)) as target,
         dial(own.topology.cloud, ("127.0.0.1", 10264)) as caller,
     ):
-        change(own, http_proxy_ports="9081, 9090")
-        hang_up(own)
+        own.configure(http_proxy_ports="9081, 9090")
+        own.hang_up()
         own.until(lambda: 9090 in {each["port"] for each in own.status()["mappings"]}, "server")
         caller.sendall(b"GET / HTTP/1.1\r\nHost: edge-1:9090\r\n\r\n")
         with accept(target) as served:

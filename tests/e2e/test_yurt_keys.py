@@ -7,7 +7,6 @@ import pytest
 
 from tests.e2e.network import dial, listen
 from tests.e2e.system import BIN, CLOUD, EDGE_1, System, curl, curl_json
-from tests.e2e.test_reload import change, hang_up
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +77,8 @@ def test_a_localhost_port_is_not_captured_by_itself(own: System) -> None:
 
 def test_retyping_a_port_from_http_to_https_takes_effect(own: System) -> None:
     assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9082/")["machine"] == "edge-1"
-    change(own, **{"http-proxy-ports": "9090-9092", "https-proxy-ports": "9443, 9082"})
-    hang_up(own)
+    own.configure(**{"http-proxy-ports": "9090-9092", "https-proxy-ports": "9443, 9082"})
+    own.hang_up()
     own.until(lambda: ports(own)[9082] == 10263, "server")
     ruleset = own.topology.cloud.run(["nft", "list", "table", "inet", "edge-tunnel"]).stdout
     assert "9082 : 10263" in ruleset

@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")  # a second, of the times in /proc/PID/stat
@@ -45,6 +46,26 @@ def memory_kib(pids: Iterable[int]) -> int:
         except (OSError, ProcessLookupError):
             continue  # it has ended, or is another user's
         total += next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return total
+
+
+def reset_peaks(pids: Iterable[int]) -> None:
+    """Let `peak_kib` count from now on."""
+    for pid in pids:
+        with suppress(OSError):  # it has ended, or is another user's
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_kib(pids: Iterable[int]) -> int:
+    """The most that each has been resident since `reset_peaks`, in KiB, added up; the kernel keeps count.
+
+    What they share counts for each, other than in `memory_kib`.
+    """
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            total += next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
     return total
 
 

@@ -16,7 +16,8 @@ class Direct:
         return "-"
 
     def start(self, stage: Stage) -> Programs:
-        return Programs(stage, entrance=stage.target)
+        # Over the same way as the others' WAN: the target listens at both of its ends.
+        return Programs(stage, entrance=(stage.wan_dial[0], stage.target[1]))
 
 
 PEERS = (Direct(),)

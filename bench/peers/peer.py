@@ -6,11 +6,14 @@ end. "Down" is from the target to the caller: from the edge to the cloud.
 A program is looked for on PATH, and nowhere else (`python -m bench --path DIRECTORY` puts a folder in front).
 """
 
+import random
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
+
+LISTENERS = range(10000, 32000)  # below the kernel's range for whoever dials
 
 
 class PeerFailed(Exception):
@@ -46,11 +49,21 @@ class Stage:
     wan_dial: tuple[str, int]  # the agent end dials this; a shaped path leads to `wan_server`
 
     def free_port(self) -> int:
-        """A port of 127.0.0.1 that nobody listens on, for the entrance or whatever else a program needs."""
+        """A port that nobody listens on, for the entrance or whatever else a program needs."""
+        return free_port()
+
+
+def free_port() -> int:
+    """A port that nobody listens on, at any address, and that the kernel gives to nobody who dials."""
+    for _ in range(1000):
+        port = random.choice(LISTENERS)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
             return port
+    raise PeerFailed(f"no port from {LISTENERS.start} to {LISTENERS.stop - 1} is free")
 
 
 class Running(Protocol):

@@ -1,20 +1,20 @@
 """The processes of a running peer: started with a log each, seen to carry a byte, ended for certain."""
 
 import os
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Self
 
 from bench.accounting import descendants
+from bench.family import family_ends
 from bench.peers.peer import PeerFailed, Stage
 
-Role = Literal["server", "agent"]
+Role = Literal["server", "agent", "entrance"]  # an entrance is the suite's own, and nobody's cost
 START_S = 20.0  # that a program has to carry its first byte
 END_S = 3.0  # that it has to end when asked, before it is killed
 
@@ -40,10 +40,10 @@ class Programs:
     @property
     def processes(self) -> Mapping[str, Sequence[int]]:
         """The process ids of each end, children included, as they are now."""
-        roots: dict[str, list[int]] = {"server": [], "agent": []}
+        roots: dict[Role, list[int]] = {"server": [], "agent": [], "entrance": []}
         for role, process, _ in self._running:
             roots[role].append(process.pid)
-        return {role: descendants(pids) for role, pids in roots.items()}
+        return {role: descendants(roots[role]) for role in ("server", "agent")}
 
     def launch(
         self, role: Role, argv: Sequence[str | Path], env: Mapping[str, str] = MappingProxyType({})
@@ -93,20 +93,16 @@ class Programs:
 
     def __exit__(self, *exception: object) -> None:
         """End every process, politely first; children that left their group or lost their parent too."""
-        everyone = descendants(process.pid for _, process, _ in self._running)
-        for _, process, _ in self._running:
-            process.terminate()
-        deadline = time.monotonic() + END_S
-        for _, process, _ in self._running:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for pid in everyone:
-            if pid not in {process.pid for _, process, _ in self._running}:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        with family_ends(*(process.pid for _, process, _ in self._running)):
+            for _, process, _ in self._running:
+                process.terminate()
+            deadline = time.monotonic() + END_S
+            for _, process, _ in self._running:
+                try:
+                    process.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
     def last_lines(self, count: int = 5) -> str:
         """The end of what each program wrote."""

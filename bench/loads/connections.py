@@ -1,0 +1,56 @@
+"""New connections: connect, one byte there and back, close; one after the other, and 32 at once."""
+
+import threading
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from bench.loads.client import connect_idle
+from bench.loads.load import Figure, Load, LoadFailed, Trial
+
+MOST = 10_000  # of the 28,000 ports that whoever dials has, for a minute each
+
+
+def connections(trial: Trial, at_once: int) -> Mapping[str, float]:
+    """Connections a second, by `at_once` threads."""
+    entrance = trial.running.entrance
+    for _ in range(3):
+        connect_idle(entrance).close()
+    made: list[int] = []
+    failures: list[OSError] = []
+    end = time.perf_counter() + trial.seconds
+
+    def caller() -> None:
+        count = 0
+        try:
+            while time.perf_counter() < end and count < MOST // at_once:
+                connect_idle(entrance).close()
+                count += 1
+        except OSError as error:
+            failures.append(error)
+        made.append(count)
+
+    threads = [threading.Thread(target=caller) for _ in range(at_once)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - began
+    if failures:
+        raise LoadFailed(f"{len(failures)} of {sum(made)} connections failed: {failures[0]}")
+    return {"rate": sum(made) / took}
+
+
+LOADS = (
+    Load(
+        "connections",
+        (Figure("rate", "new connections", "/s", "more"),),
+        partial(connections, at_once=1),
+    ),
+    Load(
+        "connections x32",
+        (Figure("rate", "... 32 at once", "/s", "more"),),
+        partial(connections, at_once=32),
+    ),
+)

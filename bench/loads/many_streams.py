@@ -1,0 +1,74 @@
+"""1,000 idle streams, and 100 streams of which one is not read."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from bench.accounting import memory_kib
+from bench.loads.client import connect, connect_idle, receive
+from bench.loads.load import BYTES, Figure, Load, Trial
+
+SETTLE_S = 0.5
+
+
+def idle_streams(trial: Trial) -> Mapping[str, float]:
+    """What each open stream costs the two ends, in KiB (PSS), and how fast 1,000 open."""
+    count = trial.count(1000)
+    with ExitStack() as stack:
+        stack.enter_context(connect_idle(trial.running.entrance))
+        before = _memory(trial)
+        began = time.perf_counter()
+        for _ in range(count):
+            stack.enter_context(connect_idle(trial.running.entrance))
+        took = time.perf_counter() - began
+        time.sleep(SETTLE_S)
+        after = _memory(trial)
+    grown = {end: (after[end] - before[end]) / count for end in after}
+    return {**grown, "opened": count / took}
+
+
+def stalled_reader(trial: Trial) -> Mapping[str, float]:
+    """What 99 streams carry, then what they carry while a hundredth has data waiting and is not read."""
+    others = trial.count(99)
+    with ExitStack() as stack:
+        socks = [stack.enter_context(connect(trial.running.entrance, b"d")) for _ in range(others)]
+        receive(socks, min(0.5, trial.seconds))
+        before, before_took = receive(socks, trial.seconds)
+        memory_before = sum(_memory(trial).values())
+        stack.enter_context(connect(trial.running.entrance, b"d"))
+        receive(socks, min(1.0, 2 * trial.seconds))  # so that whatever it may fill is full
+        during, during_took = receive(socks, trial.seconds)
+        memory = sum(_memory(trial).values()) - memory_before
+    rate = sum(during) / during_took / 1e6
+    return {
+        "rate": rate,
+        "kept": 100 * rate / (sum(before) / before_took / 1e6),
+        "memory": memory / 1024,
+        BYTES: sum(before) + sum(during),
+    }
+
+
+def _memory(trial: Trial) -> dict[str, int]:
+    return {end: memory_kib(pids) for end, pids in trial.running.processes.items()}
+
+
+LOADS = (
+    Load(
+        "idle streams",
+        (
+            Figure("server", "idle stream, server", "KiB", "less"),
+            Figure("agent", "idle stream, agent", "KiB", "less"),
+            Figure("opened", "idle streams opened", "/s", "more", headline=False),
+        ),
+        idle_streams,
+    ),
+    Load(
+        "stalled reader",
+        (
+            Figure("rate", "99 streams beside a stalled one", "MB/s", "more"),
+            Figure("kept", "... of what they carry without it", "%", "more"),
+            Figure("memory", "... memory grown, both ends", "MiB", "less", headline=False),
+        ),
+        stalled_reader,
+    ),
+)

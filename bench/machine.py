@@ -1,0 +1,28 @@
+"""What the figures depend on besides the programs: processor, memory, kernel, versions, load."""
+
+import os
+import platform
+import ssl
+from pathlib import Path
+
+
+def machine() -> dict[str, object]:
+    """Facts for the results' head, as JSON has them."""
+    return {
+        "cpu": _first("/proc/cpuinfo", "model name") or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(int(_first("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "openssl": ssl.OPENSSL_VERSION,
+        "tcp": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def _first(path: str, key: str) -> str:
+    for line in Path(path).read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""

@@ -1,0 +1,71 @@
+"""A run's results: what was asked, on which machine, and one entry for each peer, load and round. JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+
+
+class ResultsError(Exception):
+    """A file holds no results that we can read; one line."""
+
+
+@dataclass(frozen=True)
+class PeerEntry:
+    """One program of the run, present or not."""
+
+    name: str
+    encrypted: bool
+    one_line: str
+    version: str = ""
+    absent: str = ""  # why it was not measured
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One load on one peer in one round: figures, or why there are none."""
+
+    peer: str
+    load: str
+    round: int
+    figures: Mapping[str, float] = field(default_factory=dict)
+    failed: str = ""
+
+
+@dataclass
+class Results:
+    """One run, complete or as far as it came."""
+
+    machine: Mapping[str, object]
+    quick: bool
+    rounds: int
+    peers: list[PeerEntry]
+    loads: list[str]
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Loads that this machine can't carry, and why."""
+    samples: list[Sample] = field(default_factory=list)
+    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    complete: bool = False
+
+    def write(self, path: Path) -> None:
+        """Write them whole, or leave what was there. Raises OSError."""
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+        part.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "Results":
+        """Read what `write` wrote. Raises OSError, ResultsError."""
+        try:
+            document: dict[str, Any] = json.loads(path.read_text())
+            if document.pop("format") != FORMAT:
+                raise ResultsError(f"{path}: results of another version of the suite")
+            peers = [PeerEntry(**entry) for entry in document.pop("peers")]
+            samples = [Sample(**entry) for entry in document.pop("samples")]
+            return cls(peers=peers, samples=samples, **document)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ResultsError(f"{path}: not results of this suite ({error})") from None

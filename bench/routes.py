@@ -1,0 +1,104 @@
+"""The ways from the agent end to the server end: plain loopback, and two shaped ones in a namespace."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+DEVICE = "bench0"
+NEAR, FAR = "10.9.0.1", "10.9.0.2"  # of the device; whoever dials FAR meets NEAR's listener behind it
+
+
+class RouteFailed(Exception):
+    """The way could not be laid; one line."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way. Whoever listens at `server` is reached by dialling `dial`."""
+
+    name: str
+    title: str
+    server: str = "127.0.0.1"
+    dial: str = "127.0.0.1"
+    delay: float = 0.0  # seconds, one way
+    rate: int = 0  # bits a second, each way; 0: as it comes
+    loss: int = 0  # packets in a hundred, each way
+    offload: bool = False  # the device takes segments of up to 64 KiB whole, or packets of 1500 bytes
+
+    @property
+    def shaped(self) -> bool:
+        """It needs a network namespace, and so root."""
+        return self.dial != self.server
+
+
+LOOPBACK = Route("loopback", "loopback")
+LONG = Route("long", "100 ms round trip, 1 Gbit/s", NEAR, FAR, delay=0.050, rate=1_000_000_000, offload=True)
+LOSSY = Route("lossy", "20 ms round trip, 1 % loss each way", NEAR, FAR, delay=0.010, loss=1)
+ROUTES = {route.name: route for route in (LOOPBACK, LONG, LOSSY)}
+
+# The same for every program, whatever this machine has: 4 MiB, the usual bound for sending, would hold one
+# connection to 40 MB/s at 100 ms. With these its window ends at 16 MiB, of which the line and its queue hold
+# all: nothing is lost, unless the route says so.
+_TCP = {
+    "tcp_rmem": "4096 131072 33554432",
+    "tcp_wmem": "4096 65536 33554432",
+    "tcp_congestion_control": "reno",  # every kernel has it, and the line's jitter does not confuse it
+}
+
+
+def missing_for_shaping() -> str | None:
+    """Why no shaped path can be laid on this machine, with the remedy; None if it can."""
+    for program, package in (("unshare", "util-linux"), ("ip", "iproute2"), ("nft", "nftables")):
+        if shutil.which(program) is None:
+            return f"{program} is not installed: apt-get install {package}"
+    tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        return f"needs root, for a network namespace of its own ({tried.stderr.strip()})"
+    if not Path("/dev/net/tun").exists():
+        return "there is no /dev/net/tun: modprobe tun"
+    return None
+
+
+@contextmanager
+def lay(route: Route) -> Generator[None, None, None]:
+    """Lay the way in this process's namespace, which must be one of its own if the route is shaped."""
+    if not route.shaped:
+        yield
+        return
+    for name, value in _TCP.items():
+        Path(f"/proc/sys/net/ipv4/{name}").write_text(value)
+    options = ["--delay", str(route.delay), "--rate", str(route.rate)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.delay_line", DEVICE, *options, *["--offload"] * route.offload],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as line:
+        try:
+            assert line.stdout is not None
+            if line.stdout.readline() != b"ready\n":
+                raise RouteFailed("the delaying device did not start")
+            _run(["ip", "address", "add", f"{NEAR}/24", "dev", DEVICE])
+            _run(["ip", "link", "set", DEVICE, "mtu", "1500", "txqueuelen", "10000", "up"])
+            if route.loss:
+                drop = f'iifname "{DEVICE}" numgen random mod 100 < {route.loss} drop'
+                chain = "add chain inet bench in { type filter hook input priority 0; }"
+                _run(["nft", f"add table inet bench; {chain}; add rule inet bench in {drop}"])
+            yield
+        finally:
+            line.kill()
+
+
+def own_namespace(argv: list[str]) -> list[str]:
+    """The command that runs `argv` in a network namespace of its own, which ends with it."""
+    return ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *argv]
+
+
+def _run(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RouteFailed(f"{' '.join(argv)}: {done.stderr.strip()}")

@@ -1,0 +1,74 @@
+"""Runs cases one after the other, each as a process of its own, and collects what they print."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.family import family_ends
+from bench.plan import Case
+from bench.results import Sample
+from bench.routes import own_namespace
+
+ROOT = Path(__file__).resolve().parents[1]
+START_S, LOAD_S = 60, 120  # that a case may take for its start, and for each of its loads
+END_S = 15  # for its end, once it is told to
+
+
+class Runner:
+    """Where cases run: each in a network namespace of its own if this machine gives us one."""
+
+    def __init__(self, *, quick: bool, namespaces: bool) -> None:
+        self._quick = quick
+        self._namespaces = namespaces
+
+    def run(self, case: Case, said: Callable[[Sample], None]) -> None:
+        """Run one case; `said` gets a sample for each of its loads, a failed one where that is all there is.
+
+        KeyboardInterrupt ends the case and every process of it, and is raised.
+        """
+        argv = [sys.executable, "-m", "bench.case", "--peer", case.peer.name, *["--quick"] * self._quick]
+        argv += [word for load in case.loads for word in ("--load", load.name)]
+        process = subprocess.Popen(
+            own_namespace(argv) if self._namespaces else argv,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us: we end it in order
+        )
+        allowed = START_S + LOAD_S * sum(load.patience for load in case.loads)
+        timed_out = False
+        try:
+            output, errors = process.communicate(timeout=allowed)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            output, errors = _end(process)
+        except BaseException:
+            _end(process)
+            raise
+        why = f"not done within {allowed} s" if timed_out else _last_line(errors)
+        _report(case, output, why or f"the case ended with status {process.returncode}", said)
+
+
+def _report(case: Case, output: bytes, otherwise: str, said: Callable[[Sample], None]) -> None:
+    lines = [json.loads(line) for line in output.splitlines()]
+    found = {line.pop("load"): line for line in lines}
+    for load in case.loads:
+        said(Sample(case.peer.name, load.name, case.round, **found.get(load.name, {"failed": otherwise})))
+
+
+def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """End a case: it ends its programs itself, and we those that are left."""
+    with family_ends(process.pid):
+        process.terminate()
+        try:
+            return process.communicate(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.communicate()
+
+
+def _last_line(text: bytes) -> str:
+    return text.decode(errors="replace").strip().rpartition("\n")[2]

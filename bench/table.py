@@ -1,0 +1,178 @@
+"""The tables for people, in Markdown: one for each group of loads, then costs, ratios and footnotes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.loads.load import Figure, Load
+from bench.results import PeerEntry, Results
+from bench.summary import Spread, Summary
+
+BASES = ("direct", "ssh -R")  # what the others are compared with
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of one load."""
+
+    load: str
+    figure: Figure
+
+
+# Every load has these besides its own, and each is a column where it says something.
+def _ends(key: str, title: str, unit: str) -> tuple[Figure, ...]:
+    return tuple(Figure(f"{end}_{key}", f"{title}, {end}", unit, "less") for end in ("server", "agent"))
+
+
+CPU = _ends("cpu_s_per_gb", "CPU", "s/GB")
+PEAK = _ends("peak_mib", "peak memory", "MiB")
+
+
+def markdown(results: Results, loads: Sequence[Load]) -> str:
+    """Everything about a run, for the terminal, the README and docs."""
+    known = [load for load in loads if load.name in results.loads]
+    tables = Tables(results)
+    shared = [load for load in known if not load.alone]
+    parts = [_head(results)]
+    for title, names in GROUPS.items():
+        columns = [
+            Column(load.name, figure)
+            for load in shared
+            if load.name in names
+            for figure in load.figures
+            if figure.headline
+        ]
+        parts += [f"## {title}\n", tables.medians(columns), tables.ratios(columns)]
+    costly = [load for load in shared if load.name in COSTLY]
+    columns = [Column(load.name, _of(load, figure)) for load in costly for figure in (*CPU, *PEAK)]
+    parts += ["## What it costs\n", tables.medians(columns)]
+    parts += [tables.alone(load) for load in known if load.alone]
+    parts.append(tables.footnotes())
+    return "\n".join(part for part in parts if part)
+
+
+GROUPS = {
+    "Throughput": ("bulk down", "bulk up", "16 streams", "stalled reader"),
+    "Long and lossy links": ("long link", "lossy link", "lossy echo"),
+    "Latency": ("echo", "echo under bulk"),
+    "Connections and streams": ("connections", "connections x32", "idle streams"),
+}
+COSTLY = ("bulk down", "bulk up")
+
+
+class Tables:
+    """Renders parts of one run."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._summary = Summary(results)
+        self._present = [peer for peer in results.peers if not peer.absent]
+
+    def medians(self, columns: Sequence[Column]) -> str:
+        """Medians with the least and the most of all rounds; a failure where there is none."""
+        rows = (
+            [self._name(peer), *(self._cell(peer, column) for column in columns)] for peer in self._present
+        )
+        return _table(["", *(f"{c.figure.title}, {c.figure.unit}" for c in columns)], rows)
+
+    def ratios(self, columns: Sequence[Column]) -> str:
+        """Each figure as a multiple of that of each base that was measured."""
+        parts = []
+        for base in BASES:
+            if base not in {peer.name for peer in self._present}:
+                continue
+            rows = [
+                [self._name(peer), *(self._ratio(peer, base, column) for column in columns)]
+                for peer in self._present
+                if peer.name != base
+            ]
+            parts.append(_table([f"... as multiples of {base}", *(c.figure.title for c in columns)], rows))
+        return "\n".join(parts)
+
+    def alone(self, load: Load) -> str:
+        """A load that only this project's server is put under."""
+        lines = [f"## {load.name}\n"]
+        for peer in self._present:
+            if failed := self._summary.failure(peer.name, load.name):
+                lines.append(f"failed: {_last(failed)}\n")
+            rows = (
+                [figure.title, f"{_spread(spread)} {figure.unit}"]
+                for figure in load.figures
+                if (spread := self._summary.spread(peer.name, load.name, figure.key))
+            )
+            lines += [_table([peer.name, ""], table)] if (table := list(rows)) else []
+        return "\n".join(lines) if len(lines) > 1 else ""
+
+    def footnotes(self) -> str:
+        """What each program is, which are missing, and what went wrong."""
+        lines = ["## Programs\n"]
+        for peer in self._results.peers:
+            version = f" {peer.version}" if peer.version not in {"", "-"} else ""
+            what = f"**{peer.absent}**" if peer.absent else peer.one_line
+            lines.append(f"- {peer.name}{version}{'' if peer.encrypted else ' (not encrypted)'}: {what}")
+        lines += [f"- not measured: {load}: {why}" for load, why in self._results.skipped.items()]
+        lines += [
+            f"- failed: {peer.name}, {load}: {_last(why)}"
+            for peer in self._present
+            for load in self._results.loads
+            if (why := self._summary.failure(peer.name, load))
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _name(self, peer: PeerEntry) -> str:
+        return f"**{peer.name}**" if peer.name == "edge-tunnel" else peer.name
+
+    def _cell(self, peer: PeerEntry, column: Column) -> str:
+        spread = self._summary.spread(peer.name, column.load, column.figure.key)
+        if spread is None:
+            return "failed" if self._summary.failure(peer.name, column.load) else "-"
+        return _spread(spread)
+
+    def _ratio(self, peer: PeerEntry, base: str, column: Column) -> str:
+        ratio = self._summary.ratio(peer.name, base, column.load, column.figure.key)
+        return "-" if ratio is None else f"{number(ratio)}x"
+
+
+def number(value: float) -> str:
+    """Three digits that count, and no more."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _spread(spread: Spread) -> str:
+    if spread.least == spread.most:
+        return number(spread.median)
+    return f"{number(spread.median)} ({number(spread.least)}-{number(spread.most)})"
+
+
+def _head(results: Results) -> str:
+    machine = results.machine
+    asked = f"{results.rounds} rounds{', quick' if results.quick else ''}"
+    asked += "" if results.complete else ", **interrupted**"
+    return (
+        f"{results.date[:10]}, {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+        f"Linux {machine['kernel']}, Python {machine['python']}, {machine['openssl']}, TCP {machine['tcp']}; "
+        f"{asked}. Medians (least-most of the rounds). Absolute\n"
+        'figures hold for that machine and hour: read the ratios. "Down" is from the edge to the server.\n'
+    )
+
+
+def _of(load: Load, figure: Figure) -> Figure:
+    return Figure(figure.key, f"{load.name}: {figure.title}", figure.unit, figure.better)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned for a terminal, too; empty without rows or columns."""
+    body = list(rows)
+    if len(head) < 2 or not body:
+        return ""
+    widths = [max(len(row[at]) for row in (head, *body)) for at in range(len(head))]
+    lines = [[*head], ["-" * width for width in widths], *body]
+    return "".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
+        for line in lines
+    )
+
+
+def _last(text: str) -> str:
+    return text.strip().rpartition("\n")[2]

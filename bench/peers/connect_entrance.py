@@ -16,10 +16,11 @@ ANSWER_LIMIT = 4096  # bytes of an answer's headers
 
 
 def main() -> None:
-    """Serve until ended."""
+    """Say that callers may come, and serve until ended."""
     listen, path, target = sys.argv[1:]
     host, _, port = listen.rpartition(":")
     with socket.create_server((host, int(port)), backlog=1024) as listener:
+        print("ready", flush=True)
         while True:
             caller, _ = listener.accept()
             threading.Thread(target=serve, args=(caller, path, target), daemon=True).start()

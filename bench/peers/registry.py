@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from bench.peers.peer import Peer
 
 # Each module has PEERS: one entry for each configuration worth a row.
-MODULES = ("direct",)
+MODULES = (
+    *("direct", "blocking_relay", "tunnel"),
+    *("ssh", "stunnel", "haproxy", "rathole", "asyncssh", "frp", "chisel", "konnectivity", "bore"),
+)
 
 
 def peers() -> Sequence[Peer]:

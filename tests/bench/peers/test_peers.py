@@ -1,0 +1,121 @@
+"""Every peer that is on this machine, run for real: what it carries, and what it leaves behind."""
+
+import hashlib
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from bench.peers import binaries, bore
+from bench.peers.peer import Absent, Peer, PeerFailed, Stage
+from bench.peers.registry import peers
+
+# Two turns of what sits in sockets, windows and buffers on the way.
+SIZE = 8 * 1024 * 1024
+
+ALL = [pytest.param(peer, id=peer.name) for peer in peers()]
+INSTALLED = [pytest.param(peer, id=peer.name) for peer in peers() if not isinstance(peer.available(), Absent)]
+# Those whose programs are looked for on PATH, by what they need there.
+PROGRAMS = {
+    "ssh -R": ("ssh", "sshd", "ssh-keygen"),
+    "stunnel pair": ("stunnel",),
+    "haproxy pair": ("haproxy",),
+    "rathole (noise)": ("rathole",),
+    "rathole (TLS)": ("rathole",),
+    "frp": ("frps", "frpc"),
+    "chisel": ("chisel",),
+    "konnectivity": ("proxy-server", "proxy-agent"),
+    "bore": ("bore",),
+}
+FOREIGN = [pytest.param(peer, id=peer.name) for peer in peers() if peer.name in PROGRAMS]
+INSTALLED_FOREIGN = [each for each in INSTALLED if each.id not in {"direct", "blocking relay", "edge-tunnel"}]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def echoed(entrance: tuple[str, int], data: bytes) -> bytes:
+    """What comes back of `data` after we have ended our direction: through half a stream."""
+    with socket.create_connection(entrance, timeout=10) as caller:
+
+        def send() -> None:
+            caller.sendall(b"e" + data)
+            caller.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        parts = []
+        while part := caller.recv(1 << 18):
+            parts.append(part)
+        sender.join()
+        return b"".join(parts)
+
+
+@pytest.mark.parametrize("peer", INSTALLED)
+def test_carries_every_byte_both_ways_then_leaves_nothing(peer: Peer, stage: Stage) -> None:
+    data = os.urandom(SIZE)
+    with peer.start(stage) as running:
+        pids = {role: list(each) for role, each in running.processes.items()}
+        assert hashlib.sha256(echoed(running.entrance, data)).digest() == hashlib.sha256(data).digest()
+    assert [pid for each in pids.values() for pid in each if alive(pid)] == []
+    assert left_in(stage) == []
+
+
+@pytest.mark.parametrize("peer", INSTALLED_FOREIGN)
+def test_both_ends_are_told_apart(peer: Peer, stage: Stage) -> None:
+    with peer.start(stage) as running:
+        server, agent = running.processes["server"], running.processes["agent"]
+        assert server
+        assert agent
+        assert not set(server) & set(agent)
+
+
+@pytest.mark.parametrize("peer", INSTALLED_FOREIGN)
+def test_a_taken_port_is_said_by_the_program_itself(peer: Peer, stage: Stage) -> None:
+    host, port = stage.wan_server
+    taken = bore.CONTROL_PORT if peer.name == "bore" else port
+    with socket.create_server((host, taken)), pytest.raises(PeerFailed, match=r"(?i)in use|bind"):
+        peer.start(stage)
+    assert left_in(stage) == []
+
+
+@pytest.mark.parametrize("peer", FOREIGN)
+def test_without_its_programs_it_is_absent_and_says_how_to_get_them(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(binaries, "ADMINISTRATORS_FOLDERS", ())
+    absent = peer.available()
+    assert isinstance(absent, Absent)
+    assert absent.reason.startswith("not installed: ")
+
+
+@pytest.mark.parametrize("peer", FOREIGN)
+def test_a_program_that_ends_at_once_is_quoted(
+    peer: Peer, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in PROGRAMS[peer.name]:
+        (tmp_path / program).write_text("#!/bin/sh\necho something is wrong here\nexit 3\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(PeerFailed, match="something is wrong here"):
+        peer.start(stage)
+    assert left_in(stage) == []
+
+
+def left_in(stage: Stage) -> list[str]:
+    """The command lines of the processes whose folder is the stage's."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").readlink() == stage.scratch:
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            pass
+    return found

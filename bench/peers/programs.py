@@ -93,11 +93,19 @@ class Programs:
 
     def __exit__(self, *exception: object) -> None:
         """End every process, politely first; children that left their group or lost their parent too."""
-        with family_ends(*(process.pid for _, process, _ in self._running)):
-            for _, process, _ in self._running:
+        self._end(*(process for _, process, _ in self._running))
+
+    def end(self, role: Role) -> None:
+        """End the processes of one end, so that it can be started again."""
+        self._end(*(process for each, process, _ in self._running if each == role))
+        self._running = [entry for entry in self._running if entry[0] != role]
+
+    def _end(self, *processes: subprocess.Popen[bytes]) -> None:
+        with family_ends(*(process.pid for process in processes)):
+            for process in processes:
                 process.terminate()
             deadline = time.monotonic() + END_S
-            for _, process, _ in self._running:
+            for process in processes:
                 try:
                     process.wait(max(0.0, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:

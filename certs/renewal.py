@@ -54,11 +54,12 @@ class Renewals:
     ) -> None:
         self.authority = authority
         """May be replaced at any time, when the authority is rolled."""
+        self.node_life = node_life
+        """May be replaced at any time."""
         self._state = state
         self._nodes = NodeStore(state)
         self._callers = CallerStore(state)
         self._revocations = RevocationStore(state, clock)
-        self._node_life = node_life
         self._clock = clock
 
     def renew(self, shown: bytes, request: bytes) -> Renewed:
@@ -82,7 +83,7 @@ class Renewals:
                 known = nodes.get(name)
                 # The record may be lost; the certificate says the same.
                 addresses = known.addresses if known else current.addresses
-                pem = authority.issue_node(key, name, addresses, life=self._node_life, now=now)
+                pem = authority.issue_node(key, name, addresses, life=self.node_life, now=now)
                 fresh = _node_record(pem, known, name, addresses)
                 transaction.write({NODES_FILE: self._nodes.encode({**nodes, name: fresh})})
             else:

@@ -61,6 +61,13 @@ class AgentConfig:
         unit="seconds",
         check=between(1),
     )
+    refresh_interval: float = setting(
+        3600.0,
+        doc="between two questions to the server, about: which roots to trust, where servers are, whether "
+        "to renew at once",
+        unit="seconds",
+        check=between(1),
+    )
     dial_timeout: float = setting(
         10.0, doc="for one target: name resolution and TCP", unit="seconds", check=between(0.1)
     )

@@ -1,4 +1,5 @@
-"""When to look at the server for a new certificate: at two thirds of the old one's life, and every hour.
+"""When to look at the server for a new certificate: at two thirds of the old one's life, and now and then.
+
 
 The look itself is `tunnel_agent.renew`, in a process of its own. Nothing that goes wrong here ends the agent:
 it has a third of its certificate's life left.
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 EARLIEST, LATEST = 0.60, 2 / 3
 """When a certificate is renewed, in parts of its life; anywhere in between, so that a thousand agents
 that joined in one minute do not come in one minute."""
-LOOK_EVERY = 3600.0
-"""Seconds, about: until a new root, or another address of the server, has reached every agent."""
 _FIRST_LOOK = 120.0
 _RETRY, _RETRY_MAX = 60.0, 3600.0
 _CLOCK_CHECK = 60.0
@@ -52,7 +51,6 @@ class Renewal:
         status: AgentStatus,
         *,
         on_renewed: Callable[[], None],
-        look_every: float = LOOK_EVERY,
         uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -60,7 +58,7 @@ class Renewal:
         self._config = config
         self._status = status
         self._on_renewed = on_renewed
-        self._look_every = look_every
+        self._look_every = config.refresh_interval
         self._uniform = uniform
         self._clock = clock
         self._failures = FailureLog(log)

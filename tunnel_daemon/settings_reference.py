@@ -79,7 +79,7 @@ def toml_value(value: object, unit: str) -> str:
         case bool():
             return str(value).lower()
         case int() | float() if unit == "seconds":
-            return f'"{value:g}s"'
+            return f'"{value:.12g}s"'
         case int() if unit == "bytes":
             return _size(value)
         case int() | float():

@@ -3,11 +3,13 @@
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import ClassVar, Self
 
 from certs.addresses import DEFAULT_EDGE_NETWORKS, format_endpoint, parse_address, parse_endpoint
+from certs.authority import NODE_LIFE
 from certs.identity import check_node_name
 from tunnel_daemon.logs import LogFormat, LogLevel
 from tunnel_daemon.settings import between, read_settings, setting
@@ -110,6 +112,14 @@ class ServerConfig:
     server_addresses: tuple[ServerAddress, ...] = setting(
         (), doc="where agents reach this server from outside; handed to each agent that joins", live=True
     )
+    node_certificate_life: float = setting(
+        NODE_LIFE.total_seconds(),
+        doc="of what a node is issued from then on, `2160h` is 90 days; its agent renews it when about two "
+        "thirds of that are over",
+        unit="seconds",
+        check=between(1, 315_360_000),
+        live=True,
+    )
     edge_networks: tuple[Network, ...] = setting(
         DEFAULT_EDGE_NETWORKS, doc="the only networks in which an edge may claim an address", live=True
     )
@@ -209,6 +219,10 @@ class ServerConfig:
             insecure_port=self.insecure_port,
             secure_port=self.secure_port,
         )
+
+    def node_life(self) -> timedelta:
+        """node-certificate-life."""
+        return timedelta(seconds=self.node_certificate_life)
 
     def connect_path(self) -> Path | None:
         """Where connect-socket is; None for none."""

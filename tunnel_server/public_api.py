@@ -12,6 +12,7 @@ from tunnel_server.join_api import JoinApi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import timedelta
 
     from certs.addresses import IPAddress, IPNetwork
     from certs.files import StateDirectory
@@ -28,22 +29,29 @@ class PublicApi:
         identity: ServerIdentity,
         *,
         edge_networks: tuple[IPNetwork, ...],
+        node_life: timedelta,
         servers: Callable[[], Sequence[str]],
         on_issued: Callable[[str, tuple[IPAddress, ...]], None],
         on_join_ended: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         self._state = state
         self._identity = identity
-        self._renewals = Renewals(state, identity.authority)
+        self._renewals = Renewals(state, identity.authority, node_life=node_life)
         identity_api = IdentityApi(self._renewals, identity.revocations, servers=servers)
-        enrolment = Enrolment(state, identity.authority, edge_networks=edge_networks)
+        enrolment = self._enrolment(edge_networks, node_life)
         self._join = JoinApi(enrolment, servers=servers, on_issued=on_issued, on_ended=on_join_ended)
         self._router = Router({**self._join.routes, **identity_api.routes})
         identity.on_change.append(self._authority_changed)
 
-    def configure(self, edge_networks: tuple[IPNetwork, ...]) -> None:
-        """Let nodes join with addresses in these networks from now on."""
-        self._join.enrolment = Enrolment(self._state, self._identity.authority, edge_networks=edge_networks)
+    def configure(self, edge_networks: tuple[IPNetwork, ...], node_life: timedelta) -> None:
+        """Let nodes join with addresses in these networks from now on, and issue certificates for so long."""
+        self._join.enrolment = self._enrolment(edge_networks, node_life)
+        self._renewals.node_life = node_life
+
+    def _enrolment(self, edge_networks: tuple[IPNetwork, ...], node_life: timedelta) -> Enrolment:
+        return Enrolment(
+            self._state, self._identity.authority, edge_networks=edge_networks, node_life=node_life
+        )
 
     @property
     def enrolment(self) -> Enrolment:

@@ -110,6 +110,7 @@ class Server:
             self._state,
             self._identity,
             edge_networks=config.edge_networks,
+            node_life=config.node_life(),
             servers=self._servers,
             on_issued=self._learn,
             on_join_ended=self._metrics.join_ended,
@@ -276,9 +277,9 @@ class Server:
         self._calls.away_wait = config.limits.away_wait
         self._registry.budget.total = config.limits.memory_budget
         self._registry.links_per_node = config.limits.links_per_node
+        self._api.configure(config.edge_networks, config.node_life())
         if config.edge_networks != before.edge_networks:
             self._registry.edge_networks = config.edge_networks
-            self._api.configure(config.edge_networks)
             self._known.learn(nodes)
         configure_logging(config.log_level, config.log_format)
 

@@ -59,8 +59,9 @@ async def joined(server: Identified, path: Path, node: str = "edge-1", **options
 async def agent(path: Path, *, look_every: float = 3600.0, share: float = 0.99) -> AsyncIterator[AgentStatus]:
     """An agent as its service runs it, which renews after that share of its certificate's life."""
     config = AgentConfig(
-        state_dir=path, proxy=ProxyChoice("none"), backoff_min=0.1, backoff_max=0.1, duplicate_delay=1
-    )
+        state_dir=path, proxy=ProxyChoice("none"), backoff_min=0.1, backoff_max=0.1, duplicate_delay=1,
+        refresh_interval=look_every,
+    )  # fmt: skip
     status = AgentStatus("test")
     async with trio.open_nursery() as nursery:
         dialer = Dialer(nursery, AllowList(config.allow), status, dial_timeout=5, max_dials=8)
@@ -69,7 +70,6 @@ async def agent(path: Path, *, look_every: float = 3600.0, share: float = 0.99) 
             config,
             status,
             on_renewed=supervisor.renewed,
-            look_every=look_every,
             uniform=lambda low, high: share if (low, high) == (EARLIEST, LATEST) else high,
         )
         nursery.start_soon(supervisor.run)
@@ -153,7 +153,7 @@ async def test_a_certificate_is_renewed_under_a_running_transfer(tmp_path: Path)
         state = await joined(server, tmp_path / "agent")
         first = serial(state)
         key = (state / "node.key").read_bytes()
-        server.renewals._node_life = 90 * DAY
+        server.renewals.node_life = 90 * DAY
         async with agent(state, share=2 / 3600), trio.open_nursery() as nursery:
             await server.until_linked("edge-1", 0)
             transfer = Transfer()

@@ -11,12 +11,15 @@ from certs.authority import Authority
 from certs.files import StateDirectory
 from certs.requests import make_request, new_key
 from certs.server_state import initialise
+from certs.subjects import read_subject
+from tests.tunnel_server.test_identity_api import peer_of
 from tunnel_daemon.http1 import Request, Response
 from tunnel_server.identity import ServerIdentity
 from tunnel_server.peers import Peer
 from tunnel_server.public_api import PublicApi
 
 ADDRESS = "192.168.2.143"
+LIFE = timedelta(days=9)
 
 
 class Desk:
@@ -32,6 +35,7 @@ class Desk:
             state,
             self.identity,
             edge_networks=(ip_network("192.168.0.0/16"),),
+            node_life=LIFE,
             servers=lambda: ["192.0.2.1:10262"],
             on_issued=lambda node, addresses: self.issued.append((node, addresses)),
             on_join_ended=self.outcomes.append,
@@ -46,6 +50,12 @@ class Desk:
         return await self.ask(
             "POST", "/v1/join", token=token, node=node, csr=make_request(new_key()).decode()
         )
+
+    async def renew(self, shown: bytes) -> bytes:
+        body = json.dumps({"csr": make_request(new_key()).decode()}).encode()
+        answer = await self.api.handle(Request("POST", "/v1/renew", {}, {}, body, peer_of(shown.decode())))
+        pem: str = json.loads(answer.body)["certificate"]
+        return pem.encode()
 
 
 @pytest.fixture
@@ -63,11 +73,11 @@ async def test_joining_and_what_needs_a_certificate(desk: Desk) -> None:
 
 
 async def test_other_networks_count_from_the_next_join_on(desk: Desk) -> None:
-    desk.api.configure((ip_network("10.0.0.0/8"),))
+    desk.api.configure((ip_network("10.0.0.0/8"),), LIFE)
     refused = await desk.join("edge-1")
     assert refused.status == 403
     assert b"address-not-allowed" in refused.body
-    desk.api.configure((ip_network("192.168.2.0/24"),))
+    desk.api.configure((ip_network("192.168.2.0/24"),), LIFE)
     assert (await desk.join("edge-2")).status == 200
     assert desk.outcomes == ["address-not-allowed", "ok"]
 
@@ -75,7 +85,7 @@ async def test_other_networks_count_from_the_next_join_on(desk: Desk) -> None:
 async def test_other_networks_forgive_no_failures(desk: Desk) -> None:
     answers = []
     for _ in range(20):
-        desk.api.configure((ip_network("192.168.2.0/24"),))
+        desk.api.configure((ip_network("192.168.2.0/24"),), LIFE)
         answers.append((await desk.ask("POST", "/v1/join", token="nonsense", csr="x")).status)
     assert answers[0] == 400
     assert answers[-1] == 429
@@ -87,5 +97,14 @@ async def test_another_authority_counts_at_once(desk: Desk) -> None:
     for told in desk.identity.on_change:
         told()
     assert (await desk.ask("GET", "/v1/ca")).body.decode() == other.pem
-    desk.api.configure((ip_network("192.168.0.0/16"),))
+    desk.api.configure((ip_network("192.168.0.0/16"),), LIFE)
     assert (await desk.ask("GET", "/v1/ca")).body.decode() == other.pem
+
+
+async def test_another_life_counts_from_the_next_certificate_on(desk: Desk) -> None:
+    for node, life in (("edge-1", LIFE), ("edge-2", timedelta(hours=5))):
+        desk.api.configure((ip_network("192.168.0.0/16"),), life)
+        pem = json.loads((await desk.join(node)).body)["certificate"].encode()
+        for issued in (pem, await desk.renew(pem)):
+            subject = read_subject(issued)
+            assert subject.certificate.not_valid_after_utc - subject.issued == life

@@ -177,18 +177,19 @@ async def test_a_certificate_is_renewed_under_a_running_transfer(tmp_path: Path)
     assert load_credentials(state).not_after - load_credentials(state).not_before > 89 * 86400
 
 
-async def test_the_authority_is_rolled_under_a_running_transfer(tmp_path: Path) -> None:
+async def test_the_authority_is_rolled_under_a_running_transfer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tunnel_server.acceptance._ROLL_GRACE", 0.5)
     directory = tmp_path / "server"
     prepare(directory)
     async with echo() as port, identified(directory) as server, trio.open_nursery() as nursery:
         state = await joined(server, tmp_path / "agent")
-        gone = server.join_line("edge-2", life=DAY)
-        await trio.to_thread.run_sync(
-            lambda: join([server.endpoint], *gone, state_dir=tmp_path / "gone", proxy="none")
-        )
+        late = await joined(server, tmp_path / "late", "edge-2")
         roll = Roll(server.state)
-        async with agent(state, look_every=0.3):
+        async with agent(state, look_every=0.3), agent(late):  # which does not look until all is over
             await server.until_linked("edge-1", 0)
+            await server.until_linked("edge-2", 0)
             transfer = Transfer()
             nursery.start_soon(transfer.run, server, "edge-1", port)
             await transfer.goes_on()
@@ -208,6 +209,12 @@ async def test_the_authority_is_rolled_under_a_running_transfer(tmp_path: Path) 
             await until(lambda: len(server.identity.authority.roots) == 1)
             assert server.enrolment.authority.hash != old
             await until(lambda: (state / "ca.crt").read_text() == server.identity.authority.pem)
+            # Of the links of the old root, only the one ends that has none of the new one beside it.
+            await server.until_linked("edge-2")
+            assert "the certificate of edge-2 is of a root that is trusted no longer" in caplog.text
+            await transfer.goes_on()
+            assert server.links("edge-1") == [0, 1]
+            assert "the certificate of edge-1" not in caplog.text
             await transfer.finish()
             # What joins now is of the new root alone, and so is who shows what.
             await joined(server, tmp_path / "third", "edge-3")

@@ -2,8 +2,9 @@
 
 Install: `apt-get install openssh-client openssh-server`.
 
-An sshd of its own, with keys and a configuration made for the occasion, run by whoever runs the suite: it
-needs no root, and neither the machine's sshd nor anybody's ~/.ssh is touched.
+An sshd of its own, with keys and a configuration made for the occasion: neither the machine's sshd nor
+anybody's ~/.ssh is touched. It runs as whoever runs the suite, who must be root only where /dev/pts, as in
+some containers, is mounted without gid=5.
 
 Fastest: aes128-gcm, no compression, and a session with a terminal (`-tt`). With port forwarding alone (`-N`),
 OpenSSH 9 leaves Nagle's algorithm on at both ends: a short message waits for the other end's delayed ACK, and
@@ -11,6 +12,7 @@ new connections, one after the other, come to 39 a second instead of 1,700.
 """
 
 import getpass
+import grp
 import os
 import subprocess
 from dataclasses import dataclass
@@ -43,6 +45,11 @@ class Ssh:
         with programs.starting():
             if os.geteuid() == 0:
                 EMPTY_ROOT.mkdir(mode=0o755, exist_ok=True)
+            elif not _terminals_are_ttys():
+                raise PeerFailed(
+                    "an sshd without root cannot make terminals here: run the suite as root, "
+                    "or first `mount -o remount,gid=5,mode=620 /dev/pts`"
+                )
             host_key, user_key = _new_key(stage.scratch, "host"), _new_key(stage.scratch, "user")
             known_hosts = write(stage, "known_hosts", f"{HOST_ALIAS} {_public(host_key)}")
             config = _sshd_config(stage, programs.entrance, host_key, user_key)
@@ -100,6 +107,16 @@ def _ssh_command(
         *("-R", f"{with_port(entrance)}:{with_port(stage.target)}", host),
         "exec sleep infinity",  # what the terminal is for: nothing, for as long as the link is there
     ]
+
+
+def _terminals_are_ttys() -> bool:
+    """Whether a new terminal belongs to the group tty at once, as it must: only root can change that."""
+    ends = os.openpty()
+    try:
+        return os.fstat(ends[1]).st_gid == grp.getgrnam("tty").gr_gid
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def _new_key(scratch: Path, name: str) -> Path:

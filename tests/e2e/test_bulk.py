@@ -14,19 +14,18 @@ from tests.e2e.system import EDGE_1, System, curl_json
 
 GIB = 1024
 URL = f"http://{EDGE_1}:9081"
+UPLOAD = ("-H", "Expect:", f"{URL}/upload")
 
 
-def _upload(system: System, mib: int) -> tuple[int, str]:
-    """Upload the pattern by curl; return what the edge measured."""
+def upload(system: System, mib: int, *words: str) -> tuple[int, str]:
+    """Upload the pattern by curl, chunked; return what the edge measured."""
     source = subprocess.Popen(
         [sys.executable, services.__file__, "pattern", str(mib)], stdout=subprocess.PIPE
     )
     with source:
-        words = ["curl", "-sS", "--fail", "-X", "PUT", "-H", "Expect:", "-T", "-", f"{URL}/upload"]
+        argv = system.topology.cloud.command(["curl", "-sS", "--fail", "-X", "PUT", "-T", "-", *words])
         assert source.stdout
-        done = subprocess.run(
-            system.topology.cloud.command(words), stdin=source.stdout, capture_output=True, check=False
-        )
+        done = subprocess.run(argv, stdin=source.stdout, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     return answer["length"], answer["sha256"]
@@ -46,7 +45,7 @@ def _download(system: System, mib: int) -> str:
 def test_a_gibibyte_up(system: System, figure: Callable[[str, float], None]) -> None:
     expected = GIB * services.MIB, services.pattern_digest(GIB)
     began = time.monotonic()
-    assert _upload(system, GIB) == expected
+    assert upload(system, GIB, *UPLOAD) == expected
     figure("MB/s", GIB * services.MIB / 1e6 / (time.monotonic() - began))
 
 
@@ -62,11 +61,11 @@ def test_five_gibibytes_each_way_over_one_link(system: System, figure: Callable[
     """More than any 32-bit count, and than what a connection window that leaks would let pass."""
     links_before = system.nodes()["edge-1"]
     up: list[tuple[int, str]] = []
-    upload = threading.Thread(target=lambda: up.append(_upload(system, 5 * GIB)))
+    uploading = threading.Thread(target=lambda: up.append(upload(system, 5 * GIB, *UPLOAD)))
     began = time.monotonic()
-    upload.start()
+    uploading.start()
     down = _download(system, 5 * GIB)
-    upload.join()
+    uploading.join()
     expected = services.pattern_digest(5 * GIB)
     assert down == expected
     assert up == [(5 * GIB * services.MIB, expected)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e import services
+from tests.e2e import services, tls
 from tests.e2e.network import accept, dial, listen, read_to_end
 from tests.e2e.system import EDGE_1, EDGE_2, System, curl, curl_json
 
@@ -94,28 +94,13 @@ def test_server_sent_events_are_not_held_back(system: System) -> None:
 def test_tls_is_end_to_end(system: System, tmp_path: Path) -> None:
     """The caller verifies the edge's own certificate: the listener for TLS ends nothing."""
     edge, cloud = system.topology.edge(1), system.topology.cloud
-    certificate, key = tmp_path / "edge.pem", tmp_path / "edge.key"
-    request = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    ]
-    names = ["-subj", "/CN=camera", "-addext", f"subjectAltName=IP:{EDGE_1}", "-days", "1"]
-    made = [*request, *names, "-keyout", key, "-out", certificate]
-    subprocess.run(made, check=True, capture_output=True)
-    serve = ["openssl", "s_server", "-accept", "8443", "-cert", certificate, "-key", key, "-www"]
-    system.start("s_server", edge, *serve)
-    system.until(lambda: system.listens(edge, 8443), "s_server")
+    pair = tls.certificate(tmp_path, "camera", f"IP:{EDGE_1}")
+    tls.serve_pages(system, edge, 8443, pair)
     system.map_port("8443=10263")
-    page = curl(cloud, "--cacert", certificate, f"https://{EDGE_1}:8443/")
+    page = curl(cloud, "--cacert", pair[0], f"https://{EDGE_1}:8443/")
     assert page.returncode == 0, page.stderr
     assert "TLSv1.3" in page.stdout
-    shown = cloud.run(["openssl", "s_client", "-connect", f"{EDGE_1}:8443", "-CAfile", certificate], stdin="")
+    shown = cloud.run(["openssl", "s_client", "-connect", f"{EDGE_1}:8443", "-CAfile", pair[0]], stdin="")
     assert "subject=CN = camera" in shown.stdout
     assert "Verify return code: 0 (ok)" in shown.stdout
     stranger = curl(cloud, f"https://{EDGE_1}:8443/")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e import tls
 from tests.e2e.network import dial, inside, listen
 from tests.e2e.system import EDGE_1, System, curl, curl_json
 from tunnelctl.demo.processes import Processes
@@ -80,6 +81,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             **{
                 "bind-address": ["::"],
                 "http-proxy-ports": "9081-9083",
+                "https-proxy-ports": "9443",
                 "localhost-proxy-ports": "9083",
                 "caller-networks": ["10.20.0.0/24", "fd00:10:20::/64"],
                 "prerouting-address": [HERE, HERE6],
@@ -92,6 +94,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         system.start("http6", edge, *serve)
         system.serve(edge, "http", 9082)
         system.until(lambda: system.listens(edge, 9081), "http6")
+        pair = tls.certificate(directory, "edge-1", f"IP:{EDGE6}")
+        for port in (9443, 10250):
+            tls.serve_pages(system, edge, port, pair, "-6")
         joined = system.join(edge, system.join_line("edge-1", EDGE_1, EDGE6))
         assert joined.returncode == 0, joined.stderr
         system.start_agent(edge)
@@ -162,6 +167,37 @@ def test_a_caller_outside_of_caller_networks_is_not_served(own: System) -> None:
         stranger, "-6", "--max-time", "2", f"http://[{HERE6}]:10264/machine", "-H", f"Host: [{EDGE6}]:9081"
     )
     assert direct.returncode != 0
+
+
+@pytest.mark.parametrize(
+    "header",
+    [f"Host: [{EDGE6}]:9081", f"Host: [{EDGE6.upper()}]:9081", f"X-Tunnel-Proxy-Dest: [{EDGE6}]:9081"],
+)
+def test_directly_by_an_ipv6_literal(own: System, header: str) -> None:
+    assert curl_json(own.topology.cloud, "-H", header, "http://[::1]:10264/machine")["machine"] == "edge-1"
+
+
+def test_a_literal_that_is_no_edges_is_refused(own: System) -> None:
+    refused = own.topology.cloud.run(
+        ["curl", "-sS", "-H", "Host: [fd00:192:168:2::9]:9081", "http://[::1]:10264/"]
+    )
+    assert json.loads(refused.stdout) == {
+        "error": "no node has the address fd00:192:168:2::9; see `tunnelctl nodes`", "cause": "no-such-node"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "options"),
+    [
+        ("[::1]:10263", ("-servername", EDGE6)),
+        (f"[{EDGE6}]:9443", ()),
+    ],
+)
+def test_tls_over_ipv6(own: System, where: str, options: tuple[str, ...]) -> None:
+    words = ["openssl", "s_client", "-connect", where, "-CAfile", own.directory / "edge-1.pem", *options]
+    said = own.topology.cloud.run(words, stdin="")
+    assert "subject=CN = edge-1" in said.stdout, said.stderr
+    assert "Verify return code: 0 (ok)" in said.stdout
 
 
 def test_a_transfer_is_whole(own: System, caller: Host) -> None:

@@ -62,10 +62,36 @@ def test_a_pod_reaches_anything_else_on_that_port_directly(own: System, pod: Hos
         assert address == POD
 
 
-def test_a_caller_outside_the_named_networks_is_not_captured(own: System) -> None:
-    stranger = _pod(own, "stranger", STRANGER)
+@pytest.fixture(scope="module")
+def stranger(own: System) -> Host:
+    return _pod(own, "stranger", STRANGER)
+
+
+def test_a_caller_outside_the_named_networks_is_not_captured(own: System, stranger: Host) -> None:
+    before = own.status()["recent_failures"]
     refused = curl(stranger, "--max-time", "2", URL)
     assert refused.returncode in {7, 28}, refused.stdout
+    assert own.status()["recent_failures"] == before, "nft left it alone: the server never saw it"
+
+
+def test_a_caller_outside_that_others_redirect_is_refused_by_the_server_itself(
+    own: System, stranger: Host, pod: Host
+) -> None:
+    """The table is one lock, the server another: somebody's rule that captures more opens nothing."""
+    cloud = own.topology.cloud
+    rule = f"ip daddr {EDGE_1} tcp dport 9081 dnat ip to {CLOUD}:10264"
+    chain = f"type nat hook prerouting priority -110\n{rule}\n"
+    made = cloud.run(["nft", "-f", "-"], stdin=f"table inet theirs {{\nchain c {{\n{chain}}}\n}}\n")
+    assert made.returncode == 0, made.stderr
+    try:
+        assert curl(stranger, "--max-time", "5", URL).returncode in {7, 56}
+        failure = own.status()["recent_failures"][-1]
+        assert failure["caller"].startswith(f"{STRANGER}:")
+        assert (failure["cause"], failure["node"]) == ("not-allowed", "edge-1")
+        assert failure["detail"] == f"{STRANGER} is in none of caller-networks"
+        assert curl_json(pod, URL)["machine"] == "edge-1"
+    finally:
+        cloud.run(["nft", "delete table inet theirs"])
 
 
 def test_a_call_that_names_no_edge_is_refused(own: System, pod: Host) -> None:

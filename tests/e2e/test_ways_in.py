@@ -66,6 +66,15 @@ def test_a_caller_without_rights_and_a_port_without_are_refused(own: System, oth
     frontends = {each["name"]: each for each in own.status()["frontends"]}
     assert frontends["connect"]["failed"] >= 2
 
+    def refused() -> list[dict[str, object]]:
+        return [each for each in audited(own) if each["end"] == "not-allowed"]
+
+    own.until(lambda: len(refused()) >= 2, "server")
+    assert [(each["node"], each["target"], each["detail"]) for each in refused()[-2:]] == [
+        ("edge-1", f"{EDGE_1}:9081", "this caller has no right to edge-1"),
+        ("edge-1", f"{EDGE_1}:9082", "this caller has no right to port 9082 of edge-1"),
+    ]
+
 
 def test_rights_change_while_it_runs(own: System, other: Host) -> None:
     own.configure(**{"callers.prom.ports": ["9082"]})

@@ -75,6 +75,25 @@ def test_a_localhost_port_is_not_captured_by_itself(own: System) -> None:
     assert curl(own.topology.cloud, "--max-time", "5", f"http://{EDGE_1}:10266/").returncode == 7
 
 
+def test_a_localhost_port_by_name_is_the_agents_own_page(own: System) -> None:
+    """What yurt-tunnel shipped the key for: the agents' 10266, for whoever names the node."""
+    for header in ("Host: edge-1:10266", f"X-Tunnel-Proxy-Dest: {EDGE_1}:10266"):
+        page = curl(own.topology.cloud, "-H", header, "http://127.0.0.1:10264/healthz")
+        assert page.returncode == 0, page.stderr
+    asked = ("-H", "Host: edge-1:10267", "http://127.0.0.1:10264/")
+    assert curl(own.topology.cloud, *asked).returncode == 22
+    with listen(own.topology.edge(1), ("127.0.0.1", 10267)) as target:
+        own.configure(**{"localhost-proxy-ports": "9091, 10266, 10267"})
+        own.hang_up()
+        own.until(lambda: "10266, 10267" in own.log("server"), "server")
+        with dial(own.topology.cloud, ("127.0.0.1", 10264)) as caller:
+            caller.sendall(b"GET / HTTP/1.1\r\nHost: edge-1:10267\r\n\r\n")
+            served, (address, _) = target.accept()
+            with served:
+                assert served.recv(3) == b"GET"
+            assert address == "127.0.0.1"
+
+
 def test_retyping_a_port_from_http_to_https_takes_effect(own: System) -> None:
     assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9082/")["machine"] == "edge-1"
     own.configure(**{"http-proxy-ports": "9090-9092", "https-proxy-ports": "9443, 9082"})

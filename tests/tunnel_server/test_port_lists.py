@@ -144,3 +144,27 @@ def test_a_single_entry_counts_or_is_named(text: str) -> None:
         assert (
             bool(lists.captured or lists.localhost) != bool(lists.problems) or not text.strip() or "-" in text
         )
+
+
+_PORTS = st.lists(st.sampled_from([1, 80, 9081, 9082, 9443, 65535]), max_size=6)
+
+
+@given(
+    st.dictionaries(st.sampled_from([80, 9081, 9082, 9443]), st.sampled_from([10263, 10264])), _PORTS, _PORTS
+)
+def test_https_before_http_before_pairs(pairs: dict[int, int], http: list[int], https: list[int]) -> None:
+    def listed(ports: list[int]) -> str:
+        return " , ".join(map(str, ports))
+
+    found = read_port_lists(
+        ",".join(f"{port}={target}" for port, target in pairs.items()), listed(http), listed(https)
+    )
+    expected = pairs | dict.fromkeys(http, 10264) | dict.fromkeys(https, 10263)
+    assert found.captured == expected
+    overruled = [port for port, target in pairs.items() if expected[port] != target]
+    overruled += [port for port in http if expected[port] != 10264]
+    assert len(found.problems) == len(overruled)
+    for port in overruled:
+        assert any(
+            f"names port {port} again: {port}={expected[port]} stands" in line for line in found.problems
+        )

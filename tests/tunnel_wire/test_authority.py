@@ -57,10 +57,25 @@ def test_what_cannot_be_named_is_not_written(host: str, port: int) -> None:
         write_authority(host, port)
 
 
-@given(st.text(max_size=20), st.integers(-1, 70_000))
+@given(st.text(max_size=20) | st.text("a.:-[]@/%0 \t", max_size=8), st.integers(-1, 70_000))
 def test_nothing_changes_on_the_way(host: str, port: int) -> None:
     try:
         value = write_authority(host, port)
     except ValueError:
         return
     assert read_authority(value) == (host, port)
+
+
+names = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,60}[A-Za-z0-9.])?", fullmatch=True)
+
+
+@given(names | st.ip_addresses().map(str), st.integers(1, 65535))
+def test_names_and_addresses_travel(host: str, port: int) -> None:
+    assert read_authority(write_authority(host, port)) == (host, port)
+
+
+@given(st.binary(max_size=20) | st.text("a1.:[]@", max_size=10).map(str.encode))
+def test_what_is_read_could_have_been_written(value: bytes) -> None:
+    found = read_authority(value)
+    if found is not None:
+        assert read_authority(write_authority(*found)) == found

@@ -84,3 +84,36 @@ def test_no_host_raises_anything_else(host: bytes) -> None:
     assert where == where.lower()
     assert 0 < port < 65536
     assert forwarded.target == b"/"
+
+
+labels = st.from_regex(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,10}[a-zA-Z0-9])?", fullmatch=True)
+names = st.lists(labels, min_size=1, max_size=3).map(".".join).filter(lambda name: not name[-1].isdigit())
+hosts = st.one_of(
+    names,
+    names.map(lambda name: name + "."),
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).filter(lambda address: address.ipv4_mapped is None).map(lambda each: f"[{each}]"),
+)
+authorities = st.builds(
+    lambda host, port: (host.strip("[]").lower(), port or 80, host + (f":{port}" if port else "")),
+    hosts,
+    st.none() | st.integers(1, 65535),
+)
+
+
+@given(authorities, st.none() | authorities, st.booleans())
+def test_whatever_names_it_the_edge_is_told_the_callers_own_host(
+    host: tuple[str, int, str], dest: tuple[str, int, str] | None, absolute: bool
+) -> None:
+    target = f"http://{host[2]}/a?b" if absolute else "/a?b"
+    lines = [f"GET {target} HTTP/1.1", f"Host: {host[2]}"]
+    if dest is not None:
+        lines.append(f"X-Tunnel-Proxy-Dest: {dest[2]}")
+    where, port, forwarded = read_destination(request("\r\n".join(lines).encode()))
+    assert (where, port) == (dest or host)[:2]
+    # As another reader has it, from the bytes that travel.
+    sent = h11.Connection(h11.CLIENT).send(forwarded)
+    assert sent is not None
+    again = read_destination(request(sent.removesuffix(b"\r\n\r\n")))
+    assert again[:2] == host[:2]
+    assert again[2].target == b"/a?b"

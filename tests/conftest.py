@@ -3,8 +3,14 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 _IN_CI = os.environ.get("CI") == "true"
+
+if not _IN_CI:  # where hypothesis does the same by itself
+    # A busy machine is no failure; a test that hangs is ended by pytest-timeout.
+    settings.register_profile("unhurried", deadline=None)
+    settings.load_profile("unhurried")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -7,7 +7,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e lint format lock clean
+.PHONY: help run test e2e bench lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: $(VENV)/.installed-dev ## all tests; those that need root or a program tha
 
 e2e: $(VENV)/.installed-dev ## only the end-to-end tests: real programs in network namespaces (root)
 	@$(BIN)/pytest tests/e2e $(ARGS)
+
+bench: $(VENV)/.installed-bench ## this tunnel beside others, and none (root for all of it; ARGS=--help; ARGS=--quick only sees that it works)
+	@$(BIN)/python -m bench $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff, formatting, types, who may import whom
 	@$(BIN)/ruff check
@@ -41,6 +44,8 @@ lock: $(VENV)/.installed-dev ## write requirements/*.txt anew from pyproject.tom
 	@$(COMPILE) --extra agent --extra server --build-deps-for editable -o requirements/runtime.txt pyproject.toml
 	@$(COMPILE) --extra agent --extra server --extra dev --build-deps-for editable -c requirements/runtime.txt \
 		-o requirements/dev.txt pyproject.toml
+	@$(COMPILE) --extra agent --extra server --extra bench --build-deps-for editable -c requirements/dev.txt \
+		-o requirements/bench.txt pyproject.toml
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

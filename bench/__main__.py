@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from bench.charts import ChartsMissing, draw
 from bench.loads import registry as every_load
 from bench.loads.load import Load
 from bench.machine import machine
@@ -89,24 +90,23 @@ def _enter(peer: Peer, results: Results) -> bool:
 
 
 def _publish(results: Results, asked: argparse.Namespace) -> int:
+    """Write what was asked for, then print the tables: a reader that goes away costs no results."""
     text = markdown(results, every_load.loads())
-    print(f"\n{text}")
+    if asked.json:
+        results.write(asked.json)
     if asked.results:
         asked.results.mkdir(parents=True, exist_ok=True)
         results.write(asked.results / "results.json")
         (asked.results / "results.md").write_text(text)
-    if asked.json:
-        results.write(asked.json)
-    if charts := asked.charts or asked.results:
-        from bench.charts import ChartsMissing, draw
-
+    status = 0 if results.complete else 130
+    if folder := asked.charts or asked.results:
         try:
-            draw(results, every_load.loads(), charts)
+            draw(results, every_load.loads(), folder)
         except ChartsMissing as missing:
             print(f"bench: no charts: {missing}", file=sys.stderr)
-            if asked.charts:
-                return 1
-    return 0 if results.complete else 130
+            status = status or 1
+    print(f"\n{text}")
+    return status
 
 
 def _chosen(every: Sequence[T], names: str | None, what: str) -> Sequence[T]:

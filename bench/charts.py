@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.loads.load import Load
-from bench.results import Results
+from bench.loads.load import Figure, Load
+from bench.results import PeerEntry, Results
 from bench.summary import Summary
 
+# Load and figure of each panel.
 CHARTS = {
-    "throughput": ("bulk down", "bulk up", "16 streams", "long link"),
-    "latency": ("echo", "echo under bulk"),
-    "connections": ("connections", "connections x32"),
+    "throughput": (("bulk down", "rate"), ("bulk up", "rate"), ("16 streams", "rate"), ("long link", "rate")),
+    "latency": (("echo", "p50"), ("echo", "p99"), ("echo under bulk", "p50"), ("echo under bulk", "p99")),
+    "connections": (("connections", "rate"), ("connections x32", "rate")),
 }
 OURS, OTHERS, REFERENCE = "#c2410c", "#64748b", "#cbd5e1"
 
@@ -29,40 +30,44 @@ def draw(results: Results, loads: Sequence[Load], folder: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "bench"  # the same figures give the same file
     folder.mkdir(parents=True, exist_ok=True)
     for name, wanted in CHARTS.items():
-        _draw(results, [load for load in loads if load.name in wanted], folder / name)
+        figures = [
+            (load, figure) for load in loads for figure in load.figures if (load.name, figure.key) in wanted
+        ]
+        _draw(results, figures, folder / name)
 
 
-def _draw(results: Results, loads: Sequence[Load], path: Path) -> None:
+def _draw(results: Results, figures: Sequence[tuple[Load, Figure]], path: Path) -> None:
     from matplotlib.figure import Figure as Canvas
 
     summary = Summary(results)
     panels = []
-    for load in loads:
-        for figure in load.figures:
-            bars = [
-                (peer, spread)
-                for peer in results.peers
-                if (spread := summary.spread(peer.name, load.name, figure.key))
-            ]
-            if figure.headline and bars:
-                panels.append((figure, bars))
+    for load, figure in figures:
+        bars = [
+            (peer, spread)
+            for peer in results.peers
+            if (spread := summary.spread(peer.name, load.name, figure.key))
+        ]
+        if bars:
+            panels.append((figure, bars))
     if not panels:
         return
-    canvas = Canvas(figsize=(4.2 * len(panels), 0.4 + 0.34 * max(len(bars) for _, bars in panels)))
+    height = 1.1 + 0.28 * max(len(bars) for _, bars in panels)
+    canvas = Canvas(figsize=(3.6 * len(panels), height), layout="constrained")
     for at, (figure, bars) in enumerate(panels):
         axes = canvas.add_subplot(1, len(panels), at + 1)
         names = [peer.name if peer.encrypted else f"{peer.name} *" for peer, _ in bars]
         medians = [spread.median for _, spread in bars]
         around = [[s.median - s.least for _, s in bars], [s.most - s.median for _, s in bars]]
-        axes.barh(names, medians, xerr=around, color=[_color(peer.name, peer.encrypted) for peer, _ in bars])
+        axes.barh(names, medians, xerr=around, color=[_color(peer) for peer, _ in bars])
         axes.invert_yaxis()
-        axes.set_title(f"{figure.title} ({figure.unit}, {figure.better} is better)", fontsize=9)
+        axes.set_title(f"{figure.title}\n{figure.unit}, {figure.better} is better", fontsize=9)
         axes.tick_params(labelsize=8)
-    canvas.text(0.01, 0.0, "* not encrypted. Medians; whiskers: least and most of all rounds", fontsize=7)
-    canvas.tight_layout()
+    canvas.supxlabel("* not encrypted. Medians; whiskers: least and most of all rounds", fontsize=7)
     canvas.savefig(path.with_suffix(".png"), dpi=120)
     canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
-def _color(name: str, encrypted: bool) -> str:
-    return OURS if name == "edge-tunnel" else OTHERS if encrypted else REFERENCE
+def _color(peer: PeerEntry) -> str:
+    if peer.name == "edge-tunnel":
+        return OURS
+    return OTHERS if peer.encrypted else REFERENCE

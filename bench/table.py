@@ -147,7 +147,7 @@ def _spread(spread: Spread) -> str:
 
 def _head(results: Results) -> str:
     machine = results.machine
-    asked = f"{results.rounds} rounds{', quick' if results.quick else ''}"
+    asked = f"{results.rounds} round{'s' * (results.rounds > 1)}{', quick' * results.quick}"
     asked += "" if results.complete else ", **interrupted**"
     return (
         f"{results.date[:10]}, {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "

@@ -61,7 +61,7 @@ def test_what_follows_the_answer_reaches_the_caller_and_each_end_is_passed_on(
         assert caller.recv(100, socket.MSG_WAITALL) == b"still here"
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 502 Bad Gateway\r\n\r\n", b"", b"x" * 5000])
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 502 Bad Gateway\r\n\r\nwhy", b"", b"x" * 5000])
 def test_a_refusal_closes_the_caller(proxy: socket.socket, entrance: tuple[str, int], answer: bytes) -> None:
     with socket.create_connection(entrance) as caller:
         accept(proxy, answer).close()

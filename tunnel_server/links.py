@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from certs.addresses import parse_endpoint
 from certs.identity import Role
 from tunnel_daemon.logs import bind
 from tunnel_server.peers import Peer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from certs.addresses import IPAddress
     from tunnel_server.acceptance import Acceptance, Ending
+    from tunnel_server.attempts import Attempts
     from tunnel_server.registry import Registry
     from tunnel_wire.limits import WireLimits
     from tunnel_wire.tls import TlsPump
@@ -63,12 +65,14 @@ class Links:
         version: str,
         limits: WireLimits,
         acceptance: Acceptance,
+        attempts: Attempts | None = None,
     ) -> None:
         self._registry = registry
         self._domain = domain
         self._hello = Hello(version, instance=instance)
         self._limits = limits
         self._acceptance = acceptance
+        self._attempts = attempts
         self._running: set[Link] = set()
         self._links_of: Counter[str] = Counter()
 
@@ -130,7 +134,10 @@ class Links:
                     try:
                         await link.run()
                     except LinkEnded as ended:
-                        log.log(logging.INFO if ended.clean else logging.WARNING, "the link ended: %s", ended)
+                        level = logging.INFO if ended.clean else logging.WARNING
+                        log.log(level, "the link ended: %s", ended)
+                        if self._attempts is not None:
+                            self._attempts.ended(agent.name, parse_endpoint(agent.remote, 0)[0], str(ended))
                 nursery.cancel_scope.cancel()
         finally:
             self._running.discard(link)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from tunnel_server.attempts import Attempts
     from tunnel_server.crowd import Guest
     from tunnel_server.frontends.connect import ConnectFrontend
     from tunnel_server.links import Links
@@ -71,12 +72,14 @@ class TunnelListener:
         handshakes: int,
         handshake_timeout: float,
         connect: ConnectFrontend | None = None,
+        attempts: Attempts | None = None,
     ) -> None:
         self.context = context
         """May be replaced by one with a newer certificate at any time."""
         self._links = links
         self._api = api
         self._connect = connect
+        self._attempts = attempts
         self._metrics = metrics
         self._handshakes = Crowd(handshakes, "TLS handshakes")
         self._timeout = handshake_timeout
@@ -162,6 +165,8 @@ class TunnelListener:
                 await handshake(sock, pump)
             except ssl.SSLError as exc:
                 reason, detail = "tls", exc.reason or str(exc)
+                if self._attempts is not None:
+                    self._attempts.handshake_failed(peer[0], detail)
                 if isinstance(exc, ssl.SSLCertVerificationError):
                     reason, detail = "certificate", f"its certificate is refused: {exc.verify_message}"
             except OSError:

@@ -64,7 +64,8 @@ class Overview:
         return [self._node(node, captured) for _, node in sorted(self._registry.nodes.items())]
 
     def _node(self, node: Node, captured: frozenset[object]) -> NodeView:
-        link = next(iter(node.agent.links.values()), None) if node.agent else None
+        # The newest: what is older goes when it is idle.
+        link = next(reversed(node.agent.links.values()), None) if node.agent else None
         round_trip = link.connection.round_trip if link else None
         return NodeView(
             name=node.name,

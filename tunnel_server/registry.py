@@ -84,13 +84,13 @@ class AgentSession:
                 return await open_stream(link.connection, self.session, host, port)
         raise OpenFailed(Cause.AWAY, "the agent's link is being retired")
 
-    async def answers(self) -> bool:
-        """Whether any link shows life within `_PROBE_TIME` seconds."""
+    async def answers(self, patience: float = _PROBE_TIME) -> bool:
+        """Whether any link shows life, asked by PING, within `patience` seconds."""
         asked = trio.current_time()
         for link in self.links.values():
             link.connection.probe(asked)
             link.link.pump()
-        with trio.move_on_after(_PROBE_TIME):
+        with trio.move_on_after(patience):
             while self.links:
                 if any(link.connection.last_received > asked for link in self.links.values()):
                     return True

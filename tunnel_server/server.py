@@ -19,6 +19,7 @@ from tunnel_daemon.signals import watch_signals
 from tunnel_server.admin.api import AdminSources
 from tunnel_server.admin.diagnostics import Diagnostics
 from tunnel_server.admin.server import serve_admin
+from tunnel_server.attempts import Attempts
 from tunnel_server.audit import Audit
 from tunnel_server.calls import Calls
 from tunnel_server.capturing import Capturing
@@ -97,6 +98,7 @@ class Server:
             audit=self._audit,
         )
         self._instance = new_id()
+        self._attempts = Attempts()
         domain, acceptance = self._identity.authority.domain, self._identity.acceptance
         self._links = Links(
             self._registry,
@@ -105,6 +107,7 @@ class Server:
             version=__version__,
             limits=limits,
             acceptance=acceptance,
+            attempts=self._attempts,
         )
         self._api = PublicApi(
             self._state,
@@ -124,6 +127,7 @@ class Server:
             handshakes=config.limits.handshakes_in_flight,
             handshake_timeout=config.limits.handshake_timeout,
             connect=self._entrances.connect,
+            attempts=self._attempts,
         )
         self._identity.on_change.append(self._identity_changed)
         self._capturing.serve(self._registry, self._calls, self._entrances.transparent)
@@ -222,6 +226,7 @@ class Server:
                 calls=self._calls,
                 domain=self._identity.authority.domain,
                 revocations=self._identity.revocations,
+                attempts=self._attempts,
             ),
         )
 

@@ -103,9 +103,6 @@ class Link:
         self._timer_due = connection.deadline()
         self._scope = trio.CancelScope()
         self._ending: LinkEnded | None = None
-        self.bytes_sent = 0
-        """Ciphertext, in bytes."""
-        self.bytes_received = 0
         self.hello_received = trio.Event()
 
     # --- life -------------------------------------------------------------------------------------
@@ -199,7 +196,6 @@ class Link:
                 if not size:
                     self._end(LinkEnded("the connection was cut"))
                     return
-                self.bytes_received += size
                 tls.feed(buffers.ciphertext[:size])
                 turn += size
                 if size < _SHORT_READ:
@@ -298,7 +294,6 @@ class Link:
                 sent = sock.send(self._unsent)
             except BlockingIOError:
                 sent = 0
-            self.bytes_sent += sent
             left -= sent
             self._unsent = self._unsent[sent:]
             if self._unsent or left <= 0 or (size > NOT_SENT_LOW_WATER and unsent(sock) > NOT_SENT_LOW_WATER):

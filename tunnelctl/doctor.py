@@ -8,10 +8,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tunnelctl.admin_client import add_arguments, ask
-from tunnelctl.checks import Check, State, check_dial, check_node
+from tunnelctl.checks import Check, State
+from tunnelctl.checks_identity import check_certificate, check_name, check_token
+from tunnelctl.checks_link import check_link
+from tunnelctl.checks_path import check_addresses, check_dial, check_port
 from tunnelctl.errors import FAILED, OK, NotReachableError
 from tunnelctl.ports import node_argument, port_argument
-from tunnelctl.tables import show
+from tunnelctl.tables import show, span
 
 if TYPE_CHECKING:
     import argparse
@@ -53,19 +56,42 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine(socket: Path, node: str, port: int | None) -> Iterator[Check]:
-    """Yield every step of the path; raises CommandError."""
+    """Yield every step of the path, in its order; raises CommandError."""
     try:
         known = ask(socket, "GET", f"/v1/diagnosis/{node}")
     except NotReachableError as error:
         yield Check("server", State.FAILED, str(error), "systemctl status tunnel-server")
         return
-    yield from check_node(known, port)
-    if port is None or known["node"] is None:
+    yield _server(known)
+    yield check_name(known)
+    yield check_token(known)
+    if known["node"] is None:
         return
-    if not known["node"]["connected"]:
+    certificate = list(check_certificate(known))
+    yield from certificate
+    refused = any(check.state is State.FAILED for check in certificate)
+    yield from check_link(known, refused=refused)
+    yield from check_addresses(known, refused=refused)
+    if port is None:
+        return
+    yield from check_port(known, port)
+    if known["answers"]:
+        yield from _dials(socket, known, port)
+    else:
         yield Check("dial", State.SKIPPED, "needs the link")
-        return
-    yield from _dials(socket, known, port)
+
+
+def _server(known: dict[str, Any]) -> Check:
+    text = f"version {known['server_version']}, up {span(known['uptime_seconds'])}"
+    if not known["problems"]:
+        return Check("server", State.OK, text)
+    # Not in the way of this node, most likely; or precisely what keeps its port from being mapped.
+    return Check(
+        "server",
+        State.WARNING,
+        f"{text}; {'; '.join(known['problems'])}",
+        "tunnel-server check-config says more",
+    )
 
 
 def _dials(socket: Path, known: dict[str, Any], port: int) -> Iterator[Check]:
@@ -77,10 +103,10 @@ def _dials(socket: Path, known: dict[str, Any], port: int) -> Iterator[Check]:
     def probe(host: str) -> dict[str, Any]:
         return ask(socket, "POST", "/v1/probe", {"node": known["name"], "port": port, "host": host})
 
-    probes = [probe(each["address"]) for each in known["addresses"]] or [probe(LOOPBACK)]
+    probes = [probe(host) for host in known["node"]["addresses"]] or [probe(LOOPBACK)]
     answers = any(each["ok"] for each in probes)
     for each in probes:
-        check = check_dial(known["node"], each)
+        check = check_dial(known, each)
         if answers and check.state is State.FAILED:
             check = dataclasses.replace(check, state=State.WARNING)
         elif each["cause"] == "refused" and each["host"] != LOOPBACK and probe(LOOPBACK)["ok"]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from tests.e2e.doctor import Doctor
 from tests.e2e.network import dropping
 from tests.e2e.system import EDGE_1, System, curl, curl_json
 
@@ -25,12 +26,20 @@ def test_both_ends_notice_within_15_seconds(
     noticed: dict[str, float] = {}
     with dropping(own.topology.host("nat")):
         began = time.monotonic()
+        silent = Doctor(own, "edge-1", "9081")
         while len(noticed) < 2 and time.monotonic() - began < NOTICED + 5:
             if "server" not in noticed and own.connected() == set():
                 noticed["server"] = time.monotonic() - began
             if "agent" not in noticed and not _agent_ready(own):
                 noticed["agent"] = time.monotonic() - began
             time.sleep(0.2)
+        lost = Doctor(own, "edge-1", "9081")
+    assert (silent.code, silent.failed, silent.skipped) == (1, ["heartbeat"], ["dial"]), silent.checks
+    assert "no answer to a PING within 5 s" in silent.told("heartbeat")
+    assert "a firewall or NAT that forgot the connection" in silent.told("heartbeat")
+    assert (lost.code, lost.failed) == (1, ["link"]), lost.checks
+    assert "nothing received for 12 s" in lost.told("link")
+    assert "the network fell silent" in lost.told("link")
     assert set(noticed) == {"server", "agent"}
     figure("s until both ends noticed a dead link", max(noticed.values()))
     assert max(noticed.values()) <= NOTICED + 1, f"seconds: {noticed}"

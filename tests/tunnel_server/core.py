@@ -19,6 +19,7 @@ from certs.requests import key_pem, new_key
 from certs.revocations import Kind, RevocationStore
 from tunnel_daemon.http1 import Request, Response
 from tunnel_server.acceptance import Acceptance
+from tunnel_server.attempts import Attempts
 from tunnel_server.calls import Calls
 from tunnel_server.links import Links
 from tunnel_server.listener import TunnelListener, tls_context
@@ -73,6 +74,7 @@ class Core:
     listener: TunnelListener
     calls: Calls
     acceptance: Acceptance
+    attempts: Attempts
     state: StateDirectory
     metrics: Metrics
     nursery: trio.Nursery
@@ -232,6 +234,7 @@ async def running(
         )
         state = StateDirectory.create(directory / "state")
         acceptance = Acceptance(Revocations(state), authority)
+        attempts = Attempts()
         links = Links(
             registry,
             domain=DOMAIN,
@@ -239,6 +242,7 @@ async def running(
             version="test",
             limits=limits,
             acceptance=acceptance,
+            attempts=attempts,
         )
 
         async def api(request: Request) -> Response:
@@ -252,6 +256,7 @@ async def running(
             metrics,
             handshakes=handshakes,
             handshake_timeout=handshake_timeout,
+            attempts=attempts,
         )
         accepting = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with trio.open_nursery() as nursery:
@@ -263,6 +268,7 @@ async def running(
                 listener,
                 Calls(metrics, registry, open_timeout=open_timeout, away_wait=away_wait, limit=calls),
                 acceptance,
+                attempts,
                 state,
                 metrics,
                 nursery,

@@ -24,10 +24,10 @@ ADDRESS, LOOPBACK = "192.168.2.143", "127.0.0.1"
 @pytest.fixture
 def known(core) -> None:
     core.diagnosis = DiagnosisView(
-        name="edge-1", server_version="1", server_time=NOW, uptime_seconds=60, silent_seconds=0.5,
+        name="edge-1", server_version="1", server_time=NOW, uptime_seconds=60, answers=True,
         node=NodeView(name="edge-1", connected=True, since=NOW - datetime.timedelta(days=3, hours=1),
-            agent_version="1", remote_address="203.0.113.11:5", rtt_ms=3.0),
-        addresses=(AddressView(address=ADDRESS, captured=True, routed=True),),
+            addresses=(ADDRESS,), agent_version="1", remote_address="203.0.113.11:5", rtt_ms=3.0),
+        addresses=(AddressView(address=ADDRESS, held=True, captured=True, routed=True),),
         interception=InterceptionView(state="active", addresses=1),
         mappings=(MappingView(port=9081, listener_port=10264, source="added"),),
     )  # fmt: skip
@@ -40,10 +40,11 @@ async def test_a_sound_path(known, tunnelctl) -> None:
     assert out.splitlines() == [
         "✓ server     version 1, up 1m",
         "✓ name       edge-1 is known",
+        "- token      forgotten by now",
         "✓ link       connected for 3d 1h from 203.0.113.11:5, agent 1",
-        "✓ heartbeat  last heard 0.5 s ago, round trip 3.0 ms",
+        "✓ heartbeat  round trip 3.0 ms",
         "✓ address    192.168.2.143 is captured, and routed",
-        "✓ port       9081 is captured, to listener 10264 (added)",
+        "✓ port       9081 is mapped to listener 10264 (added)",
         "✓ dial       192.168.2.143:9081 on edge-1 answers, 2 ms",
     ]
 
@@ -68,8 +69,8 @@ async def test_a_service_that_listens_on_the_edges_loopback_only(known, core, tu
 
 
 async def test_what_fails_at_one_address_beside_one_that_answers_is_a_remark(known, core, tunnelctl) -> None:
-    both = (*core.diagnosis.addresses, AddressView(address="fd00::1", captured=True, routed=True))
-    core.diagnosis = dataclasses.replace(core.diagnosis, addresses=both)
+    both = dataclasses.replace(core.diagnosis.node, addresses=(ADDRESS, "fd00::1"))
+    core.diagnosis = dataclasses.replace(core.diagnosis, node=both)
     core.probes["fd00::1"] = ProbeView(host="fd00::1", port=9081, ok=False, cause="refused", ms=1.0)
     code, out, _ = await tunnelctl("doctor", "edge-1", "9081")
     assert code == 0
@@ -77,10 +78,43 @@ async def test_what_fails_at_one_address_beside_one_that_answers_is_a_remark(kno
 
 
 async def test_a_node_without_addresses_is_dialled_on_its_loopback(known, core, tunnelctl) -> None:
-    core.diagnosis = dataclasses.replace(core.diagnosis, addresses=())
+    none = dataclasses.replace(core.diagnosis.node, addresses=())
+    core.diagnosis = dataclasses.replace(core.diagnosis, node=none)
     code, out, _ = await tunnelctl("doctor", "edge-1", "9081")
     assert code == 0
     assert "✓ dial       127.0.0.1:9081 on edge-1 answers" in out
+
+
+async def test_nothing_is_dialled_over_a_silent_link(known, core, tunnelctl) -> None:
+    core.diagnosis = dataclasses.replace(
+        core.diagnosis, answers=False, patience_seconds=5.0, silent_seconds=8.0, gives_up_seconds=4.0
+    )
+    core.probes.clear()
+    code, out, _ = await tunnelctl("doctor", "edge-1", "9081")
+    assert code == 1
+    assert [line.split()[:2] for line in out.splitlines() if line[0] not in "✓ "] == [
+        ["-", "token"], ["✗", "heartbeat"], ["-", "dial"]
+    ]  # fmt: skip
+
+
+async def test_what_does_not_count_in_the_configuration_is_a_remark(known, core, tunnelctl) -> None:
+    core.diagnosis = dataclasses.replace(core.diagnosis, problems=('http-proxy-ports: "x" is no port',))
+    code, out, _ = await tunnelctl("doctor", "edge-1")
+    assert code == 0
+    first, second = out.splitlines()[:2]
+    assert first == '! server     version 1, up 1m; http-proxy-ports: "x" is no port'
+    assert "check-config" in second
+
+
+async def test_json_tells_what_the_text_does(known, core, tunnelctl) -> None:
+    for host in (ADDRESS, LOOPBACK):
+        core.probes[host] = ProbeView(host=host, port=9090, ok=False, cause="refused", ms=1.0)
+    words = ("doctor", "edge-1", "9090")
+    (code, text, _), (json_code, out, _) = await tunnelctl(*words), await tunnelctl(*words, "--json")
+    answer = json.loads(out)
+    assert (code, json_code, answer["ok"]) == (1, 1, False)
+    assert {check["name"] for check in answer["checks"] if check["state"] == "failed"} == {"port", "dial"}
+    assert text.splitlines() == lines([Check(**check) for check in answer["checks"]], "utf-8")
 
 
 async def test_json(known, tunnelctl) -> None:

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import trio
 
+from certs.addresses import check_edge_address
 from certs.identity import Identity, Role
+from certs.validity import BACK_DATED
 from tunnel_server.admin.probe import probe
-from tunnel_server.admin.views import AddressView, DiagnosisView, NodeView, ProbeView, TokenView
+from tunnel_server.admin.views import (
+    AddressView,
+    ClaimantView,
+    DiagnosisView,
+    HandshakeView,
+    LinkEndView,
+    NodeView,
+    ProbeView,
+    TokenView,
+)
 from tunnel_server.calls import Target
 
 if TYPE_CHECKING:
     from certs.addresses import IPAddress
     from certs.nodes import NodeRecord, NodeStore
     from certs.tokens import TokenRecord, TokenStore
+    from tunnel_server.attempts import Attempts
     from tunnel_server.calls import Calls
     from tunnel_server.intercept.interception import Interception
     from tunnel_server.overview import Overview
     from tunnel_server.registry import Node, Registry
     from tunnel_server.revocation import Revocations
 
+PATIENCE = 5.0
+"""Seconds that a connected agent gets to answer a PING. Over a bad mobile network a second or two pass."""
 _NAMES_TOLD = 100
 _ANY_PORT = 9
 
@@ -42,6 +57,7 @@ class Diagnostics:
         calls: Calls,
         domain: str,
         revocations: Revocations,
+        attempts: Attempts,
     ) -> None:
         self._registry = registry
         self._overview = overview
@@ -51,26 +67,54 @@ class Diagnostics:
         self._calls = calls
         self._domain = domain
         self._revocations = revocations
+        self._attempts = attempts
 
     async def diagnose(self, name: str) -> DiagnosisView:
-        """Return what is known of `name`; raises StateError for damaged files."""
+        """Return what is known of `name`; raises StateError for damaged files.
+
+        An agent that is connected is asked for life first, which takes `PATIENCE` seconds if it shows none.
+        """
         record, tokens = await trio.to_thread.run_sync(self._read, name)
-        status = self._overview.status()
         node = self._registry.nodes.get(name)
-        return DiagnosisView(
+        answers = await node.agent.answers(PATIENCE) if node is not None and node.agent is not None else None
+        status = self._overview.status()
+        view = DiagnosisView(
             name=name,
             server_version=status.version,
             server_time=datetime.now(UTC),
             uptime_seconds=status.uptime_seconds,
-            node=self._view(name) if node is not None else None,
             known_names=() if node is not None else tuple(sorted(self._registry.nodes))[:_NAMES_TOLD],
             tokens=tokens,
+            problems=status.mapping_problems,
+            certificate_begins=record.issued - BACK_DATED if record and record.issued else None,
             certificate_expires=record.expires if record else None,
             certificate_revoked=self._revoked(record) if record else "",
-            silent_seconds=_silence(node) if node is not None else None,
-            addresses=self._addresses(node) if node is not None else (),
             interception=status.interception,
             mappings=status.mappings,
+        )
+        if node is None:
+            return view
+        view = replace(view, node=self._view(name), addresses=self._addresses(node, record))
+        return self._with_life(view, node, answers=answers)
+
+    def _with_life(self, view: DiagnosisView, node: Node, *, answers: bool | None) -> DiagnosisView:
+        end = self._attempts.last_end(node.name)
+        if end is not None:
+            view = replace(view, last_end=LinkEndView(time=end.when, host=end.host, reason=end.reason))
+        if node.agent is None or not node.agent.links:
+            broken = self._attempts.broken_since(end)
+            if broken is not None:
+                shown = HandshakeView(time=broken.when, host=broken.host, alert=broken.alert.value)
+                view = replace(view, broken_handshake=shown)
+            return view
+        newest = max(node.agent.links.values(), key=lambda link: link.connection.last_received).connection
+        silent = trio.current_time() - newest.last_received
+        return replace(
+            view,
+            answers=answers,
+            patience_seconds=PATIENCE,
+            silent_seconds=round(silent, 2),
+            gives_up_seconds=round(max(0.0, newest.limits.silence_limit - silent), 2),
         )
 
     async def probe(self, name: str, host: str, port: int) -> ProbeView:
@@ -93,24 +137,43 @@ class Diagnostics:
     def _view(self, name: str) -> NodeView | None:
         return next((view for view in self._overview.nodes() if view.name == name), None)
 
-    def _addresses(self, node: Node) -> tuple[AddressView, ...]:
+    def _addresses(self, node: Node, record: NodeRecord | None) -> tuple[AddressView, ...]:
         captured: frozenset[object] = frozenset()
         refused: dict[object, str] = {}
         if self._interception is not None:
             now = self._interception.statistics()
             captured = frozenset(now.addresses)
             refused = {each.address: each.reason for each in now.refused}
+        named = node.addresses | (frozenset(record.addresses) if record else frozenset())
         return tuple(
             AddressView(
                 address=str(address),
+                held=address in node.addresses,
                 captured=address in captured,
                 routed=_routed(address),
-                also_claimed_by=tuple(
-                    sorted(each.name for each in self._registry.holders(address) if each is not node)
+                claimants=tuple(
+                    self._claimant(each)
+                    for each in sorted(self._registry.holders(address), key=lambda each: each.name)
+                    if each is not node
                 ),
-                refusal=refused.get(address, ""),
+                refusal=self._forbidden(address) or refused.get(address, ""),
             )
-            for address in sorted(node.addresses, key=lambda each: (each.version, each.packed))
+            for address in sorted(named, key=lambda each: (each.version, each.packed))
+        )
+
+    def _forbidden(self, address: IPAddress) -> str:
+        try:
+            check_edge_address(address, self._registry.edge_networks)
+        except ValueError as error:
+            # "ADDRESS is REASON: remedy"
+            return str(error).removeprefix(f"{address} is ").partition(": ")[0]
+        return ""
+
+    def _claimant(self, node: Node) -> ClaimantView:
+        view = self._view(node.name)
+        assert view is not None
+        return ClaimantView(
+            name=node.name, connected=view.connected, away_since=None if view.connected else view.since
         )
 
 
@@ -122,13 +185,6 @@ def _token(record: TokenRecord, now: datetime) -> TokenView:
         expires=record.expires,
         used=record.used,
     )
-
-
-def _silence(node: Node) -> float | None:
-    if node.agent is None or not node.agent.links:
-        return None
-    heard = max(link.connection.last_received for link in node.agent.links.values())
-    return round(trio.current_time() - heard, 2)
 
 
 def _routed(address: IPAddress) -> bool:

@@ -2,14 +2,17 @@
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
+from types import SimpleNamespace
 
 import pytest
+import trio
 
 from certs.files import StateDirectory, StateError
 from certs.nodes import NODES_FILE, NodeRecord, NodeStore
 from certs.revocations import Kind, RevocationStore
 from certs.tokens import TokenStore
-from tunnel_server.admin.diagnostics import Diagnostics
+from tunnel_server.admin.diagnostics import PATIENCE, Diagnostics
+from tunnel_server.attempts import Attempts
 from tunnel_server.calls import Calls
 from tunnel_server.mappings import PortMappings
 from tunnel_server.metrics import Metrics
@@ -36,7 +39,12 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-async def diagnostics(state, registry) -> Diagnostics:
+def attempts() -> Attempts:
+    return Attempts()
+
+
+@pytest.fixture
+async def diagnostics(state, registry, attempts) -> Diagnostics:
     metrics = Metrics("1")
     calls = Calls(metrics, registry, open_timeout=15, away_wait=0, limit=10)
     overview = Overview(
@@ -46,6 +54,7 @@ async def diagnostics(state, registry) -> Diagnostics:
     return Diagnostics(
         registry=registry, overview=overview, nodes=NodeStore(state), tokens=TokenStore(state),
         interception=None, calls=calls, domain="example.org", revocations=Revocations(state),
+        attempts=attempts,
     )  # fmt: skip
 
 
@@ -71,7 +80,7 @@ async def test_tokens_of_that_name_only_without_their_secret(diagnostics, state)
 
 async def test_a_known_node_that_is_away(diagnostics, state, registry) -> None:
     address = ip_address("192.168.2.143")
-    record = NodeRecord("edge-1", (address,), "1", EXPIRES)
+    record = NodeRecord("edge-1", (address,), "1", EXPIRES, EXPIRES - timedelta(days=90))
     with state.transaction() as transaction:
         transaction.write({NODES_FILE: NodeStore.encode({"edge-1": record})})
     registry.learn("edge-1", [address])
@@ -79,10 +88,14 @@ async def test_a_known_node_that_is_away(diagnostics, state, registry) -> None:
     view = await diagnostics.diagnose("edge-1")
     assert view.node is not None
     assert view.node.connected is False
-    assert (view.certificate_expires, view.silent_seconds) == (EXPIRES, None)
-    assert [(a.address, a.captured, a.also_claimed_by) for a in view.addresses] == [
-        ("192.168.2.143", False, ("edge-2",))
-    ]
+    assert (view.certificate_expires, view.certificate_begins) == (
+        EXPIRES,
+        EXPIRES - timedelta(days=90, hours=1),
+    )
+    assert (view.answers, view.silent_seconds, view.gives_up_seconds) == (None, None, None)
+    (shared,) = view.addresses
+    assert (shared.address, shared.held, shared.captured) == ("192.168.2.143", True, False)
+    assert [(c.name, c.connected, c.away_since) for c in shared.claimants] == [("edge-2", False, None)]
     assert [mapping.port for mapping in view.mappings] == [10250, 10255]
 
 
@@ -96,6 +109,58 @@ async def test_a_node_that_is_revoked(state, registry, diagnostics) -> None:
         RevocationStore(state).add(transaction, Kind.NODE, "edge-1", reason="stolen")
     diagnostics._revocations.reload()
     assert (await diagnostics.diagnose("edge-1")).certificate_revoked.endswith(": stolen")
+
+
+async def test_an_address_of_the_certificate_that_is_forbidden_now(diagnostics, state, registry) -> None:
+    record = NodeRecord("edge-1", (ip_address("10.0.0.1"),), "1", EXPIRES)
+    with state.transaction() as transaction:
+        transaction.write({NODES_FILE: NodeStore.encode({"edge-1": record})})
+    registry.learn("edge-1", record.addresses)
+    (address,) = (await diagnostics.diagnose("edge-1")).addresses
+    assert (address.held, address.refusal) == (False, "outside the edge networks (192.168.0.0/16)")
+
+
+class Agent:
+    """A session with one link, which shows life or does not; last heard two seconds ago."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self._answers = answers
+        self.asked: list[float] = []
+        connection = SimpleNamespace(
+            last_received=trio.current_time() - 2, round_trip=0.003, limits=WireLimits(), draining=False
+        )
+        link = SimpleNamespace(connection=connection, version="1", remote="203.0.113.11:5")
+        self.links = {0: link}
+
+    async def answers(self, patience: float) -> bool:
+        self.asked.append(patience)
+        if not self._answers:
+            await trio.sleep(patience)
+        return self._answers
+
+
+async def test_a_node_that_is_connected_is_asked_for_life_first(
+    diagnostics, registry, attempts, autojump_clock
+) -> None:
+    attempts.handshake_failed("203.0.113.11", "TLSV1_ALERT_UNKNOWN_CA")
+    registry.node("edge-1").agent = agent = Agent(answers=True)
+    view = await diagnostics.diagnose("edge-1")
+    assert agent.asked == [PATIENCE]
+    assert (view.answers, view.silent_seconds, view.gives_up_seconds) == (True, 2.0, 10.0)
+    assert view.broken_handshake is None, "it is connected: that was another one"
+    registry.node("edge-1").agent = Agent(answers=False)
+    view = await diagnostics.diagnose("edge-1")
+    assert (view.answers, view.silent_seconds, view.gives_up_seconds) == (False, 7.0, 5.0)
+    assert view.patience_seconds == PATIENCE
+
+
+async def test_what_became_of_its_last_link(diagnostics, registry, attempts) -> None:
+    registry.node("edge-1")
+    attempts.ended("edge-1", "203.0.113.11", "nothing received for 12 s")
+    attempts.handshake_failed("203.0.113.11", "SSLV3_ALERT_BAD_CERTIFICATE")
+    view = await diagnostics.diagnose("edge-1")
+    assert (view.last_end.host, view.last_end.reason) == ("203.0.113.11", "nothing received for 12 s")
+    assert (view.broken_handshake.host, view.broken_handshake.alert) == ("203.0.113.11", "bad-certificate")
 
 
 async def test_a_damaged_file_is_named(diagnostics, state) -> None:

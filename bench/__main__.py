@@ -28,7 +28,7 @@ class AskedError(Exception):
 
 
 def main() -> int:
-    """Return the exit status: 0, or 1 for what cannot be, or 130 after Ctrl-C."""
+    """Return the exit status: 0; 1 for what cannot be, and what failed with --strict; 130 after Ctrl-C."""
     asked = _arguments()
     if asked.path:
         os.environ["PATH"] = os.pathsep.join([*asked.path, os.environ["PATH"]])
@@ -98,7 +98,8 @@ def _publish(results: Results, asked: argparse.Namespace) -> int:
         asked.results.mkdir(parents=True, exist_ok=True)
         results.write(asked.results / "results.json")
         (asked.results / "results.md").write_text(text)
-    status = 0 if results.complete else 130
+    failed = asked.strict and any(sample.failed for sample in results.samples)
+    status = (1 if failed else 0) if results.complete else 130
     if folder := asked.charts or asked.results:
         try:
             draw(results, every_load.loads(), folder)
@@ -134,6 +135,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: shows that it works, and measures nothing"
     )
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if a load failed on anything")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every round")
     parser.add_argument("--charts", type=Path, metavar="DIR", help="draw charts (PNG, SVG) into this folder")
     parser.add_argument("--results", type=Path, metavar="DIR", help="JSON, table and charts into this folder")

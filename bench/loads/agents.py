@@ -103,7 +103,7 @@ def _wait(agents: subprocess.Popen[bytes]) -> Mapping[str, float]:
 
 def _idle(count: int) -> Load:
     return Load(
-        f"{count:,} idle agents",
+        f"{count} idle agents",
         (
             Figure("memory", "server memory for each", "KiB", "less"),
             Figure("linked", "agents linked", "/s", "more"),
@@ -120,7 +120,7 @@ LOADS = (
     _idle(1000),
     _idle(10_000),
     Load(
-        "2,000 agents reconnect",
+        "2000 agents reconnect",
         (
             Figure("half", "half of them are back after", "s", "less"),
             Figure("most", "99 %", "s", "less"),

@@ -1,0 +1,29 @@
+"""Simulated agents on a real server: they link, stay, and come back."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench.loads.agents import idle_agents, reconnect_storm
+from bench.loads.load import Trial
+from bench.peers.programs import Programs
+from bench.routes import LOOPBACK
+from bench.stage import open_stage
+
+
+@pytest.fixture
+def trial() -> Iterator[Trial]:
+    with open_stage(LOOPBACK) as stage, Programs(stage, entrance=stage.target) as running:
+        yield Trial(stage, running, quick=True)
+
+
+def test_memory_of_idle_agents(trial: Trial) -> None:
+    figures = idle_agents(trial, count=200)
+    assert 1 < figures["memory"] < 4096  # KiB: there is something, and it is not the whole process
+    assert figures["linked"] > 0
+
+
+def test_all_agents_are_back_after_a_restart(trial: Trial) -> None:
+    figures = reconnect_storm(trial, count=100)
+    assert figures["half"] <= figures["most"] <= figures["last"]
+    assert len(trial.running.processes["server"]) == 1

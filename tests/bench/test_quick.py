@@ -1,0 +1,100 @@
+"""The suite as somebody runs it, with tiny sizes: no figure decides anything here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.accounting import descendants
+from bench.results import Results
+from bench.routes import missing_for_shaping
+
+ROOT = Path(__file__).parents[2]
+BENCH = [sys.executable, "-m", "bench"]
+
+
+def bench(*words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BENCH, *words], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **more}
+    )
+
+
+def test_a_quick_run_of_this_tunnel_beside_none(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    loads = "bulk down,bulk up,16 streams,echo,echo under bulk,connections,connections x32,stalled reader"
+    done = bench("--quick", "--peers", "direct,edge-tunnel", "--loads", loads, "--json", file)
+    assert done.returncode == 0, done.stderr
+    results = Results.read(file)
+    assert results.complete
+    assert {(each.peer, each.load) for each in results.samples} == {
+        (peer, load) for peer in ("direct", "edge-tunnel") for load in loads.split(",")
+    }
+    assert [each for each in results.samples if each.failed] == []
+    assert all(each.figures.get("rate", 1.0) > 0 for each in results.samples)
+    assert "## Throughput" in done.stdout
+    shown = bench("--show", file)
+    assert shown.returncode == 0
+    assert shown.stdout.strip() in done.stdout
+
+
+@pytest.mark.skipif(missing_for_shaping() is not None, reason=f"no shaped routes: {missing_for_shaping()}")
+def test_long_and_lossy_links(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    loads = "long link,lossy link,lossy echo"
+    done = bench("--quick", "--peers", "direct", "--loads", loads, "--json", file)
+    assert done.returncode == 0, done.stderr
+    figures = {each.load: each.figures for each in Results.read(file).samples}
+    assert figures["lossy echo"]["p50"] > 20_000  # not a speed: 10 ms each way are the least
+    assert figures["long link"]["rate"] < 130  # nor this: the line takes 125 MB/s
+
+
+def test_what_is_absent_is_listed_and_what_needs_more_is_not_measured(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    done = bench(
+        "--quick", "--peers", "direct,bore", "--loads", "long link", "--json", file, PATH="/nonexistent"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "- bore (not encrypted): **not installed" in done.stdout
+    assert "- not measured: long link: unshare is not installed: apt-get install util-linux" in done.stdout
+    assert json.loads(file.read_text())["samples"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--peers", "smoke signals"], "bench: no peer is called 'smoke signals'; there are: direct, "),
+        (["--loads", "bulk down,gold"], "bench: no load is called 'gold'; there are: bulk down, "),
+        (["--show", "/nonexistent/run.json"], "bench: [Errno 2] No such file"),
+    ],
+)
+def test_what_is_not_there_is_one_line(words: list[str], complaint: str) -> None:
+    done = bench(*words)
+    assert done.returncode == 1
+    assert done.stderr.startswith(complaint)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_interrupted_it_ends_everything_and_writes_what_it_has(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    words = ["--quick", "--rounds", "100", "--peers", "edge-tunnel", "--loads", "echo", "--json", file]
+    with subprocess.Popen(
+        [*BENCH, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout
+        assert run.stdout.readline().startswith("edge-tunnel: ")
+        assert run.stdout.readline().startswith("[")
+        while len(family := descendants([run.pid])) < 4:  # until the second round's programs run
+            assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        output, errors = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "interrupted" in errors
+    assert "**interrupted**" in output
+    results = Results.read(file)
+    assert not results.complete
+    assert results.samples[0].figures["p50"] > 0
+    assert descendants(family) == []

@@ -1,0 +1,93 @@
+"""The tables: nobody is missing from them silently."""
+
+from bench.loads.registry import loads
+from bench.results import PeerEntry, Results, Sample
+from bench.table import markdown, number
+
+MACHINE = {
+    "cpu": "a CPU",
+    "cores": 2,
+    "memory_gib": 4,
+    "kernel": "6",
+    "python": "3",
+    "openssl": "3",
+    "tcp": "reno",
+}
+
+
+def table(**more: object) -> str:
+    fields: dict[str, object] = {
+        "quick": False,
+        "rounds": 2,
+        "peers": [
+            PeerEntry("direct", encrypted=False, one_line="no tunnel", version="-"),
+            PeerEntry("edge-tunnel", encrypted=True, one_line="ours", version="1.2.3"),
+            PeerEntry(
+                "bore", encrypted=False, one_line="theirs", absent="not installed: cargo install bore-cli"
+            ),
+        ],
+        "loads": ["bulk down", "echo", "1000 idle agents"],
+        "samples": [
+            Sample("direct", "bulk down", 0, {"rate": 2000.0}),
+            Sample("direct", "bulk down", 1, {"rate": 3000.0}),
+            Sample("edge-tunnel", "bulk down", 0, {"rate": 500.0, "server_cpu_s_per_gb": 1.25}),
+            Sample("edge-tunnel", "bulk down", 1, {"rate": 750.0, "server_cpu_s_per_gb": 1.5}),
+            Sample("edge-tunnel", "echo", 0, failed="started\nno byte came through"),
+            Sample("edge-tunnel", "1000 idle agents", 0, {"memory": 61.0}),
+        ],
+        "complete": True,
+    }
+    return markdown(Results(MACHINE, **{**fields, **more}), loads())  # type: ignore[arg-type]
+
+
+def cells(text: str, row: str, nth: int = 0) -> list[str]:
+    """The cells of the nth row with this name."""
+    lines = [line for line in text.splitlines() if line.startswith(f"| {row} ")]
+    return [cell.strip() for cell in lines[nth].strip("|").split("|")]
+
+
+def test_medians_with_their_spread() -> None:
+    assert cells(table(), "direct") == ["direct", "2500 (2000-3000)"]
+    assert cells(table(), "**edge-tunnel**") == ["**edge-tunnel**", "625 (500-750)"]
+
+
+def test_ratios_to_direct_and_to_no_base_that_was_not_measured() -> None:
+    assert cells(table(), "**edge-tunnel**", 1) == ["**edge-tunnel**", "0.25x"]
+    assert "multiples of ssh" not in table()
+
+
+def test_what_it_costs() -> None:
+    assert "1.38 (1.25-1.50)" in table()
+
+
+def test_a_peer_that_is_absent_is_listed_with_its_remedy() -> None:
+    assert "- bore (not encrypted): **not installed: cargo install bore-cli**" in table()
+
+
+def test_a_failure_is_in_the_table_and_its_last_line_below() -> None:
+    assert "failed" in cells(table(), "**edge-tunnel**", 2)
+    assert "- failed: edge-tunnel, echo: no byte came through" in table()
+
+
+def test_a_load_that_this_machine_cannot_carry_is_listed() -> None:
+    assert "- not measured: long link: needs root" in table(skipped={"long link": "needs root"})
+
+
+def test_loads_for_this_project_alone_have_tables_of_their_own() -> None:
+    assert "## 1000 idle agents" in table()
+    assert cells(table(), "server memory for each") == ["server memory for each", "61.0 KiB"]
+
+
+def test_an_interrupted_run_says_so() -> None:
+    assert "interrupted" in table(complete=False)
+    assert "interrupted" not in table()
+
+
+def test_three_digits() -> None:
+    assert [number(each) for each in (1234.5, 99.96, 12.34, 1.234, 0.0)] == [
+        "1234",
+        "100.0",
+        "12.3",
+        "1.23",
+        "0.00",
+    ]

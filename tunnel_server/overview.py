@@ -16,6 +16,7 @@ from tunnel_server.admin.views import (
     NodeView,
     StatusView,
 )
+from tunnel_server.registry import forgetting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,9 +85,12 @@ class Overview:
 
     def _problem(self, node: Node) -> str | None:
         for address in sorted(node.addresses, key=str):
-            others = sorted(each.name for each in self._registry.holders(address) if each is not node)
+            others = [each for each in self._registry.holders(address) if each is not node]
             if others:
-                return f"{address} is claimed by {', '.join(others)} too: it is refused for all of them"
+                names = ", ".join(sorted(each.name for each in others))
+                claimed = f"{address} is claimed by {names} too: it is refused for all of them"
+                gone = next((each.name for each in others if each.agent is None and node.agent), None)
+                return f"{claimed}{forgetting(gone)}" if gone else claimed
         if node.revoked and node.agent is None:
             return f"{node.revoked}; others may have its addresses"
         return node.problem or None

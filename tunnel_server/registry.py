@@ -129,6 +129,11 @@ class Node:
         self._problem = (trio.current_time(), text)
 
 
+def forgetting(name: str) -> str:
+    """What to do where a node that is away claims an address that another one needs."""
+    return f"; if {name}, which is away, will not come back: tunnelctl nodes forget {name}"
+
+
 class Registry:
     """Nodes by name and by address."""
 
@@ -227,8 +232,11 @@ class Registry:
         if not holders:
             raise OpenFailed(Cause.NO_SUCH_NODE, f"no node has the address {address}; see `tunnelctl nodes`")
         names = ", ".join(sorted(holder.name for holder in holders))
+        text = f"{address} is claimed by several nodes, {names}: reach each by its name"
+        away = [holder.name for holder in holders if holder.agent is None]
+        # If all are, the server may just have started.
         raise OpenFailed(
-            Cause.ADDRESS_SHARED, f"{address} is claimed by several nodes, {names}: reach each by its name"
+            Cause.ADDRESS_SHARED, text + forgetting(away[0]) if 0 < len(away) < len(holders) else text
         )
 
     async def wait_for(self, node: Node, patience: float) -> AgentSession:

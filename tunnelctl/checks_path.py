@@ -80,7 +80,7 @@ def _shared(known: dict[str, Any], address: dict[str, Any]) -> Check:
     by_name = f"reach it by name (tunnelctl port-forward {known['name']} ...)"
     gone = [each["name"] for each in claimants if _gone(known, each)]
     if gone:
-        commands = ", ".join(f"tunnelctl revoke {each}" for each in gone)
+        commands = ", ".join(f"tunnelctl nodes forget {each}" for each in gone)
         remedy = f"if it is gone for good: {commands}; else {by_name}"
     else:
         remedy = f"{by_name}, or join one of them with another --ip"

@@ -94,6 +94,25 @@ async def test_nodes_that_are_away_share_an_address_or_have_a_problem(core: Core
     assert "10.0.0.1 is refused: " in three.problem
 
 
+async def test_a_shared_address_of_one_that_is_away_can_be_freed(core: Core) -> None:
+    agent = await core.agent()
+    await core.wait_linked("edge-1", agent.session)
+    core.registry.learn("edge-2", [HELD])
+    one, two = overview(core).nodes()
+    remedy = "; if edge-2, which is away, will not come back: tunnelctl nodes forget edge-2"
+    assert one.problem == f"{ADDRESS} is claimed by edge-2 too: it is refused for all of them{remedy}"
+    assert two.problem == f"{ADDRESS} is claimed by edge-1 too: it is refused for all of them"
+    with pytest.raises(OpenFailed) as refused:
+        core.registry.by_address(HELD)
+    assert refused.value.detail.endswith(remedy)
+
+
+async def test_a_node_that_is_revoked(core: Core) -> None:
+    core.registry.withdraw(core.registry.node("edge-1"), "node edge-1 was revoked at noon")
+    (one,) = overview(core).nodes()
+    assert one.problem == "node edge-1 was revoked at noon; others may have its addresses"
+
+
 async def test_the_status(core: Core) -> None:
     agent = await core.agent()
     await core.wait_linked("edge-1", agent.session)

@@ -55,7 +55,7 @@ def test_an_address_that_callers_do_not_reach(differently: dict[str, Any], text:
             False,
             "2026-11-20T09:30:00Z",
             "away for",
-            "if it is gone for good: tunnelctl revoke edge-2; else reach",
+            "if it is gone for good: tunnelctl nodes forget edge-2; else reach",
         ),
         (False, None, "not here since the server started", "reach it by name"),
     ],
@@ -71,7 +71,7 @@ def test_a_claimant_that_was_never_here_in_days_is_gone() -> None:
     known = {**KNOWN, "uptime_seconds": 100_000.0}
     claimant = {"name": "edge-2", "connected": False, "away_since": None}
     (check,) = check_addresses({**known, "addresses": [{**ADDRESS, "claimants": [claimant]}]}, refused=False)
-    assert "tunnelctl revoke edge-2" in check.remedy
+    assert "tunnelctl nodes forget edge-2" in check.remedy
 
 
 def test_the_addresses_of_a_refused_certificate_are_no_failure_of_their_own() -> None:

@@ -170,13 +170,12 @@ def parse_endpoint(text: str, default_port: int, *, final_dot: bool = False) -> 
 
     With `final_dot`, a name may end in that of the root (RFC 1034, 3.1), and keeps it: a resolver heeds it.
     """
-    host, port = text.strip(), ""
+    host = text.strip()
     if host.startswith("["):
         host, bracket, rest = host[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             raise ValueError(f"{text!r} is not an endpoint: write [IPV6]:PORT")
-        port = rest[1:] if rest else str(default_port)
-        return str(parse_address(host)), _port(port, text)
+        return str(parse_address(host)), _port(rest[1:], text) if rest else default_port
     if host.count(":") > 1:
         return str(parse_address(host)), default_port
     host, separator, port = host.partition(":")

@@ -22,6 +22,7 @@ from certs.revocations import Kind
 from certs.subjects import read_subject
 from tests.tunnel_server.core import DOMAIN
 from tests.tunnel_server.frontends.edges import Edges, curl, edges
+from tests.tunnel_server.frontends.test_destination import hosts
 from tests.tunnel_server.frontends.test_host import says
 from tunnel_server.direct import DirectTarget
 from tunnel_server.frontends.connect import ConnectFrontend, NotConnect, read_target
@@ -448,6 +449,16 @@ def test_no_target_raises_anything_else(target: bytes) -> None:
     assert host
     assert host == host.lower()
     assert 0 < port < 65536
+
+
+@given(hosts, st.integers(1, 65535))
+def test_every_host_and_port_is_read(host: str, port: int) -> None:
+    def target(text: str) -> tuple[str, int]:
+        return read_target(h11.Request(method=b"CONNECT", target=text, headers=[("Host", "x")]))
+
+    assert target(f"{host}:{port}") == (host.strip("[]").lower(), port)
+    with pytest.raises(ValueError, match="names no port"):
+        target(host)
 
 
 def test_other_methods() -> None:

@@ -2,23 +2,20 @@
 
 import argparse
 import os
+import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench.charts import ChartsMissing, draw
+from bench.charts import ChartsMissing, check_charts, draw
 from bench.loads import registry as every_load
 from bench.loads.load import Load
-from bench.machine import machine
 from bench.peers import registry as every_peer
-from bench.peers.peer import Absent, Peer
-from bench.plan import plan
-from bench.results import PeerEntry, Results, ResultsError, Sample
-from bench.routes import missing_for_shaping
-from bench.runner import Runner
-from bench.table import markdown, number
+from bench.peers.peer import Peer
+from bench.results import Results, ResultsError
+from bench.suite import Suite
+from bench.table import markdown
 
 T = TypeVar("T", Peer, Load)
 
@@ -30,84 +27,55 @@ class AskedError(Exception):
 def main() -> int:
     """Return the exit status: 0; 1 for what cannot be, and what failed with --strict; 130 after Ctrl-C."""
     asked = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if asked.path:
-        os.environ["PATH"] = os.pathsep.join([*asked.path, os.environ["PATH"]])
+        os.environ["PATH"] = os.pathsep.join([*asked.path, os.environ.get("PATH", os.defpath)])
     try:
-        if asked.show:
-            results = Results.read(asked.show)
-        else:
-            peers = _chosen(every_peer.peers(), asked.peers, "peer")
-            loads = _chosen(every_load.loads(), asked.loads, "load")
-            results = measure(peers, loads, rounds=asked.rounds, quick=asked.quick)
-        return _publish(results, asked)
-    except (AskedError, ResultsError, OSError) as error:
+        if asked.charts:
+            check_charts()
+            asked.charts.mkdir(parents=True, exist_ok=True)
+        results = Results.read(asked.show) if asked.show else _measure(asked)
+        _publish(results, asked)
+    except (AskedError, ChartsMissing, ResultsError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    if not results.complete:
+        return 130
+    return 1 if asked.strict and any(sample.failed for sample in results.samples) else 0
 
 
-def measure(peers: Sequence[Peer], loads: Sequence[Load], *, rounds: int, quick: bool) -> Results:
-    """Run the plan, saying what goes on; interrupted, the results are what there is."""
-    no_shaping = missing_for_shaping()
-    results = Results(machine(), quick, rounds, [], [load.name for load in loads])
-    possible = [load for load in loads if not (load.route.shaped and no_shaping)]
-    results.skipped = {load.name: str(no_shaping) for load in loads if load not in possible}
-    present = [peer for peer in peers if _enter(peer, results)]
-    began = time.monotonic()
+def _measure(asked: argparse.Namespace) -> Results:
+    """All that was asked for, or what there is when Ctrl-C comes."""
 
-    def say(sample: Sample) -> None:
-        results.samples.append(sample)
-        load = next(each for each in loads if each.name == sample.load)
-        told = ", ".join(
-            f"{figure.title} {number(sample.figures[figure.key])} {figure.unit}"
-            for figure in load.figures
-            if figure.key in sample.figures
-        )
-        print(
-            f"[{time.monotonic() - began:5.0f} s] round {sample.round + 1}, {sample.peer}, {sample.load}: "
-            f"{told or 'failed: ' + sample.failed.strip()}",
-            flush=True,
-        )
+    def save(results: Results) -> None:
+        if asked.json:
+            results.write(asked.json)
+        if asked.results:
+            asked.results.mkdir(parents=True, exist_ok=True)
+            results.write(asked.results / "results.json")
 
-    runner = Runner(quick=quick, namespaces=no_shaping is None)
+    peers = _chosen(every_peer.peers(), asked.peers, "peer")
+    loads = _chosen(every_load.loads(), asked.loads, "load")
+    suite = Suite(peers, loads, rounds=asked.rounds, quick=asked.quick, save=save)
     try:
-        for case in plan(present, possible, rounds, quick=quick):
-            runner.run(case, say)
+        suite.run()
     except KeyboardInterrupt:
         print("interrupted: this is what there is", file=sys.stderr)
-    else:
-        results.complete = True
-    return results
+    return suite.results
 
 
-def _enter(peer: Peer, results: Results) -> bool:
-    """Note whether the peer is there, and return it."""
-    found = peer.available()
-    absent = found.reason if isinstance(found, Absent) else ""
-    version = "" if isinstance(found, Absent) else found
-    results.peers.append(PeerEntry(peer.name, peer.encrypted, peer.one_line, version, absent))
-    print(f"{peer.name}: {absent or version}", flush=True)
-    return not absent
-
-
-def _publish(results: Results, asked: argparse.Namespace) -> int:
-    """Write what was asked for, then print the tables: a reader that goes away costs no results."""
+def _publish(results: Results, asked: argparse.Namespace) -> None:
+    """Tables and charts. Files come first: a reader of our output that goes away costs nothing."""
     text = markdown(results, every_load.loads())
-    if asked.json:
-        results.write(asked.json)
     if asked.results:
         asked.results.mkdir(parents=True, exist_ok=True)
-        results.write(asked.results / "results.json")
         (asked.results / "results.md").write_text(text)
-    failed = asked.strict and any(sample.failed for sample in results.samples)
-    status = (1 if failed else 0) if results.complete else 130
     if folder := asked.charts or asked.results:
         try:
             draw(results, every_load.loads(), folder)
         except ChartsMissing as missing:
             print(f"bench: no charts: {missing}", file=sys.stderr)
-            status = status or 1
     print(f"\n{text}")
-    return status
 
 
 def _chosen(every: Sequence[T], names: str | None, what: str) -> Sequence[T]:

@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="One program under some loads; `python -m bench` runs these."
     )
-    parser.add_argument("--peer", required=True)
+    parser.add_argument("--peer", required=True, choices=[peer.name for peer in every_peer.peers()])
     parser.add_argument("--load", required=True, action="append")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()

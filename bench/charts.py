@@ -1,5 +1,6 @@
 """Bar charts of a run, PNG and SVG, by matplotlib (the extra `bench`)."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,12 +21,17 @@ class ChartsMissing(Exception):
     """matplotlib is not installed; one line with the remedy."""
 
 
+def check_charts() -> None:
+    """Raise ChartsMissing if there can be none."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ChartsMissing("matplotlib is not installed: make bench installs it")
+
+
 def draw(results: Results, loads: Sequence[Load], folder: Path) -> None:
     """Write FOLDER/NAME.png and .svg for each of CHARTS that has figures. Raises ChartsMissing, OSError."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise ChartsMissing("matplotlib is not installed: make bench installs it") from None
+    check_charts()
+    import matplotlib as mpl
+
     mpl.use("agg")
     mpl.rcParams["svg.hashsalt"] = "bench"  # the same figures give the same file
     folder.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,12 @@ class Sample:
     figures: Mapping[str, float] = field(default_factory=dict)
     failed: str = ""
 
+    @property
+    def why(self) -> str:
+        """Why it failed, in one line: what went wrong, and a program's last words."""
+        lines = [line for line in self.failed.splitlines() if line.strip()]
+        return " ... ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else ""
+
 
 @dataclass
 class Results:

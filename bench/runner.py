@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from bench.family import family_ends
@@ -12,7 +11,7 @@ from bench.results import Sample
 from bench.routes import own_namespace
 
 ROOT = Path(__file__).resolve().parents[1]
-START_S, LOAD_S = 60, 120  # that a case may take for its start, and for each of its loads
+START_S, LOAD_S = 90, 120  # that a case may take for its start, and for each of its loads
 END_S = 15  # for its end, once it is told to
 
 
@@ -23,8 +22,8 @@ class Runner:
         self._quick = quick
         self._namespaces = namespaces
 
-    def run(self, case: Case, said: Callable[[Sample], None]) -> None:
-        """Run one case; `said` gets a sample for each of its loads, a failed one where that is all there is.
+    def run(self, case: Case) -> list[Sample]:
+        """Run one case; a sample for each of its loads, a failed one where that is all there is.
 
         KeyboardInterrupt ends the case and every process of it, and is raised.
         """
@@ -49,14 +48,16 @@ class Runner:
             _end(process)
             raise
         why = f"not done within {allowed} s" if timed_out else _last_line(errors)
-        _report(case, output, why or f"the case ended with status {process.returncode}", said)
+        return _samples(case, output, why or f"the case ended with status {process.returncode}")
 
 
-def _report(case: Case, output: bytes, otherwise: str, said: Callable[[Sample], None]) -> None:
-    lines = [json.loads(line) for line in output.splitlines()]
+def _samples(case: Case, output: bytes, otherwise: str) -> list[Sample]:
+    lines = [json.loads(line) for line in output.rpartition(b"\n")[0].splitlines()]  # whole ones
     found = {line.pop("load"): line for line in lines}
-    for load in case.loads:
-        said(Sample(case.peer.name, load.name, case.round, **found.get(load.name, {"failed": otherwise})))
+    return [
+        Sample(case.peer.name, load.name, case.round, **found.get(load.name, {"failed": otherwise}))
+        for load in case.loads
+    ]
 
 
 def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:

@@ -29,7 +29,7 @@ class Summary:
         self._failures: dict[tuple[str, str], str] = {}
         for sample in results.samples:
             if sample.failed:
-                self._failures[sample.peer, sample.load] = sample.failed
+                self._failures[sample.peer, sample.load] = sample.why
             for key, value in sample.figures.items():
                 self._figures.setdefault((sample.peer, sample.load, key), {})[sample.round] = value
 

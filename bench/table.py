@@ -93,7 +93,7 @@ class Tables:
         lines = [f"## {load.name}\n"]
         for peer in self._present:
             if failed := self._summary.failure(peer.name, load.name):
-                lines.append(f"failed: {_last(failed)}\n")
+                lines.append(f"failed: {failed}\n")
             rows = (
                 [figure.title, f"{_spread(spread)} {figure.unit}"]
                 for figure in load.figures
@@ -111,7 +111,7 @@ class Tables:
             lines.append(f"- {peer.name}{version}{'' if peer.encrypted else ' (not encrypted)'}: {what}")
         lines += [f"- not measured: {load}: {why}" for load, why in self._results.skipped.items()]
         lines += [
-            f"- failed: {peer.name}, {load}: {_last(why)}"
+            f"- failed: {peer.name}, {load}: {why}"
             for peer in self._present
             for load in self._results.loads
             if (why := self._summary.failure(peer.name, load))
@@ -172,7 +172,3 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
         for line in lines
     )
-
-
-def _last(text: str) -> str:
-    return text.strip().rpartition("\n")[2]

@@ -1,5 +1,6 @@
 """One stream as fast as it goes, each way; 16 at once; and one on a long link."""
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ def down(trial: Trial, streams: int = 1) -> Mapping[str, float]:
 
 def up(trial: Trial) -> Mapping[str, float]:
     """From a caller to its target; the time ends when the target says that it has everything."""
-    block = memoryview(bytes(PIECE))
+    block = memoryview(os.urandom(PIECE))
     with connect(trial.running.entrance, b"u") as sock:
 
         def send(size: int) -> float:

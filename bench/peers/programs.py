@@ -15,7 +15,7 @@ from bench.family import family_ends
 from bench.peers.peer import PeerFailed, Stage
 
 Role = Literal["server", "agent", "entrance"]  # an entrance is the suite's own, and nobody's cost
-START_S = 20.0  # that a program has to carry its first byte
+START_S = 40.0  # that a program has to carry its first byte, also on a machine that has much to do
 END_S = 3.0  # that it has to end when asked, before it is killed
 
 

@@ -63,6 +63,12 @@ def test_what_is_absent_is_listed_and_what_needs_more_is_not_measured(tmp_path: 
     assert json.loads(file.read_text())["samples"] == []
 
 
+def test_what_cannot_be_saved_is_known_before_anything_is_measured(tmp_path: Path) -> None:
+    done = bench("--json", tmp_path / "nowhere" / "run.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("bench: [Errno 2] No such file or directory: ")
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

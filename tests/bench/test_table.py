@@ -32,7 +32,12 @@ def table(**more: object) -> str:
             Sample("direct", "bulk down", 1, {"rate": 3000.0}),
             Sample("edge-tunnel", "bulk down", 0, {"rate": 500.0, "server_cpu_s_per_gb": 1.25}),
             Sample("edge-tunnel", "bulk down", 1, {"rate": 750.0, "server_cpu_s_per_gb": 1.5}),
-            Sample("edge-tunnel", "echo", 0, failed="started\nno byte came through"),
+            Sample(
+                "edge-tunnel",
+                "echo",
+                0,
+                failed="no byte came through within 20 s\nserver runs\nout of memory",
+            ),
             Sample("edge-tunnel", "1000 idle agents", 0, {"memory": 61.0}),
         ],
         "complete": True,
@@ -66,7 +71,7 @@ def test_a_peer_that_is_absent_is_listed_with_its_remedy() -> None:
 
 def test_a_failure_is_in_the_table_and_its_last_line_below() -> None:
     assert "failed" in cells(table(), "**edge-tunnel**", 2)
-    assert "- failed: edge-tunnel, echo: no byte came through" in table()
+    assert "- failed: edge-tunnel, echo: no byte came through within 20 s ... out of memory" in table()
 
 
 def test_a_load_that_this_machine_cannot_carry_is_listed() -> None:

@@ -1,0 +1,49 @@
+"""Cases as processes: what becomes of one that does not end, or ends badly."""
+
+import os
+
+import pytest
+
+from bench import runner
+from bench.accounting import descendants
+from bench.loads.load import Load
+from bench.loads.registry import loads
+from bench.peers.direct import Direct
+from bench.peers.tunnel import Tunnel
+from bench.plan import Case
+from bench.results import Sample
+from bench.runner import Runner
+
+ECHO = next(load for load in loads() if load.name == "echo")
+
+
+def run(case: Case) -> list[Sample]:
+    before = set(descendants([os.getpid()]))
+    samples = Runner(quick=True, namespaces=False).run(case)
+    assert set(descendants([os.getpid()])) <= before
+    return samples
+
+
+def test_figures() -> None:
+    (sample,) = run(Case(Direct(), (ECHO,), 3))
+    assert (sample.peer, sample.load, sample.round, sample.failed) == ("direct", "echo", 3, "")
+    assert sample.figures["p50"] > 0
+
+
+def test_a_case_that_does_not_end_is_ended_with_its_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "START_S", 1)
+    monkeypatch.setattr(runner, "LOAD_S", 0)
+    (sample,) = run(Case(Tunnel(), (ECHO,), 0))
+    assert sample.failed == "not done within 1 s"
+
+
+def test_a_case_that_ends_badly_is_quoted() -> None:
+    (sample,) = run(Case(Tunnel(name="nobody"), (ECHO,), 0))
+    assert "invalid choice: 'nobody'" in sample.failed
+
+
+def test_a_load_that_said_nothing_has_failed() -> None:
+    unheard = Load("unheard of", (), lambda trial: {})
+    said, unsaid = run(Case(Direct(), (ECHO, unheard), 0))
+    assert said.figures
+    assert unsaid.failed == "the case ended with status 0"

@@ -22,7 +22,7 @@ MAX_CALLER_LIFE = timedelta(days=3650)
 
 
 class RevokedError(Exception):
-    """The certificate that was shown has been revoked; one line."""
+    """The certificate that was shown is good no longer; one line."""
 
 
 class CallerExistsError(Exception):
@@ -72,6 +72,11 @@ class Renewals:
         if current.certificate.public_key() == key:
             raise RequestError("a renewal needs a new key: the request carries that of the certificate")
         authority = self.authority
+        if not authority.issuer_of(current.certificate):
+            # A connection may be older than the end of a roll.
+            raise RevokedError(
+                f"the certificate of {current.identity} is of a root that is trusted no longer"
+            )
         with self._state.transaction() as transaction:
             # What was revoked a moment ago must not be renewed on the strength of an older look.
             revoked = self._revocations.load()

@@ -189,7 +189,8 @@ def _check(enrolment: Enrolment, node: str, addresses: tuple[IPAddress, ...]) ->
         if others := sorted(holders - {node}):
             print(
                 f"warning: {address} is also {', '.join(others)}'s: while nodes share an address, "
-                "none of them is reached by it, only by name",
+                "none of them is reached by it, only by name; see `tunnelctl nodes forget`, and `revoke`, if "
+                "one will not come back",
                 file=sys.stderr,
             )
 

@@ -130,6 +130,11 @@ async def test_after_a_switch_of_roots_it_is_told_to_renew(desk):
     _, answer = await desk.ask("/v1/renew", csr(), pem)
     _, answer = await desk.ask("/v1/identity", {"roots": []}, answer["certificate"])
     assert answer["renew"] == ""
+    Roll(desk.state).finish(force=True)
+    desk.load()
+    answer = await desk.ask("/v1/renew", csr(), pem)  # on a connection from before
+    assert code(answer) == (403, "revoked")
+    assert "of a root that is trusted no longer" in answer[1]["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/identity", "/v1/renew"])

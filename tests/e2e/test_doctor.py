@@ -149,3 +149,9 @@ def test_an_address_that_two_nodes_claim(deploy: Callable[..., System]) -> None:
         assert (found.code, found.failed) == (1, ["address"]), found.checks
         assert f"{EDGE_1} is claimed by {rival} (connected) too" in found.told("address")
         assert f"tunnelctl port-forward {name}" in found.told("address")
+    own.ctl("revoke", "edge-2", "--state-dir", own.state)
+    own.until(lambda: own.connected() == {"edge-1"}, "server")
+    freed = own.until(lambda: (found := Doctor(own, "edge-1")).code == 0 and found, "server")
+    assert freed.failed == []
+    found = Doctor(own, "edge-2")
+    assert (found.failed, found.skipped) == (["certificate"], ["link", "heartbeat", "address"]), found.checks

@@ -103,6 +103,13 @@ class ConnectFrontend:
         """Serve a connection of a permitted user of the Unix socket to its end, and close it."""
         await self._serve(stream, Caller(f"uid {uid}"))
 
+    async def refuse_local(self, stream: trio.SocketStream, why: str) -> None:
+        """Answer a user who may not use the Unix socket, and close it; neither reads nor waits."""
+        answer = _encode(*refusal_of(OpenFailed(Cause.NOT_ALLOWED, why)))
+        with contextlib.suppress(OSError):
+            await stream.socket.send(answer)  # a new socket's buffer takes it at once
+        await stream.aclose()
+
     def _caller(self, peer: Peer) -> Caller:
         place = format_endpoint(*peer.address[:2])
         try:
@@ -234,11 +241,14 @@ async def _carry(
 
 async def _refuse(stream: TlsStream | trio.SocketStream, response: h11.Response, body: bytes) -> None:
     """Answer, and read on a moment: unread input would turn the close into a reset that overtakes it."""
-    reason = bytes(response.reason)
-    lines = [b"HTTP/1.1 %d %s" % (response.status_code, reason)]
-    lines += [b"%s: %s" % (name, value) for name, value in response.headers.raw_items()]
     with trio.move_on_after(_ANSWER_TIME):
-        await stream.send_all(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        await stream.send_all(_encode(response, body))
         await stream.send_eof()
         while await stream.receive_some(_READ):
             pass
+
+
+def _encode(response: h11.Response, body: bytes) -> bytes:
+    lines = [b"HTTP/1.1 %d %s" % (response.status_code, bytes(response.reason))]
+    lines += [b"%s: %s" % (name, value) for name, value in response.headers.raw_items()]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body

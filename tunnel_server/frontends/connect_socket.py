@@ -47,8 +47,9 @@ class ConnectSocket:
         try:
             uid = peer_credentials(stream).uid
             if uid not in {0, os.geteuid(), *self.uids}:
-                log.warning("user %d may not use connect-socket: see connect-uids", uid)
-                await trio.aclose_forcefully(stream)
+                why = f"user {uid} may not use connect-socket: see connect-uids"
+                log.warning(why)
+                await self._frontend.refuse_local(stream, why)
                 return
             await self._frontend.serve_local(stream, uid)
         except OSError:

@@ -32,6 +32,10 @@ class Greeter:
         async with stream:
             await stream.send_all(f"hello {uid}".encode())
 
+    async def refuse_local(self, stream: trio.SocketStream, why: str) -> None:
+        async with stream:
+            await stream.send_all(why.encode())
+
 
 async def as_user(path: Path, uid: int) -> tuple[int, str]:
     done = await trio.run_process(
@@ -63,10 +67,10 @@ async def test_other_users_only_if_named(tmp_path: Path, caplog: pytest.LogCaptu
     async with trio.open_nursery() as nursery:
         await nursery.start(made.serve, path)
         assert await as_user(path, 4711) == (0, "hello 4711")
-        assert (await as_user(path, 4712))[1] == ""
+        assert (await as_user(path, 4712))[1] == "user 4712 may not use connect-socket: see connect-uids"
         assert "user 4712 may not use connect-socket: see connect-uids" in caplog.text
         made.uids = ()
-        assert (await as_user(path, 4711))[1] == ""
+        assert (await as_user(path, 4711))[1].startswith("user 4711 may not")
         nursery.cancel_scope.cancel()
 
 

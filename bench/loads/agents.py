@@ -25,7 +25,7 @@ SETTLE_S = 1.0
 
 def idle_agents(trial: Trial, count: int) -> Mapping[str, float]:
     """Server memory for each further agent, and the CPU that keeping them costs while nothing happens."""
-    count = trial.count(count)
+    count = _count(trial, count)
     running = _server(trial)
     with _agents(trial, 10):
         few = _memory(running)
@@ -46,7 +46,7 @@ def idle_agents(trial: Trial, count: int) -> Mapping[str, float]:
 
 def reconnect_storm(trial: Trial, count: int) -> Mapping[str, float]:
     """Seconds from the restarted server's first accept until a half, 99 % and all agents are linked again."""
-    count = trial.count(count)
+    count = _count(trial, count)
     running = _server(trial)
     with _agents(trial, count) as told:
         _wait(told)
@@ -55,6 +55,10 @@ def reconnect_storm(trial: Trial, count: int) -> Mapping[str, float]:
         listens = time.monotonic()
         back = _wait(told)
     return {key: back[key] - listens for key in ("half", "most", "last")}
+
+
+def _count(trial: Trial, full: int) -> int:
+    return max(10, full // 50) if trial.quick else full
 
 
 def _server(trial: Trial) -> Programs:

@@ -45,7 +45,7 @@ def up(trial: Trial) -> Mapping[str, float]:
 
 def long_down(trial: Trial) -> Mapping[str, float]:
     """From the target to the caller, first while windows grow, then when they have."""
-    seconds = 1.0 if trial.quick else 4.0
+    seconds = 2 * trial.seconds
     with connect(trial.running.entrance, b"d") as sock:
         (first,), first_took = receive([sock], seconds)
         (later,), later_took = receive([sock], seconds)

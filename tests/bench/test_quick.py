@@ -13,6 +13,8 @@ from bench.accounting import descendants
 from bench.results import Results
 from bench.routes import missing_for_shaping
 
+pytestmark = pytest.mark.timeout(180)  # whole runs, also on a machine that has much to do
+
 ROOT = Path(__file__).parents[2]
 BENCH = [sys.executable, "-m", "bench"]
 

@@ -1,6 +1,9 @@
 """Cases as processes: what becomes of one that does not end, or ends badly."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +15,7 @@ from bench.peers.direct import Direct
 from bench.peers.tunnel import Tunnel
 from bench.plan import Case
 from bench.results import Sample
-from bench.runner import Runner
+from bench.runner import Runner, _end
 
 ECHO = next(load for load in loads() if load.name == "echo")
 
@@ -35,6 +38,21 @@ def test_a_case_that_does_not_end_is_ended_with_its_programs(monkeypatch: pytest
     monkeypatch.setattr(runner, "LOAD_S", 0)
     (sample,) = run(Case(Tunnel(), (ECHO,), 0))
     assert sample.failed == "not done within 1 s"
+
+
+def test_a_case_that_will_not_end_is_killed_with_its_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "END_S", 0.2)
+    stubborn = "import signal, subprocess; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    stubborn += (
+        "print(subprocess.Popen(['sleep', '60'], start_new_session=True).pid, flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE) as case:
+        assert case.stdout
+        program = int(case.stdout.readline())
+        assert descendants([program]) == [program]
+        _end(case)
+        assert case.returncode == -signal.SIGKILL
+    assert descendants([program]) == []
 
 
 def test_a_case_that_ends_badly_is_quoted() -> None:

@@ -269,7 +269,7 @@ def _read_document(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     if len(raw) > MAX_FILE:
         raise SettingsError([f"{path}: is over {MAX_FILE} bytes, which no configuration is"])
     try:
-        text = raw.decode().replace("\r\n", "\n")
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")  # some editors put a byte order mark first
         return tomllib.loads(text), key_lines(text)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1

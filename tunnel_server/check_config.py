@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunnel_daemon.program import EXIT_OK, EXIT_WRONG_USE
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_flags import OneLineParser
+from tunnel_daemon.toml_lines import key_lines
 from tunnel_server.config import DEFAULT_CONFIG, load_config
 
 if TYPE_CHECKING:
@@ -48,4 +49,7 @@ def check(path: Path) -> tuple[list[str], list[str]]:
         config = load_config(path)
     except SettingsError as error:
         return error.problems, []
-    return [], [f"{path}: {each}" for each in config.port_lists().problems]
+    found = config.port_lists().problems
+    lines = key_lines(path.read_text(encoding="utf-8-sig")) if found else {}
+    # Each begins with its key.
+    return [], [f"{path}:{lines.get((each.partition(':')[0],), 1)}: {each}" for each in found]

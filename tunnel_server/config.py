@@ -2,13 +2,12 @@
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
-from typing import ClassVar, Self
 
-from certs.addresses import DEFAULT_EDGE_NETWORKS, format_endpoint, parse_address, parse_endpoint
+from certs.addresses import DEFAULT_EDGE_NETWORKS, format_endpoint
 from certs.authority import NODE_LIFE
 from certs.identity import check_node_name
 from tunnel_daemon.logs import LogFormat, LogLevel
@@ -16,6 +15,7 @@ from tunnel_daemon.settings import between, read_settings, setting
 from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
 from tunnel_daemon.settings_flags import add_setting_flags, settings_from_flags
 from tunnel_daemon.settings_values import Address, Network
+from tunnel_server.endpoints import FixedListener, ServerAddress
 from tunnel_server.limits import ServerLimits
 from tunnel_server.port_lists import PortLists, read_port_lists
 from tunnel_server.rights import CallerRights, check_caller_name
@@ -30,57 +30,9 @@ MAX_SOCKET_PATH = 107  # bytes, sun_path without its NUL
 _PORT = between(0, 65535)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerAddress:
-    """Where agents reach this server from outside, which the server itself can't know."""
-
-    FORM: ClassVar[str] = '"HOST:PORT", like "tunnel.example.org:10262"'
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``HOST`` or ``HOST:PORT``, IPv6 in brackets; raises ValueError."""
-        return cls(*parse_endpoint(text, 10262))
-
-    def __str__(self) -> str:
-        return format_endpoint(self.host, self.port)
-
-
-@dataclass(frozen=True, slots=True)
-class FixedListener:
-    """A local address and port whose connections go to one port of one node."""
-
-    FORM: ClassVar[str] = (
-        '"ADDRESS:PORT=NODE:PORT", like "127.0.0.1:9081=edge-1:9081" or "[::1]:80=edge-1:80"'
-    )
-
-    host: str
-    port: int
-    node: str
-    target_port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read the form; raises ValueError naming the entry."""
-        local, equals, remote = text.partition("=")
-        host, _, _ = local.strip().rpartition(":")
-        node, _, target_port = remote.strip().rpartition(":")
-        if not equals or not host or not node:
-            raise ValueError(f'"{text}" is not {cls.FORM}')
-        if (":" in host) != (host.startswith("[") and host.endswith("]")):
-            raise ValueError(f'"{text}": write an IPv6 address in brackets; the form is {cls.FORM}')
-        try:
-            address, number = parse_endpoint(local.strip(), 0)
-            parse_address(address)
-            check_node_name(node)
-            return cls(address, number, node, _port(target_port))
-        except ValueError as error:
-            raise ValueError(f'"{text}": {error}; the form is {cls.FORM}') from None
-
-    def __str__(self) -> str:
-        return f"{format_endpoint(self.host, self.port)}={self.node}:{self.target_port}"
+def _check_suffix(suffix: str) -> None:
+    if bare := suffix.strip(".").lower():
+        check_node_name(bare)  # what may stand in front of it, too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +128,7 @@ class ServerConfig:
         "",
         doc="domain under which edges are called by name: with `edges.example.org`, "
         "`edge-1.edges.example.org` is edge-1",
+        check=_check_suffix,
         live=True,
     )
     secure_target_port: int = setting(
@@ -248,10 +201,14 @@ class ServerConfig:
 
     def _check_ports(self) -> Iterator[tuple[str, str]]:
         taken: dict[int, str] = {}
+        defaults = {field.name: field.default for field in fields(self)}
         for key in ("tunnel-port", "secure-port", "insecure-port", "meta-port"):
-            port: int = getattr(self, key.replace("-", "_"))
+            name = key.replace("-", "_")
+            port: int = getattr(self, name)
             if port in taken and port:
-                yield key, f"{port} is {taken[port]}'s already; each needs its own"
+                # Blamed is the one that somebody has set.
+                ours, theirs = (taken[port], key) if port == defaults[name] else (key, taken[port])
+                yield ours, f"{port} is {theirs}'s already; each needs its own"
             taken.setdefault(port, key)
             if self.intercept and not port and key in {"secure-port", "insecure-port"}:
                 yield key, "captured connections need a port that is known: give one"
@@ -297,9 +254,3 @@ def config_from(arguments: argparse.Namespace, aliased: Aliased | None = None) -
     return settings_from_flags(
         arguments, ServerConfig, DEFAULT_CONFIG, aliased or read_aliases(arguments, ALIASES)
     )
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) < 65536:
-        raise ValueError(f'"{text}" is not a port (1 to 65535)')
-    return int(text)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tunnel_server.calls import Calls
-    from tunnel_server.config import FixedListener
+    from tunnel_server.endpoints import FixedListener
     from tunnel_server.registry import Registry
 
 

@@ -150,6 +150,10 @@ def test_unreadable_files(tmp_path: Path) -> None:
             read_settings(Config, tmp_path / name)
 
 
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    assert read(tmp_path, '\ufeffnode = "a"\n').node == "a"
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(tmp_path_factory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.toml"

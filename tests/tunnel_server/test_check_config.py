@@ -35,11 +35,11 @@ def test_every_problem_is_told(path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_an_entry_that_would_not_count_is_a_warning(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path.write_text("http-proxy-ports = '9081, x'\n")
+    path.write_text("# ours\nhttp-proxy-ports = '9081, x'\n")
     code, lines = run(capsys, str(path))
     assert code == 0
     assert lines == [
-        f'warning: {path}: http-proxy-ports: "x" names "x", which is not a port from 1 to 65535', "ok"
+        f'warning: {path}:2: http-proxy-ports: "x" names "x", which is not a port from 1 to 65535', "ok"
     ]  # fmt: skip
     found = json.loads("\n".join(run(capsys, str(path), "--json")[1]))
     assert (found["ok"], len(found["warnings"])) == (True, 1)

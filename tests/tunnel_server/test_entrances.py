@@ -12,7 +12,8 @@ import trio
 
 from tests.tunnel_server.core import DOMAIN, running
 from tunnel_daemon.program import ProgramError
-from tunnel_server.config import FixedListener, ServerConfig
+from tunnel_server.config import ServerConfig
+from tunnel_server.endpoints import FixedListener
 from tunnel_server.entrances import Entrances
 from tunnel_server.rights import CallerRights, NodeGlob, PortRange
 from tunnel_wire.causes import Cause

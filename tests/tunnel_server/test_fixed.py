@@ -4,7 +4,7 @@ import trio
 
 from tests.tunnel_server.core import running
 from tests.tunnel_server.test_calls import echo
-from tunnel_server.config import FixedListener
+from tunnel_server.endpoints import FixedListener
 from tunnel_server.frontends.fixed import serve_fixed
 from tunnel_wire.causes import Cause
 

@@ -9,7 +9,7 @@ import trio
 
 from tests.tunnel_server.core import Core, running
 from tunnel_daemon.program import ProgramError
-from tunnel_server.config import FixedListener
+from tunnel_server.endpoints import FixedListener
 from tunnel_server.fixed_listeners import FixedListeners
 
 

@@ -13,7 +13,8 @@ import trio
 from certs.files import StateDirectory
 from certs.server_state import initialise
 from tunnel_daemon.program import ProgramError
-from tunnel_server.config import FixedListener, ServerConfig
+from tunnel_server.config import ServerConfig
+from tunnel_server.endpoints import FixedListener
 from tunnel_server.server import Server
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import trio
 
     from tunnel_server.calls import Calls
-    from tunnel_server.config import FixedListener
+    from tunnel_server.endpoints import FixedListener
     from tunnel_server.registry import Registry
 
 FRONTEND = "fixed"

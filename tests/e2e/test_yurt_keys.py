@@ -150,9 +150,10 @@ def test_servers_and_agents_command_lines_of_yurt_tunnel(deploy: Callable[..., S
     warnings = [line for line in system.log("server").splitlines() if "is not used:" in line]
     assert ["--iptables-sync-period" in warnings[1], "--cert-ips" in warnings[0]] == [True, True]
     assert len(warnings) == 2
-    system.join(edge, system.join_line("edge-1", EDGE_1))
+    joined = system.join(edge, system.join_line("edge-1", EDGE_1))
+    assert joined.returncode == 0, joined.stderr
     code, said = start_agent(system, "--node-name=edge-7")
-    assert code == 2
+    assert code == 2, said
     assert "this machine's certificate is that of edge-1" in said
     system.start(
         "edge-1", edge, BIN / "tunnel-agent", f"--cert-dir={system.agent_state(edge)}", "--node-name=edge-1",

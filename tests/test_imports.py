@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).parent.parent
-_PACKAGES = ("tunnel_wire", "tunnel_server", "tunnel_agent", "tunnel_daemon", "tunnelctl", "certs")
+_PACKAGES = ("tunnel_wire", "tunnel_server", "tunnel_agent", "tunnel_daemon", "tunnelctl", "certs", "bench")
 
 
 def _lint(where: Path) -> subprocess.CompletedProcess[str]:

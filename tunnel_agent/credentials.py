@@ -9,12 +9,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from certs.files import StateDirectory, StateError
 from certs.identity import Identity, Role
+from certs.shown import shown_certificate
 from tunnel_agent.endpoint import Endpoint
 from tunnel_agent.proxy import ProxyChoice
 from tunnel_agent.tls_errors import TlsFailedError, clock_text
@@ -28,8 +28,6 @@ KEY, CERTIFICATE, AUTHORITY, DETAILS = "node.key", "node.crt", "ca.crt", "agent.
 ALPN = "tunnel/1"
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_X509_V_FLAG_NO_CHECK_TIME = 0x200000  # openssl/x509_vfy.h; `ssl` has no name for it
 
 
 class CredentialsError(Exception):
@@ -177,32 +175,13 @@ def _reason(error: OSError) -> str:
 
 
 def _own_certificate(path: Path) -> Mapping[str, object]:
-    """Show the certificate to ourselves as the server will see it, and return what it says.
-
-    `ssl` reads only a peer's certificate, and verifies it in doing so: thus a handshake in memory, which
-    also finds a certificate that the server could not accept. The clock is left out of it (see
-    clock_problem).
-    """
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.verify_mode = ssl.CERT_REQUIRED
-    server.verify_flags |= _X509_V_FLAG_NO_CHECK_TIME
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_mode = ssl.CERT_NONE  # both ends are ourselves
-    _load_files(server, path)
-    _load_files(client, path)
-    upward, downward = ssl.MemoryBIO(), ssl.MemoryBIO()
-    accepting = server.wrap_bio(upward, downward, server_side=True)
-    dialling = client.wrap_bio(downward, upward)
+    """What it says, and that the server could accept it; the clock is left out (see clock_problem)."""
     try:
-        for end in (dialling, accepting, dialling, accepting):
-            with suppress(ssl.SSLWantReadError):
-                end.do_handshake()
+        certificate = shown_certificate(lambda context: _load_files(context, path))
     except ssl.SSLCertVerificationError as error:
         raise CredentialsError(
             f"{path / CERTIFICATE} does not verify with {AUTHORITY} ({error.verify_message}): join again"
         ) from None
-    certificate = accepting.getpeercert()
     if not certificate:
         raise CredentialsError(f"{path / CERTIFICATE} can't be used: join again")
     return certificate

@@ -6,20 +6,25 @@ What a caller's directory holds is as `tunnelctl caller create` writes it. Stand
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunnelctl.errors import CommandError, UsageError
+from tunnelctl.standard_streams import tell
 
 if TYPE_CHECKING:
     import argparse
     import ssl
+    from collections.abc import Callable
 
 DEFAULT_SOCKET = Path("/run/edge-tunnel/connect.sock")
 SERVER_PORT = 10262
 KEY, CERTIFICATE, AUTHORITY = "caller.key", "caller.crt", "ca.crt"
 """As `tunnelctl caller create` names them."""
+_SOON = 30 * 86400.0
+"""Seconds before its end that a long-lived certificate is spoken of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +102,51 @@ def load_identity(directory: Path) -> ssl.SSLContext:
     for name in (CERTIFICATE, KEY, AUTHORITY):
         if not (directory / name).exists():
             raise CommandError(f"{directory} is no caller's identity, it has no {name}: {again}")
+
+    def load(into: ssl.SSLContext) -> None:
+        try:
+            into.load_verify_locations(cafile=directory / AUTHORITY)
+        except OSError as error:
+            raise _unusable(directory / AUTHORITY, error) from None
+        try:
+            # Without the callback, OpenSSL would ask an encrypted key's password on the terminal.
+            into.load_cert_chain(directory / CERTIFICATE, directory / KEY, password=lambda: b"")
+        except OSError as error:
+            raise _unusable(directory / CERTIFICATE, error) from None
+
     context = strict_context(server_side=False)
     context.set_alpn_protocols(["http/1.1"])
     # A server's names and addresses change; that it is one is in its identity, which `dialling` looks at.
     context.check_hostname = False
-    try:
-        context.load_verify_locations(cafile=directory / AUTHORITY)
-    except OSError as error:
-        raise _unusable(directory / AUTHORITY, error) from None
-    try:
-        # Without the callback, OpenSSL would ask an encrypted key's password on the terminal.
-        context.load_cert_chain(directory / CERTIFICATE, directory / KEY, password=lambda: b"")
-    except OSError as error:
-        raise _unusable(directory / CERTIFICATE, error) from None
+    load(context)
+    _warn_of_end(directory, load, time.time())
     return context
+
+
+def _warn_of_end(directory: Path, load: Callable[[ssl.SSLContext], None], now: float) -> None:
+    """Print a line on stderr if the certificate ends soon: in the last third of its life, 30 days at most.
+
+    One that has ended is the server's to refuse, by its clock; so is one of another authority. `now` is in
+    seconds since the epoch.
+    """
+    from certs.identity import Identity
+    from certs.shown import shown_certificate
+    from certs.validity import Validity, moment
+    from tunnelctl.tables import span
+
+    try:
+        certificate = shown_certificate(load)
+        validity = Validity.from_peer_certificate(certificate)
+        name = Identity.from_peer_certificate(certificate).name
+    except (OSError, ValueError, KeyError):
+        return
+    left = validity.not_after - now
+    if 0 < left < min((validity.not_after - validity.issued) / 3, _SOON):
+        tell(
+            f"tunnelctl: the certificate in {directory} ends {moment(validity.not_after)}, in {span(left)}: "
+            f"make another with `tunnelctl caller create {name} --renew` on the server's host",
+            error=True,
+        )
 
 
 def _unusable(path: Path, error: OSError) -> CommandError:

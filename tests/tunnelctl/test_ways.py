@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,25 @@ def test_files_that_cannot_be_used_are_named(pki, tmp_path) -> None:
     (identity / "caller.key").write_bytes((pki.identity(tmp_path / "other") / "caller.key").read_bytes())
     with pytest.raises(CommandError, match=r"caller\.crt can't be used: .*mismatch"):
         find_way(options("--server", "a", "--identity", identity))
+
+
+@pytest.mark.parametrize(
+    ("life", "age", "said"),
+    [(365, 330, False), (365, 336, True), (30, 19, False), (30, 21, True), (30, 31, False)],
+)
+def test_a_certificate_that_ends_soon_is_spoken_of(
+    life: int, age: int, said: bool, pki, tmp_path, capsys
+) -> None:
+    """In the last third of its life, 30 days at most; one that has ended is the server's to refuse."""
+    then = datetime.now(UTC) - timedelta(days=age)
+    identity = pki.identity(tmp_path / "me", life=timedelta(days=life), now=then)
+    find_way(options("--server", "a", "--identity", identity))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == said
+    if said:
+        assert err.startswith(f"tunnelctl: the certificate in {identity} ends 20")
+        assert "make another with `tunnelctl caller create ci --renew` on the server's host" in err
 
 
 def test_naming_a_way_here_loads_no_event_loop() -> None:

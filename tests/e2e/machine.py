@@ -133,7 +133,7 @@ def machine(host: Host, processes: Processes, *, systemd: bool = False) -> Itera
         outer = processes.start(name, argv)
         try:
             made = Machine(host, _first_process(outer))
-            ready = "systemctl is-system-running --wait" if systemd else "cat /run/up"
+            ready = "systemctl is-active basic.target" if systemd else "cat /run/up"
 
             def is_up() -> bool:
                 assert outer.poll() is None, processes.tail(name, 30)
@@ -152,7 +152,7 @@ def _first_process(outer: subprocess.Popen[bytes]) -> int:
 
 
 def _wait(condition: Callable[[], object], tail: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while not condition():
         assert time.monotonic() < deadline, tail()
         time.sleep(0.02)

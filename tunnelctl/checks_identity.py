@@ -33,9 +33,12 @@ def check_token(known: dict[str, Any]) -> Check:
     if not known["tokens"]:
         return Check("token", State.SKIPPED, "forgotten by now" if joined else "none was made for this name")
     token = known["tokens"][-1]
-    if token["state"] == "used":
+    if token["state"] == "used" and joined:
         return Check("token", State.OK, f"used {told(token['used'])}")
-    if token["state"] == "live":
+    if token["state"] == "used":
+        text = f"used {told(token['used'])}, and the node was forgotten since"
+        remedy = f"it is known again once its agent links; if its certificate was revoked: {new_token(known)}"
+    elif token["state"] == "live":
         text = f"made {told(token['created'])}, not used yet, good until {told(token['expires'])}"
         remedy = f"run its join line on the edge; if the line is lost: {new_token(known)}"
     else:

@@ -155,3 +155,7 @@ def test_an_address_that_two_nodes_claim(deploy: Callable[..., System]) -> None:
     assert freed.failed == []
     found = Doctor(own, "edge-2")
     assert (found.failed, found.skipped) == (["certificate"], ["link", "heartbeat", "address"]), found.checks
+    own.ctl("nodes", "forget", "edge-2")
+    found = Doctor(own, "edge-2")
+    assert (found.code, found.failed) == (1, ["token"])
+    assert "the node was forgotten since" in found.told("token")

@@ -45,6 +45,7 @@ def test_an_unknown_name_unlike_all_others() -> None:
             "tunnelctl token create",
         ),
         ({"state": "revoked"}, "revoked before it was used", "tunnelctl token create"),
+        (TOKEN, "used 2026-11-20 10:00:00 UTC, and the node was forgotten since", "it is known again once"),
     ],
 )
 def test_a_token_that_has_not_become_a_node(token: dict[str, Any], text: str, remedy: str) -> None:

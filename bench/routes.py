@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 DEVICE = "bench0"
@@ -27,6 +27,7 @@ class Route:
     delay: float = 0.0  # seconds, one way
     rate: int = 0  # bits a second, each way; 0: as it comes
     loss: int = 0  # packets in a hundred, each way
+    congestion: str = "reno"  # every kernel has it, and the line's jitter does not confuse it
     offload: bool = False  # the device takes segments of up to 64 KiB whole, or packets of 1500 bytes
 
     @property
@@ -38,16 +39,27 @@ class Route:
 LOOPBACK = Route("loopback", "loopback")
 LONG = Route("long", "100 ms round trip, 1 Gbit/s", NEAR, FAR, delay=0.050, rate=1_000_000_000, offload=True)
 LOSSY = Route("lossy", "20 ms round trip, 1 % loss each way", NEAR, FAR, delay=0.010, loss=1)
-ROUTES = {route.name: route for route in (LOOPBACK, LONG, LOSSY)}
+LONG_BBR = replace(LONG, name="long-bbr", title="100 ms round trip, 1 Gbit/s, TCP BBR", congestion="bbr")
 
+_IPV4 = Path("/proc/sys/net/ipv4")
 # The same for every program, whatever this machine has: 4 MiB, the usual bound for sending, would hold one
 # connection to 40 MB/s at 100 ms. With these its window ends at 16 MiB, of which the line and its queue hold
 # all: nothing is lost, unless the route says so.
-_TCP = {
-    "tcp_rmem": "4096 131072 33554432",
-    "tcp_wmem": "4096 65536 33554432",
-    "tcp_congestion_control": "reno",  # every kernel has it, and the line's jitter does not confuse it
-}
+_MEMORY = {"tcp_rmem": "4096 131072 33554432", "tcp_wmem": "4096 65536 33554432"}
+
+
+def missing(route: Route) -> str | None:
+    """Why this way can't be laid on this machine, with the remedy; None if it can."""
+    if not route.shaped:
+        return None
+    allowed = (_IPV4 / "tcp_allowed_congestion_control").read_text().split()
+    if route.congestion not in allowed:
+        wanted = " ".join([*allowed, route.congestion])
+        return (
+            f"TCP {route.congestion} is not allowed: modprobe tcp_{route.congestion}; "
+            f'sysctl -w net.ipv4.tcp_allowed_congestion_control="{wanted}"'
+        )
+    return missing_for_shaping()
 
 
 def missing_for_shaping() -> str | None:
@@ -69,8 +81,8 @@ def lay(route: Route) -> Generator[None, None, None]:
     if not route.shaped:
         yield
         return
-    for name, value in _TCP.items():
-        Path(f"/proc/sys/net/ipv4/{name}").write_text(value)
+    for name, value in {**_MEMORY, "tcp_congestion_control": route.congestion}.items():
+        (_IPV4 / name).write_text(value)
     options = ["--delay", str(route.delay), "--rate", str(route.rate)]
     with subprocess.Popen(
         [sys.executable, "-m", "bench.delay_line", DEVICE, *options, *["--offload"] * route.offload],

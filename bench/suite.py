@@ -8,7 +8,7 @@ from bench.machine import machine
 from bench.peers.peer import Absent, Peer
 from bench.plan import plan
 from bench.results import PeerEntry, Results, Sample
-from bench.routes import missing_for_shaping
+from bench.routes import missing, missing_for_shaping
 from bench.runner import Runner
 from bench.table import number
 
@@ -38,13 +38,12 @@ class Suite:
     def run(self) -> None:
         """Measure everything. KeyboardInterrupt ends what runs, and is raised."""
         results = self.results
-        no_shaping = missing_for_shaping()
-        shaped = [load for load in self._loads.values() if load.route.shaped]
-        if no_shaping:
-            results.skipped.update({load.name: no_shaping for load in shaped})
+        for load in self._loads.values():
+            if why := missing(load.route):
+                results.skipped[load.name] = why
         possible = [load for load in self._loads.values() if load.name not in results.skipped]
         present = [peer for peer in self._peers if self._is_there(peer)]
-        runner = Runner(quick=results.quick, namespaces=no_shaping is None)
+        runner = Runner(quick=results.quick, namespaces=missing_for_shaping() is None)
         for case in plan(present, possible, results.rounds, quick=results.quick):
             for sample in runner.run(case):
                 self._take(sample)

@@ -41,10 +41,11 @@ def markdown(results: Results, loads: Sequence[Load]) -> str:
             for figure in load.figures
             if figure.headline
         ]
-        parts += [f"## {title}\n", tables.medians(columns), tables.ratios(columns)]
+        if columns:
+            parts += [f"## {title}\n", tables.medians(columns), tables.ratios(columns)]
     costly = [load for load in shared if load.name in COSTLY]
     columns = [Column(load.name, _of(load, figure)) for load in costly for figure in (*CPU, *PEAK)]
-    parts += ["## What it costs\n", tables.medians(columns)]
+    parts += ["## What it costs\n", tables.medians(columns)] if columns else []
     parts += [tables.alone(load) for load in known if load.alone]
     parts.append(tables.footnotes())
     return "\n".join(part for part in parts if part)
@@ -52,7 +53,7 @@ def markdown(results: Results, loads: Sequence[Load]) -> str:
 
 GROUPS = {
     "Throughput": ("bulk down", "bulk up", "16 streams", "stalled reader"),
-    "Long and lossy links": ("long link", "lossy link", "lossy echo"),
+    "Long and lossy links": ("long link", "long link BBR", "lossy link", "lossy echo"),
     "Latency": ("echo", "echo under bulk"),
     "Connections and streams": ("connections", "connections x32", "idle streams"),
 }

@@ -8,7 +8,7 @@ from functools import partial
 
 from bench.loads.client import PIECE, connect, expect, receive
 from bench.loads.load import BYTES, Figure, Load, Trial
-from bench.routes import LONG, LOSSY
+from bench.routes import LONG, LONG_BBR, LOSSY
 
 WARM_UP_S = 0.3
 FIRST_UP = 32 * 1024 * 1024  # bytes that tell how many are sent for the measured time
@@ -66,5 +66,6 @@ LOADS = (
         long_down,
         LONG,
     ),
+    Load("long link BBR", (Figure("rate", "... with TCP BBR", "MB/s", "more"),), long_down, LONG_BBR),
     Load("lossy link", (Figure("rate", "20 ms, 1 % loss", "MB/s", "more"),), long_down, LOSSY),
 )

@@ -83,6 +83,12 @@ def test_loads_for_this_project_alone_have_tables_of_their_own() -> None:
     assert cells(table(), "server memory for each") == ["server memory for each", "61.0 KiB"]
 
 
+def test_nothing_is_said_of_what_nobody_asked_for() -> None:
+    assert "## Latency" in table()
+    assert "## Latency" not in table(loads=["bulk down"])
+    assert "## What it costs" not in table(loads=["echo"])
+
+
 def test_an_interrupted_run_says_so() -> None:
     assert "interrupted" in table(complete=False)
     assert "interrupted" not in table()

@@ -82,7 +82,7 @@ def listed(system: System, address: str) -> str | None:
         ("listen = 'x'\n", 'listen: "x" is not'),
         ("http-proxy-ports = '1\n", "is not valid TOML"),
         ("listen = '192.0.2.1:80=edge-1:80'\n", "192.0.2.1:80: this machine does not have that address"),
-        ("tunnel-port = 10265\n", "meta-port: 10265 is tunnel-port's already"),
+        ("tunnel-port = 10265\n", "tunnel-port: 10265 is meta-port's already"),
     ],
 )
 def test_a_file_with_a_mistake_changes_nothing(own: System, text: str, says: str) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from bench.loads.client import PIECE, connect, expect, receive
-from bench.loads.load import BYTES, Figure, Load, Trial
+from bench.loads.load import BYTES, Figure, Load, LoadFailed, Trial
 from bench.routes import LONG, LONG_BBR, LOSSY
 
 WARM_UP_S = 0.3
@@ -20,6 +20,8 @@ def down(trial: Trial, streams: int = 1) -> Mapping[str, float]:
         socks = [stack.enter_context(connect(trial.running.entrance, b"d")) for _ in range(streams)]
         receive(socks, min(WARM_UP_S, trial.seconds))
         received, took = receive(socks, trial.seconds)
+    if not any(received):
+        raise LoadFailed(f"no byte came within {took:.1f} s")
     mean = sum(received) / streams
     return {"rate": sum(received) / took / 1e6, BYTES: sum(received), "least": 100 * min(received) / mean}
 

@@ -12,8 +12,12 @@ PATIENCE_S = 20.0  # for one answer; what takes longer has failed
 def connect(entrance: tuple[str, int], wish: bytes) -> socket.socket:
     """A connection whose target will do `wish` (see bench.target)."""
     sock = socket.create_connection(entrance, timeout=PATIENCE_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.sendall(wish)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(wish)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
@@ -29,7 +33,11 @@ def expect(sock: socket.socket, size: int) -> None:
 def connect_idle(entrance: tuple[str, int]) -> socket.socket:
     """A connection that carried one byte, and carries no more."""
     sock = connect(entrance, b"o")
-    expect(sock, 1)
+    try:
+        expect(sock, 1)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from bench.accounting import memory_kib
 from bench.loads.client import connect, connect_idle, receive
-from bench.loads.load import BYTES, Figure, Load, Trial
+from bench.loads.load import BYTES, Figure, Load, LoadFailed, Trial
 
 SETTLE_S = 0.5
 
@@ -34,6 +34,8 @@ def stalled_reader(trial: Trial) -> Mapping[str, float]:
         socks = [stack.enter_context(connect(trial.running.entrance, b"d")) for _ in range(others)]
         receive(socks, min(0.5, trial.seconds))
         before, before_took = receive(socks, trial.seconds)
+        if not any(before):
+            raise LoadFailed(f"no byte came within {before_took:.1f} s")
         memory_before = sum(_memory(trial).values())
         stack.enter_context(connect(trial.running.entrance, b"d"))
         receive(socks, min(1.0, 2 * trial.seconds))  # so that whatever it may fill is full

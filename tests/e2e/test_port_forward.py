@@ -38,7 +38,7 @@ class Way:
         ) as process:
             assert process.stdout is not None
             try:
-                for _ in filter(lambda word: ":" in word, words):
+                for _ in filter(lambda word: word.endswith((":9081", ":9400", ":9401")), words):
                     line = process.stdout.readline()
                     assert line.startswith("Forwarding from "), line + process.stdout.read()
                 yield process
@@ -164,12 +164,31 @@ def test_new_connections_work_again_when_the_agent_is_back(way: Way) -> None:
 
 
 def test_connect_carries_the_payload_and_nothing_else(way: Way) -> None:
-    request = b"GET /pattern?mib=8 HTTP/1.1\r\nHost: edge-1\r\nConnection: close\r\n\r\n"
+    """100 MiB each way, standard input's end included."""
+    request = b"GET /pattern?mib=100 HTTP/1.1\r\nHost: edge-1\r\nConnection: close\r\n\r\n"
     done = way.connect("edge-1", "9081", stdin=request)
     assert (done.returncode, done.stderr) == (0, b"")
     head, _, body = done.stdout.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
-    assert hashlib.sha256(body).hexdigest() == pattern_digest(8)
+    assert hashlib.sha256(body).hexdigest() == pattern_digest(100)
+    head = b"PUT / HTTP/1.1\r\nHost: edge-1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    done = way.connect("edge-1", "9081", stdin=head + body)
+    assert (done.returncode, done.stderr) == (0, b"")
+    answer = json.loads(done.stdout.partition(b"\r\n\r\n")[2])
+    assert (answer["length"], answer["sha256"]) == (100 * MIB, pattern_digest(100))
+
+
+def test_where_it_listens_is_an_option(way: Way) -> None:
+    with way.forwarding("8888:9081", "--address", "::1,127.0.0.1") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "Forwarding from 127.0.0.1:8888 -> 9081\n"
+        for address in ("[::1]", "127.0.0.1"):
+            assert curl_json(way.host, f"http://{address}:8888/")["machine"] == "edge-1"
+        assert curl(way.host, f"http://{way.host.address}:8888/").returncode == 7
+    with way.forwarding("8888:9081", "--address", way.host.address):
+        assert (
+            curl_json(way.system.topology.host("nat"), f"http://{way.host.address}:8888/")["method"] == "GET"
+        )
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,8 @@ def test_check_config(own: System) -> None:
     write(own, toml({**own.server_settings, "https-proxy-ports": "9081, https"}))
     warned = cloud.run(words)
     assert warned.returncode == 0
-    assert f'warning: {path}: https-proxy-ports: "https" names "https", which is not a port' in warned.stdout
+    assert f"warning: {path}:" in warned.stdout
+    assert ': https-proxy-ports: "https" names "https", which is not a port' in warned.stdout
     (bad := own.directory / "bad.toml").write_text("log-level = 'loud'\ntunnel-port = -1\n")
     found = cloud.run([*words[:2], bad, "--json"])
     assert found.returncode == 2

@@ -116,6 +116,7 @@ def test_ssh_at_the_edges_own_address(system: System, tmp_path: Path) -> None:
     config.write_text(
         f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\nPidFile none\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
+        f"SetEnv HOME={tmp_path}\n"  # no start-up files of whoever runs the tests
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     system.start("sshd", edge, "/usr/sbin/sshd", "-D", "-e", "-f", config)

@@ -223,6 +223,7 @@ def test_ssh_with_connect_as_its_proxy_command(way: Way, tmp_path: Path) -> None
     Path("/run/sshd").mkdir(exist_ok=True)
     options = [f"-oHostKey={tmp_path / 'host'}", f"-oAuthorizedKeysFile={tmp_path / 'authorized'}"]
     options += ["-oStrictModes=no", "-oPidFile=none", "-oUsePAM=no", "-oPermitRootLogin=yes", "-p", "22"]
+    options += [f"-oSetEnv=HOME={tmp_path}"]  # no start-up files of whoever runs the tests
     name = f"sshd-{way.host.name}"
     way.system.start(name, edge, "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *options)
     way.system.until(lambda: way.system.listens(edge, 22), name)

@@ -27,7 +27,9 @@ def idle_agents(trial: Trial, count: int) -> Mapping[str, float]:
     """Server memory for each further agent, and the CPU that keeping them costs while nothing happens."""
     count = _count(trial, count)
     running = _server(trial)
-    with _agents(trial, 10):
+    with _agents(trial, 10) as first:
+        _wait(first)
+        time.sleep(SETTLE_S)
         few = _memory(running)
         with _agents(trial, count, first=10) as told:
             times = _wait(told)

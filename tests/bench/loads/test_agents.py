@@ -18,12 +18,12 @@ def trial() -> Iterator[Trial]:
 
 
 def test_memory_of_idle_agents(trial: Trial) -> None:
-    figures = idle_agents(trial, count=1000)
+    figures = idle_agents(trial, count=500)
     assert 0 < figures["memory"] < 4096  # KiB: there is something, and it is not the whole process
     assert figures["linked"] > 0
 
 
 def test_all_agents_are_back_after_a_restart(trial: Trial) -> None:
-    figures = reconnect_storm(trial, count=1000)
+    figures = reconnect_storm(trial, count=500)
     assert figures["half"] <= figures["most"] <= figures["last"]
     assert len(trial.running.processes["server"]) == 1

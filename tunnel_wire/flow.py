@@ -23,6 +23,10 @@ SEGMENT = 256 * 1024
 """Size in bytes of the pieces in which sockets are read, and in which sent bytes are kept."""
 
 
+_JOIN_BELOW = 4096
+"""Received pieces that are together not larger are kept as one."""
+
+
 class CreditExceeded(Exception):
     """The peer sent more than it was granted, or granted more than HTTP/2 can count."""
 
@@ -216,6 +220,14 @@ class Incoming:
         """Check a DATA frame's length at its header. Raises `CreditExceeded`."""
         if self.received + size > self.granted:
             raise CreditExceeded(f"{self.received + size - self.granted} bytes beyond the window")
+
+    def keep(self, data: memoryview) -> None:
+        """Queue a copy. Small pieces are joined: an object for each byte would be fifty times its window."""
+        queue = self.queue
+        if queue and len(queue[-1]) + len(data) <= _JOIN_BELOW:
+            queue[-1] += data
+        else:
+            queue.append(bytes(data))
 
     def consume(self, size: int, now: float, round_trip: float | None) -> int:
         """The consumer took `size` bytes at `now`. Returns credit to send in WINDOW_UPDATE, often 0.

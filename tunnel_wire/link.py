@@ -1,10 +1,9 @@
-"""One link over a real socket: its reader, its pump, its writer for what the kernel refused, its clock.
+"""One link over a real socket: its reader, its pump, its clock.
 
 A byte's way out: whoever queued it calls `pump`, which takes frames from the connection, encrypts and sends
-them, all
-synchronously; a task waits only for what the kernel did not take. A byte's way in: the reader decrypts, the
-connection
-parses, and the stream's face gets the payload before the reader reads on. The reader never waits for anybody.
+them, all synchronously; what the kernel did not take waits until the socket calls (`readiness.py`). A byte's
+way in: the socket calls, the link decrypts, the connection parses, and the stream's face gets the payload
+before the link reads on. Neither way waits for anybody.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from tunnel_wire.events import (
     StreamRequested,
     StreamReset,
 )
+from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unsent
 from tunnel_wire.tls import RECEIVE_SIZE, TlsEnded, TlsPump
 
@@ -40,15 +40,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TURN = 1024 * 1024
-"""Bytes that one call of the pump, or one turn of the reader, moves before other tasks get theirs."""
-_TURN_TIME = 0.005
-"""Seconds after which the reader lets others run: frames of a few bytes are dear."""
+"""Bytes that one call of the pump moves before other sockets get their turn."""
+_READ_TURN = 512 * 1024
+"""Bytes that one turn of the reader moves before other sockets get theirs."""
+_READ_TIME = 0.005
+"""Seconds after which it lets them as well: frames of a few bytes are dear."""
+_PIECE = 256 * 1024
+"""Bytes of ciphertext given to the kernel at once. Larger buffers would be the kernel's own memory, fetched
+and given back each time: a page fault for every 4 KiB.
+"""
 _DRAIN_TIME = 0.002
 """A frame is what the network drains in this many seconds: what is encrypted can't be overtaken."""
 _TICK = 0.001
 """Shortest time in seconds between two looks at the clock."""
 _SHORT_READ = 4096
-"""A read below this has most likely emptied the socket: waiting costs less than finding out."""
+"""A read below this has most likely emptied the socket: being called costs less than finding out."""
 
 
 class LinkEnded(Exception):
@@ -71,7 +77,16 @@ class _ReceiveBuffers:
         self.plaintext = memoryview(bytearray(RECEIVE_SIZE))
 
 
-_buffers: trio.lowlevel.RunVar[_ReceiveBuffers] = trio.lowlevel.RunVar("tunnel_wire receive buffers")
+_shared_buffers: trio.lowlevel.RunVar[_ReceiveBuffers] = trio.lowlevel.RunVar("tunnel_wire receive buffers")
+
+
+def _receive_buffers() -> _ReceiveBuffers:
+    try:
+        buffers = _shared_buffers.get()
+    except LookupError:
+        buffers = _ReceiveBuffers()
+        _shared_buffers.set(buffers)
+    return buffers
 
 
 class Link:
@@ -98,7 +113,10 @@ class Link:
         self._unsent = memoryview(b"")
         self._blocked_since: float | None = None
         self._frame_target = 4 * connection.limits.min_frame
-        self._writer_wanted = trio.Event()
+        self._framed = 0
+        """Bytes of the frames that are encrypted, or were last."""
+        self._watch: Watch | None = None
+        self._buffers = _receive_buffers()
         self._timer_changed = trio.Event()
         self._timer_due = connection.deadline()
         self._scope = trio.CancelScope()
@@ -113,29 +131,24 @@ class Link:
         Either way the socket is closed then, and the streams that were attached have been told.
         """
         try:
-            buffers = _buffers.get()
-        except LookupError:
-            buffers = _ReceiveBuffers()
-            _buffers.set(buffers)
-        try:
             try:
+                self._watch = watch(self._sock, self._on_ready, self._on_defect, READABLE)
                 with self._scope:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._write)
-                        nursery.start_soon(self._keep_time)
-                        self.pump()
-                        await self._read(buffers)
+                    # What came with the end of the handshake is in TLS already.
+                    self._receive()
+                    await self._keep_time()
             except Exception:
                 # A defect, of ours or of a callback, costs this link and not the process.
                 log.exception("a link failed")
-                self._end(LinkEnded("an internal error; the log has more"))
+                self._on_defect()
             if self._ending is None:
                 # Whoever cancelled stands outside: let trio say so.
                 await trio.lowlevel.checkpoint_if_cancelled()
             raise self._ending or LinkEnded("the link was cancelled")
         finally:
+            if self._watch is not None:
+                self._watch.close()
             self._say_goodbye()
-            trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
             self._end_streams()
 
@@ -152,6 +165,18 @@ class Link:
         if self._ending is None:
             self._ending = ending
             self._scope.cancel()
+
+    def _on_defect(self) -> None:
+        self._end(LinkEnded("an internal error; the log has more"))
+
+    def _on_ready(self, events: int) -> None:
+        if self._ending is not None:
+            # `run` has yet to hear of it.
+            return
+        if events & WRITABLE:
+            self._go_on_sending()
+        if events & ~WRITABLE:
+            self._read()
 
     def _say_goodbye(self) -> None:
         """GOAWAY and close_notify, as far as the kernel takes them at once."""
@@ -178,43 +203,37 @@ class Link:
 
     # --- in ---------------------------------------------------------------------------------------
 
-    async def _read(self, buffers: _ReceiveBuffers) -> None:
-        sock, tls = self._sock, self._tls
-        turn, turn_ends = 0, trio.current_time() + _TURN_TIME
+    def _read(self) -> None:
+        """One turn: the socket calls again while there is more."""
+        sock, tls, buffer = self._sock, self._tls, self._buffers.ciphertext
+        left, ends = _READ_TURN, trio.current_time() + _READ_TIME
         try:
-            while True:
-                # What came with the end of the handshake is in the pump already.
-                self._receive(buffers)
-                if self._ending is not None:
-                    return
+            while self._ending is None and left > 0 and trio.current_time() < ends:
+                size, more = 0, True
                 try:
-                    size = sock.recv_into(buffers.ciphertext)
+                    # What comes in small pieces is handled in large ones.
+                    while more and size < len(buffer):
+                        got = sock.recv_into(buffer[size:])
+                        size += got
+                        more = got >= _SHORT_READ
                 except BlockingIOError:
-                    await trio.lowlevel.wait_readable(sock)
-                    turn, turn_ends = 0, trio.current_time() + _TURN_TIME
-                    continue
+                    if not size:
+                        return
+                    more = False
                 if not size:
                     self._end(LinkEnded("the connection was cut"))
                     return
-                tls.feed(buffers.ciphertext[:size])
-                turn += size
-                if size < _SHORT_READ:
-                    self._receive(buffers)
-                    await trio.lowlevel.wait_readable(sock)
-                    turn, turn_ends = 0, trio.current_time() + _TURN_TIME
-                elif turn >= _TURN or trio.current_time() >= turn_ends:
-                    self._receive(buffers)
-                    await trio.lowlevel.checkpoint()
-                    turn, turn_ends = 0, trio.current_time() + _TURN_TIME
-        except TlsEnded:
-            self._end(LinkEnded("the other end closed the link", clean=True))
-        except ssl.SSLError as exc:
-            self._end(LinkEnded(f"TLS: {exc.reason or exc}"))
+                tls.feed(buffer[:size])
+                self._receive()
+                if not more:
+                    return
+                left -= size
         except OSError as exc:
             self._end(LinkEnded(f"the connection was lost: {exc.strerror or exc}"))
 
-    def _receive(self, buffers: _ReceiveBuffers) -> None:
-        """Decrypt and dispatch everything that is in the pump, then send what that made due."""
+    def _receive(self) -> None:
+        """Decrypt and dispatch everything that is in TLS, then send what that made due."""
+        buffers = self._buffers
         connection = self.connection
         try:
             while size := self._tls.read_into(buffers.plaintext):
@@ -227,8 +246,12 @@ class Link:
                         self._dispatch(event)
         except ConnectionFailed as exc:
             self._end(LinkEnded(str(exc)))
-            return
-        self.pump()
+        except TlsEnded:
+            self._end(LinkEnded("the other end closed the link", clean=True))
+        except ssl.SSLError as exc:
+            self._end(LinkEnded(f"TLS: {exc.reason or exc}"))
+        else:
+            self.pump()
 
     def _dispatch(self, event: Event) -> None:
         match event:
@@ -280,15 +303,17 @@ class Link:
         left = _TURN
         while True:
             if not self._unsent:
-                out = connection.take(self._frame_target)
-                if not out and connection.ask_for_receipt(trio.current_time()):
-                    out = connection.take(0)
-                if out:
-                    tls.write(out, sum(map(len, out)))
-                # Without output of ours there may still be TLS's own: an answer to a key update.
-                self._unsent = memoryview(tls.ciphertext())
-                if not self._unsent:
-                    return
+                if not tls.encrypted:
+                    out = connection.take(self._frame_target)
+                    if not out and connection.ask_for_receipt(trio.current_time()):
+                        out = connection.take(0)
+                    if out:
+                        self._framed = sum(map(len, out))
+                        tls.write(out, self._framed)
+                    # Without output of ours there may still be TLS's own: an answer to a key update.
+                    if not tls.encrypted:
+                        return
+                self._unsent = memoryview(tls.ciphertext(_PIECE))
             size = len(self._unsent)
             try:
                 sent = sock.send(self._unsent)
@@ -299,23 +324,23 @@ class Link:
             if self._unsent or left <= 0 or (size > NOT_SENT_LOW_WATER and unsent(sock) > NOT_SENT_LOW_WATER):
                 self._wait_for_kernel()
                 return
-            if size >= self._frame_target:
+            if not tls.encrypted and self._framed >= self._frame_target:
                 self._frame_target = min(2 * self._frame_target, connection.limits.max_frame)
 
     def _wait_for_kernel(self) -> None:
         if self._blocked_since is None:
             self._blocked_since = trio.current_time()
-        self._writer_wanted.set()
+        if self._watch is not None:
+            self._watch.want(READABLE | WRITABLE)
 
-    async def _write(self) -> None:
-        while True:
-            await self._writer_wanted.wait()
-            self._writer_wanted = trio.Event()
-            await trio.lowlevel.wait_writable(self._sock)
-            if self._blocked_since is not None:
-                self._adapt(trio.current_time() - self._blocked_since)
-                self._blocked_since = None
-            self.pump()
+    def _go_on_sending(self) -> None:
+        """The kernel takes more."""
+        if self._blocked_since is not None:
+            self._adapt(trio.current_time() - self._blocked_since)
+            self._blocked_since = None
+        self.pump()
+        if self._blocked_since is None and self._watch is not None:
+            self._watch.want(READABLE)
 
     def _adapt(self, waited: float) -> None:
         """Aim frames at what drains in `_DRAIN_TIME`, given how long the last took to drain."""

@@ -77,6 +77,8 @@ class Sender:
         The buffers must be encrypted before anything else happens here.
         """
         out: list[Buffer] = []
+        if not (self._control or self._urgent or self._ready):
+            return out
         total = 0
         if self._control:
             total = self._take_control(out)

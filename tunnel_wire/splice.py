@@ -2,6 +2,9 @@
 
 FIN to END_STREAM and RST to RST_STREAM, and back, never one for the other: a truncated body must not look
 complete.
+
+Nothing here is a task but whoever waits for the end: the socket calls when it is ready (`readiness.py`), the
+stream when something came (as its face), and each call moves what it can at once.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel_wire.failures import forget, watch
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.session import EndCause
+from tunnel_wire.readiness import FAILED, HUNG_UP, READABLE, WRITABLE, Watch, watch
+from tunnel_wire.session import EndCause, State
 from tunnel_wire.sockets import (
     close_properly,
     close_with_reset,
@@ -26,10 +29,11 @@ from tunnel_wire.sockets import (
 )
 
 if TYPE_CHECKING:
+    from tunnel_wire.session import Stream
     from tunnel_wire.stream import TunnelStream
 
-_TURN = 1024 * 1024
-"""Bytes read from the socket before other tasks get their turn."""
+_TURN = 512 * 1024
+"""Bytes that one direction moves before other sockets get their turn."""
 _COPY_BELOW = 64 * 1024
 """A shorter read is copied, so that a kept segment is never mostly empty."""
 _DRAIN_LIMIT = 1.0
@@ -58,10 +62,6 @@ class SpliceResult:
     end: End = End.CANCELLED
 
 
-class _LocalReset(Exception):
-    """The local socket failed."""
-
-
 async def splice(
     tunnel: TunnelStream,
     sock: socket.socket,
@@ -77,45 +77,47 @@ async def splice(
     A Unix socket knows no reset. With `ends_by_halves` its peer has promised to shut its direction down
     before it closes: when it closes both at once, it was reset or killed.
     """
-    splicer = _Splice(tunnel, sock, result or SpliceResult(), ends_by_halves=ends_by_halves)
+    splicer = _Splice(tunnel.release(), sock, result or SpliceResult(), ends_by_halves=ends_by_halves)
     await splicer.run()
     return splicer.result
 
 
 class _Splice:
+    """The stream's face, and the socket's."""
+
     def __init__(
-        self, tunnel: TunnelStream, sock: socket.socket, result: SpliceResult, *, ends_by_halves: bool
+        self, stream: Stream, sock: socket.socket, result: SpliceResult, *, ends_by_halves: bool
     ) -> None:
         self._ends_by_halves = ends_by_halves
-        self._tunnel = tunnel
+        self._stream = stream
         self._sock = sock
         self.result = result
+        self._watch: Watch | None = None
+        self._taken = 0
+        """Bytes of the first piece in `incoming.queue` that the socket has taken."""
         self._life = trio.CancelScope()
+        self._done = trio.Event()
+        self._read_all = False
+        """The socket's direction has ended, and the stream's with it."""
+        self._written_all = False
+        """The stream's direction has ended, and the socket's with it."""
         self._failed = False
         """The socket has failed. Whoever met the error first took it: others see what looks like an end."""
-        self._ended = False
-        """The tunnel has ended its direction, and so have we."""
 
     async def run(self) -> None:
-        tunnel, result = self._tunnel, self.result
-        tunnel.sink = self._sink
-        tunnel.on_broken = self._life.cancel
+        stream, result = self._stream, self.result
+        stream.face = self
         reset_unless_closed_properly(self._sock)
         try:
-            watch(self._sock, self._on_failure)
-            if tunnel.end_cause is not None:
+            self._watch = watch(self._sock, self._on_ready, self._life.cancel, READABLE)
+            if stream.state is State.CLOSED:
                 self._life.cancel()
-            finished = False
-            try:
-                with self._life:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._from_tunnel)
-                        await self._to_tunnel()
-                    finished = True
-            except* (_LocalReset, trio.BrokenResourceError):
-                pass
-            result.end = End.FINISHED if finished else self._why()
+            self._write_out()
+            with self._life:
+                await self._done.wait()
+            result.end = End.FINISHED if self._read_all and self._written_all else self._why()
         finally:
+            self._unwatch()
             try:
                 if result.end in (End.REMOTE_RESET, End.LINK_LOST):
                     await self._drain()
@@ -123,7 +125,7 @@ class _Splice:
                 self._close()
 
     def _why(self) -> End:
-        match self._tunnel.end_cause:
+        match self._stream.end_cause:
             case None | EndCause.LOCAL_RESET:
                 return End.LOCAL_RESET
             case EndCause.LINK_LOST:
@@ -131,117 +133,195 @@ class _Splice:
             case _:
                 return End.REMOTE_RESET
 
-    def _on_failure(self) -> None:
-        """Nobody need be reading or writing just now: what came before the reset gets a bounded time."""
-        self._failed = True
-        self._life.deadline = trio.current_time() + _DRAIN_LIMIT
-
     def _close(self) -> None:
         """Close both ends as their other side deserves."""
-        tunnel, sock, end = self._tunnel, self._sock, self.result.end
-        tunnel.sink = tunnel.on_broken = None
-        forget(sock)
-        if end is End.FINISHED:
-            tunnel.close()
-            close_properly(sock)
-            return
+        stream, sock, end = self._stream, self._sock, self.result.end
+        now = trio.current_time()
         if end is End.LOCAL_RESET:
-            tunnel.reset(ErrorCode.CONNECT_ERROR, behind_data=True)
+            stream.reset_behind_data(ErrorCode.CONNECT_ERROR, now)
         elif end is End.CANCELLED:
-            tunnel.reset(ErrorCode.CANCEL)
+            stream.reset(ErrorCode.CANCEL)
         else:
-            tunnel.close()
-        close_with_reset(sock)
+            stream.abandon(now)
+        stream.face = None
+        stream.flush()
+        if end is End.FINISHED:
+            close_properly(sock)
+        else:
+            close_with_reset(sock)
 
     async def _drain(self) -> None:
         """Let the local peer take what came before the reset, for a bounded time."""
         with trio.move_on_after(_DRAIN_LIMIT):
-            try:
-                await self._from_tunnel()
-            except (trio.BrokenResourceError, _LocalReset):
-                pass
+            while self._stream.incoming.queue and not self._failed:
+                if not self._send_queued():
+                    await trio.lowlevel.wait_writable(self._sock)
             # The kernel tells nobody when it falls to 0.
-            while unacknowledged(self._sock) and not self._failed:  # noqa: ASYNC110
+            while not self._failed and unacknowledged(self._sock):  # noqa: ASYNC110
                 await trio.sleep(_DRAIN_POLL)
+
+    # --- the socket calls -------------------------------------------------------------------------
+
+    def _on_ready(self, events: int) -> None:
+        if events & FAILED:
+            # Nobody need be reading or writing just now: what came before the reset gets a bounded time.
+            self._failed = True
+            self._life.deadline = trio.current_time() + _DRAIN_LIMIT
+        if events & (FAILED | HUNG_UP):
+            # Told once: from now on it would be told for ever.
+            self._unwatch()
+        if events & WRITABLE:
+            self._write_out()
+        if events & ~WRITABLE:
+            self._read_in()
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _want(self) -> None:
+        """Be called for what there is to do: ready for anything else, the socket would call for ever."""
+        if self._watch is not None:
+            reading = READABLE if not self._read_all and self._stream.room() else 0
+            writing = WRITABLE if self._stream.incoming.queue else 0
+            self._watch.want(reading | writing)
+
+    def _end(self) -> None:
+        """Both directions have ended, or the socket has failed."""
+        self._unwatch()
+        self._done.set()
 
     # --- socket to tunnel -------------------------------------------------------------------------
 
-    async def _to_tunnel(self) -> None:
-        tunnel, sock, pool = self._tunnel, self._sock, self._tunnel.pool
-        turn = 0
-        while True:
-            if not (room := tunnel.room()):
-                # Nothing may be held back while we wait: the peer's credit is its answer.
-                tunnel.flush()
-                room = await tunnel.wait_room()
+    def _read_in(self) -> None:
+        stream, sock, pool = self._stream, self._sock, self._stream.session.pool
+        left = _TURN
+        while not self._read_all and not self._done.is_set():
+            room = stream.room()
+            if not room:
+                # What is queued must not wait for the peer's credit: that is its answer.
+                stream.flush()
+                if not (room := stream.room()):
+                    break
             segment = pool.take()
+            wanted = min(room, SEGMENT)
             try:
-                size = sock.recv_into(segment, min(room, SEGMENT))
+                size = sock.recv_into(segment, wanted)
             except BlockingIOError:
                 pool.give(segment)
-                tunnel.flush()
-                await trio.lowlevel.wait_readable(sock)
-                turn = 0
-                continue
-            except OSError as exc:
+                break
+            except OSError:
                 pool.give(segment)
-                raise _LocalReset from exc
+                self._end()
+                break
             if not size:
                 pool.give(segment)
-                if self._failed or (self._ends_by_halves and not self._ended and closed_whole(sock)):
-                    raise _LocalReset
-                tunnel.end()
-                return
+                self._read_end()
+                break
             if size < _COPY_BELOW:
-                tunnel.write(bytes(memoryview(segment)[:size]))
+                stream.write(bytes(memoryview(segment)[:size]))
                 pool.give(segment)
             else:
-                tunnel.write(memoryview(segment)[:size], segment)
+                stream.write(memoryview(segment)[:size], segment)
             self.result.to_tunnel += size
-            turn += size
-            if size < min(room, SEGMENT):
-                # A short read has most likely emptied the socket.
-                tunnel.flush()
-                await trio.lowlevel.wait_readable(sock)
-                turn = 0
-            elif turn >= _TURN:
-                tunnel.flush()
-                await trio.lowlevel.checkpoint()
-                turn = 0
+            left -= size
+            # A short read has most likely emptied the socket. One that has hung up does not call again.
+            if (size < wanted or left <= 0) and self._watch is not None:
+                break
+        stream.flush()
+        self._want()
+
+    def _read_end(self) -> None:
+        sock = self._sock
+        if self._failed or (self._ends_by_halves and not self._written_all and closed_whole(sock)):
+            self._end()
+            return
+        self._read_all = True
+        self._stream.write_end()
+        if self._written_all:
+            self._end()
 
     # --- tunnel to socket -------------------------------------------------------------------------
 
-    def _sink(self, data: memoryview) -> int:
-        """Called by the link's reader while nothing is queued: the fastest way, without a task switch."""
+    def _write_out(self) -> None:
+        if self._send_queued() and self._stream.incoming.end is not None:
+            self._write_end()
+        self._stream.flush()
+        self._want()
+
+    def _send_queued(self) -> bool:
+        """Send what is queued, and say whether that was all."""
+        stream, queue = self._stream, self._stream.incoming.queue
+        left = _TURN
+        while queue and left > 0:
+            piece = memoryview(queue[0])[self._taken :]
+            sent = self._send(piece)
+            if not sent:
+                return False
+            if sent == len(piece):
+                queue.popleft()
+                self._taken = 0
+            else:
+                self._taken += sent
+            left -= sent
+            stream.consume(sent, trio.current_time())
+        return not queue
+
+    def _send(self, data: memoryview) -> int:
         try:
             sent = self._sock.send(data)
         except BlockingIOError:
             return 0
         except OSError:
-            # It is queued, and the task below meets the error again.
             self._failed = True
+            self._end()
             return 0
         self.result.from_tunnel += sent
         return sent
 
-    async def _from_tunnel(self) -> None:
-        tunnel, sock = self._tunnel, self._sock
-        while True:
-            data = await tunnel.wait_arrival()
-            if data is None:
-                self._ended = True
-                try:
-                    sock.shutdown(socket.SHUT_WR)
-                except OSError as exc:
-                    raise _LocalReset from exc
-                return
-            try:
-                sent = sock.send(data)
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(sock)
-                continue
-            except OSError as exc:
-                self._failed = True
-                raise _LocalReset from exc
-            self.result.from_tunnel += sent
-            tunnel.took(sent)
+    def _write_end(self) -> None:
+        if self._written_all:
+            return
+        self._written_all = True
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._written_all = False
+            self._failed = True
+            self._end()
+            return
+        if self._read_all:
+            self._end()
+
+    # --- the stream calls: StreamFace -------------------------------------------------------------
+
+    def on_answer(self) -> None:
+        """Never here: it is open."""
+
+    def on_data(self, data: memoryview) -> None:
+        """Pass it on at once where that is possible, else queue a copy."""
+        queue = self._stream.incoming.queue
+        if not queue and not self._failed:
+            sent = self._send(data)
+            if sent:
+                self._stream.consume(sent, trio.current_time())
+                if sent == len(data):
+                    return
+                data = data[sent:]
+        self._stream.incoming.keep(data)
+        self._want()
+
+    def on_end(self) -> None:
+        """The peer's direction has ended."""
+        if not self._stream.incoming.queue:
+            self._write_end()
+
+    def on_reset(self) -> None:
+        """The stream is gone."""
+        self._life.cancel()
+
+    def on_room(self) -> None:
+        """Read on, if it was the peer's credit that was missing."""
+        if not self._read_all and (self._watch is None or not self._watch.wanted & READABLE):
+            self._read_in()

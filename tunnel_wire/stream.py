@@ -15,17 +15,12 @@ from tunnel_wire.frames import ErrorCode
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable
 
     from tunnel_wire.answerer import AnswererConnection
-    from tunnel_wire.flow import Buffer, SegmentPool
+    from tunnel_wire.flow import Buffer
     from tunnel_wire.opener import OpenerConnection
     from tunnel_wire.session import Session, Stream
-
-
-_JOIN_BELOW = 4096
-"""Received pieces that are together not larger are kept as one."""
 
 
 class TunnelStream(trio.abc.HalfCloseableStream):
@@ -44,10 +39,6 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         self._arrival = trio.Event()
         self._sending = Exclusive("another task is sending on this stream")
         self._receiving = Exclusive("another task is receiving on this stream")
-        self.sink: Callable[[memoryview], int] | None = None
-        """Gets payload first, straight from the link's reader, while nothing is queued: says how much it
-        took.
-        """
         self.on_broken: Callable[[], None] | None = None
         """Called when the peer resets the stream or the link is lost, though nobody waits for it here."""
 
@@ -113,17 +104,19 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         self.close()
         await trio.lowlevel.checkpoint()
 
-    # --- what splice needs beyond it, without waiting ---------------------------------------------
+    def release(self) -> Stream:
+        """Give the stream to another face; this object is closed, and the stream is not."""
+        self._closed = True
+        self.on_broken = None
+        self._wake()
+        return self._stream
+
+    # --- the same without waiting -----------------------------------------------------------------
 
     @property
     def end_cause(self) -> EndCause | None:
         """How the stream came to be closed; None while it is not."""
         return self._stream.end_cause
-
-    @property
-    def pool(self) -> SegmentPool:
-        """Where to take buffers for `write` from."""
-        return self._stream.session.pool
 
     def room(self) -> int:
         """Bytes that `write` takes now."""
@@ -154,7 +147,7 @@ class TunnelStream(trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """What `aclose` does, without the checkpoint."""
         self._closed = True
-        self.sink = self.on_broken = None
+        self.on_broken = None
         self._stream.abandon(trio.current_time())
         self._stream.flush()
         self._wake()
@@ -217,17 +210,8 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         """Never here: whoever opened the stream was the face until then."""
 
     def on_data(self, data: memoryview) -> None:
-        """Pass it on at once where that is possible, else queue a copy."""
-        stream = self._stream
-        queue = stream.incoming.queue
-        if self.sink is not None and not queue:
-            taken = self.sink(data)
-            if taken:
-                stream.consume(taken, trio.current_time())
-                if taken == len(data):
-                    return
-                data = data[taken:]
-        _keep(queue, data)
+        """Queue a copy."""
+        self._stream.incoming.keep(data)
         self._arrival.set()
 
     def on_end(self) -> None:
@@ -243,14 +227,6 @@ class TunnelStream(trio.abc.HalfCloseableStream):
     def on_room(self) -> None:
         """Wake the sender."""
         self._room.set()
-
-
-def _keep(queue: deque[bytes], data: memoryview) -> None:
-    """Queue a copy. Small pieces are joined: an object for each byte would be fifty times its window."""
-    if queue and len(queue[-1]) + len(data) <= _JOIN_BELOW:
-        queue[-1] += data
-    else:
-        queue.append(bytes(data))
 
 
 def _explain(stream: Stream) -> str:
@@ -272,7 +248,7 @@ class _Opening:
 
     def on_data(self, data: memoryview) -> None:
         # A target that speaks first is heard before the task that opened the stream gets its turn.
-        _keep(self._stream.incoming.queue, data)
+        self._stream.incoming.keep(data)
 
     def on_end(self) -> None:
         pass

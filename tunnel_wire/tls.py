@@ -21,7 +21,7 @@ from tunnel_wire.sockets import close_with_reset
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tunnel_wire.flow import Buffer
 
@@ -90,10 +90,11 @@ class TlsPump:
             buffer[:filled] = self._unread[:filled]
             del self._unread[:filled]
             return filled
+        # With a buffer, read() returns a count; the stubs know only the form that returns bytes.
+        read = cast("Callable[[int, memoryview], int]", self._ssl.read)
         try:
             while filled < size:
-                # With a buffer, read() returns a count; the stubs know only the form that returns bytes.
-                count = cast("int", self._ssl.read(size - filled, buffer[filled:]))
+                count = read(size - filled, buffer[filled:])
                 if not count:  # close_notify; it says so again at the next call
                     break
                 filled += count
@@ -113,9 +114,14 @@ class TlsPump:
         for buffer in buffers:
             self._ssl.write(buffer)
 
-    def ciphertext(self) -> bytes:
-        """Everything that is to go to the network now."""
-        return self._out.read()
+    @property
+    def encrypted(self) -> int:
+        """Bytes that `ciphertext` has for the network."""
+        return self._out.pending
+
+    def ciphertext(self, most: int = -1) -> bytes:
+        """What is to go to the network now: all of it, or `most` bytes."""
+        return self._out.read(most)
 
     def close_notify(self) -> None:
         """Queue the alert that ends TLS properly."""

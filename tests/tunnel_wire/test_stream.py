@@ -123,24 +123,29 @@ async def test_broken_is_told_without_anybody_waiting() -> None:
             await told.wait()
 
 
-async def test_the_sink_gets_what_it_takes_and_the_rest_is_kept_in_order() -> None:
+async def test_released_it_is_closed_and_its_stream_is_not() -> None:
     async with linked() as ends:
         near, far = await ends.stream()
-        taken = bytearray()
+        waiting: list[type[Exception]] = []
 
-        def sink(data: memoryview) -> int:
-            size = min(len(data), 100 - len(taken))
-            taken.extend(data[:size])
-            return size
+        async def wait() -> None:
+            try:
+                await far.receive_some()
+            except trio.ClosedResourceError as exc:
+                waiting.append(type(exc))
 
-        far.sink = sink
-        data = os.urandom(50_000)
-        await near.send_all(data[:1000])
-        await near.send_all(data[1000:])
-        await near.send_eof()
-        rest = b"".join([piece async for piece in far])
-        assert len(taken) == 100
-        assert bytes(taken) + rest == data
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            stream = far.release()
+        assert waiting == [trio.ClosedResourceError]
+        with pytest.raises(trio.ClosedResourceError):
+            await far.send_all(b"x")
+        again = TunnelStream(stream)
+        await near.send_all(b"there")
+        assert await again.receive_some() == b"there"
+        await again.send_all(b"back")
+        assert await near.receive_some() == b"back"
 
 
 async def test_pieces_taken_byte_by_byte() -> None:

@@ -1,0 +1,145 @@
+"""Sockets call back when they are ready for what is wanted; one that fails does not disturb the others."""
+
+import logging
+import os
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from tests.tunnel_wire.links import tcp_pair
+from tunnel_wire.readiness import FAILED, HUNG_UP, READABLE, WRITABLE, Watch, watch
+from tunnel_wire.sockets import close_with_reset
+
+
+def never() -> None:
+    raise AssertionError("no defect was expected")
+
+
+async def settled() -> None:
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_it_calls_again_until_everything_is_read() -> None:
+    near, far = tcp_pair()
+    got: list[bytes] = []
+    with near, far:
+        watched = watch(near, lambda events: got.append(near.recv(1)), never, READABLE)
+        far.send(b"three")
+        with trio.fail_after(5):
+            while len(got) < 5:
+                await trio.lowlevel.checkpoint()
+        await settled()
+        assert b"".join(got) == b"three"
+        watched.close()
+
+
+async def test_it_calls_for_what_is_wanted_and_nothing_else() -> None:
+    near, far = tcp_pair()
+    told: list[int] = []
+
+    def on_ready(events: int) -> None:
+        told.append(events)
+        watched.want(0)
+
+    with near, far:
+        watched = watch(near, on_ready, never)
+        far.send(b"unwanted")
+        await settled()
+        assert told == []
+        watched.want(READABLE)
+        await settled()
+        assert told == [READABLE]
+        watched.want(WRITABLE)
+        await settled()
+        assert told == [READABLE, WRITABLE]
+        assert watched.wanted == 0
+        watched.close()
+
+
+async def test_failing_and_hanging_up_are_told_unasked() -> None:
+    held: list[Watch] = []
+    for fail, expected in ((True, FAILED), (False, HUNG_UP)):
+        near, far = tcp_pair()
+        told: list[int] = []
+
+        def on_ready(events: int, told: list[int] = told) -> None:
+            told.append(events)
+            held.pop().close()
+
+        watched = watch(near, on_ready, never)
+        held.append(watched)
+        if fail:
+            close_with_reset(far)
+        else:
+            far.shutdown(socket.SHUT_WR)
+            near.shutdown(socket.SHUT_WR)
+        with trio.fail_after(5):
+            while not told:
+                await trio.lowlevel.checkpoint()
+        assert told[0] & expected
+        assert bool(told[0] & FAILED) is fail
+        near.close()
+        far.close()
+
+
+async def test_one_closed_by_another_of_the_same_round_is_not_called() -> None:
+    pairs = [tcp_pair() for _ in range(2)]
+    watches: dict[int, Watch] = {}
+    told: list[int] = []
+
+    def on_ready(mine: int) -> None:
+        told.append(mine)
+        for other in watches.values():
+            other.close()
+
+    for index, (near, far) in enumerate(pairs):
+        watches[index] = watch(near, lambda events, index=index: on_ready(index), never, READABLE)
+        far.send(b"x")
+    await settled()
+    assert len(told) == 1
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+async def test_closed_it_can_be_closed_again_and_its_number_used_again() -> None:
+    near, far = tcp_pair()
+    number = near.fileno()
+    old = watch(near, lambda events: never(), never, READABLE)
+    old.close()
+    near.close()
+    far.close()
+    other, far = tcp_pair()
+    with other, far, socket.socket(fileno=os.dup2(other.fileno(), number)) as near:
+        told = trio.Event()
+        fresh = watch(near, lambda events: (told.set(), fresh.want(0)), never, READABLE)
+        old.want(WRITABLE)
+        old.close()
+        far.send(b"x")
+        with trio.fail_after(5):
+            await told.wait()
+        fresh.close()
+
+
+async def test_a_defect_costs_its_own_socket_alone(caplog: pytest.LogCaptureFixture) -> None:
+    bad, bad_peer = tcp_pair()
+    good, good_peer = tcp_pair()
+    defects: list[str] = []
+    got = trio.Event()
+
+    def on_ready(events: int) -> None:
+        raise RuntimeError("a defect")
+
+    with bad, bad_peer, good, good_peer:
+        watch(bad, on_ready, lambda: defects.append("told"), READABLE)
+        fine = watch(good, lambda events: (got.set(), fine.want(0)), never, READABLE)
+        bad_peer.send(b"x")
+        await settled()
+        good_peer.send(b"x")
+        with trio.fail_after(5):
+            await got.wait()
+        assert defects == ["told"]
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        fine.close()

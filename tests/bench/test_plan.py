@@ -1,6 +1,7 @@
 """In which order cases run."""
 
 from bench.loads.load import Load, Trial
+from bench.peers.blocking_relay import BlockingRelay
 from bench.peers.direct import Direct
 from bench.peers.tunnel import Tunnel
 from bench.plan import plan
@@ -42,6 +43,13 @@ def test_what_only_this_project_is_put_under() -> None:
 
 def test_what_is_long_runs_once() -> None:
     assert [number for number, _, _ in order(ONCE, rounds=3)] == [0, 0]
+
+
+def test_quick_takes_two_peers_over_slow_routes() -> None:
+    peers = [DIRECT, BlockingRelay(), OURS]
+    for quick, number in ((False, 3), (True, 2)):
+        assert len(list(plan(peers, [FAR], 1, quick=quick))) == number
+        assert len(list(plan(peers, [BULK], 1, quick=quick))) == 3
 
 
 def test_quick_starts_a_peer_once_a_route_and_for_each_load_that_is_alone() -> None:

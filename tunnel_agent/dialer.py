@@ -105,22 +105,9 @@ class Dialer:
             incoming.refuse(Cause.FAILED, "internal error in the agent; its log has more")
 
     async def _dial_unless_cancelled(self, incoming: IncomingStream) -> socket.socket | None:
-        sock, failure = None, None
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when, incoming.cancelled, nursery.cancel_scope)
-                try:
-                    sock = await self.dial(incoming.host, incoming.port)
-                except OpenFailed as failed:
-                    failure = failed  # out of the nursery, which would wrap it in a group
-                nursery.cancel_scope.cancel()
-        except BaseException:
-            if sock is not None:
-                close_with_reset(sock)  # to the target, a caller that gave up is no clean end
-            raise
-        if failure is not None:
-            raise failure
-        return sock
+        with incoming.scope:
+            return await self.dial(incoming.host, incoming.port)
+        return None
 
     async def _join(self, incoming: IncomingStream, sock: socket.socket) -> None:
         try:
@@ -207,8 +194,3 @@ class Dialer:
 
 def _rank(failure: OpenFailed) -> int:
     return _TELLING.index(failure.cause) if failure.cause in _TELLING else len(_TELLING)
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()

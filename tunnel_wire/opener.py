@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hpack import NeverIndexedHeaderTuple
+
 from tunnel_wire.authority import write_authority
 from tunnel_wire.causes import Cause, OpenFailed, clean_detail, read_cause
 from tunnel_wire.connection import Connection
@@ -45,7 +47,8 @@ class OpenerConnection(Connection):
         headers: Headers = [
             (b":method", b"CONNECT"),
             (b":authority", authority),
-            (b"tunnel-key", b"%016x" % stream.key),
+            # Unlike the other fields it never comes again: in the table it would drive them out.
+            NeverIndexedHeaderTuple(b"tunnel-key", b"%016x" % stream.key),
             (b"tunnel-epoch", b"%d" % stream.epoch),
             (b"tunnel-state", b"opening"),
             (b"tunnel-received", b"0"),

@@ -281,15 +281,14 @@ async def open_stream(connection: OpenerConnection, session: Session, host: str,
 
 
 class IncomingStream:
-    """The server's request for a stream, until it is accepted or refused. `cancelled` is set if it goes
-    away.
-    """
+    """The server's request for a stream, until it is accepted or refused."""
 
     def __init__(self, connection: AnswererConnection, stream: Stream) -> None:
         self._connection = connection
         self._stream = stream
         stream.face = self
-        self.cancelled = trio.Event()
+        self.scope = trio.CancelScope()
+        """Dial within it: it is cancelled when the request goes away."""
 
     @property
     def host(self) -> str:
@@ -328,7 +327,7 @@ class IncomingStream:
 
     def on_reset(self) -> None:
         """The server called it off, or the link ended."""
-        self.cancelled.set()
+        self.scope.cancel()
 
     def on_room(self) -> None:
         """Not yet."""

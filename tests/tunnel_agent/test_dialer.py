@@ -32,7 +32,7 @@ class Request:
 
     host: str
     port: int
-    cancelled: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     done: trio.Event = field(default_factory=trio.Event)
     refusal: tuple[Cause, str] | None = None
 
@@ -128,7 +128,7 @@ async def test_a_dial_is_given_up_with_its_request(black_hole):
         dialer.on_request(request)
         await trio.testing.wait_all_tasks_blocked()
         assert dialer._status.dialling == 1
-        request.cancelled.set()
+        request.scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert dialer._status.dialling == 0
         assert open_fds() == before

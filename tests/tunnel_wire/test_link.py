@@ -192,7 +192,8 @@ async def test_cancelling_an_open_leaves_nothing() -> None:
             await open_stream(ends.opener, ends.opening, "target", 80)
         assert scope.cancelled_caught
         with trio.fail_after(2):
-            await ends.waiting[0].cancelled.wait()
+            while not ends.waiting[0].scope.cancel_called:
+                await trio.lowlevel.checkpoint()
         assert not ends.opening.streams
         assert not ends.answering.streams
         near, far = await ends.stream()

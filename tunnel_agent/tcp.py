@@ -18,7 +18,7 @@ async def connect_tcp(address: IPAddress, port: int) -> socket.socket:
     """Connect; return a plain non-blocking socket with TCP_NODELAY set.
 
     Raises OSError with the kernel's errno. There is no timeout but the caller's cancel scope; cancelled, it
-    leaves no socket behind.
+    leaves no socket behind. Not a checkpoint if the kernel answers at once.
     """
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -34,10 +34,11 @@ async def connect_tcp(address: IPAddress, port: int) -> socket.socket:
 async def _finish_connect(sock: socket.socket, sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> None:
     code = sock.connect_ex(sockaddr)
     if code == errno.EINPROGRESS:
+        # To this machine itself it is settled by now: the kernel just could not say so in the same call.
+        code = sock.connect_ex(sockaddr)
+    if code == errno.EALREADY:
         await trio.lowlevel.wait_writable(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    else:
-        await trio.lowlevel.checkpoint()
     # A connect to a free port of this machine's own ephemeral range can, by TCP's simultaneous open, reach
     # itself. To the caller that is what it would have been a moment before or after: nobody listens.
     if not code and sock.getsockname() == sock.getpeername():

@@ -113,6 +113,8 @@ class _Splice:
             if stream.state is State.CLOSED:
                 self._life.cancel()
             self._write_out()
+            # Most callers have spoken by now, and need not call for it.
+            self._read_in()
             with self._life:
                 await self._done.wait()
             result.end = End.FINISHED if self._read_all and self._written_all else self._why()

@@ -48,10 +48,15 @@ async def test_a_burst_is_served_in_turn() -> None:
 
 async def test_giving_up_gives_back() -> None:
     places = DialPlaces(1)
-    async with places.take("here", 1):
-        with trio.move_on_after(0):
-            async with places.take("here", 1):
-                raise AssertionError("there is only one place")
+
+    async def another() -> None:
+        async with places.take("here", 1):
+            raise AssertionError("there is only one place")
+
+    async with places.take("here", 1), trio.open_nursery() as nursery:
+        nursery.start_soon(another)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
     async with places.take("here", 1):
         pass
     assert not places._targets

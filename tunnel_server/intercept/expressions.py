@@ -30,9 +30,13 @@ class Family:
     def __init__(
         self, version: int, number: int, kind: int, size: int, source: int, destination: int
     ) -> None:
-        self.edges, self.callers = f"edges{version}", f"callers{version}"
+        self.edges, self._callers = f"edges{version}", f"callers{version}"
         self.number, self.kind, self.size = number, kind, size
         self.source, self.destination = source, destination
+
+    def callers(self, change: int) -> str:
+        """The name of the set of callers, after so many changes of them."""
+        return f"{self._callers}-{change}"
 
 
 FAMILIES = {4: Family(4, 2, _TYPE_IPV4, 4, 12, 16), 6: Family(6, 10, _TYPE_IPV6, 16, 8, 24)}

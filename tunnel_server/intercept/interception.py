@@ -99,9 +99,9 @@ class Interception:
     ) -> Change:
         """Capture exactly these addresses on these ports (captured port: listener's port) from now on.
 
-        With a `config`, for its callers. Only differences are changed, in one transaction; connections that
-        stand are not touched. Addresses that must never be captured are refused, each with its reason, and
-        the others stand.
+        With a `config`, for its callers. Only differences are changed: what is captured before and after is
+        so all the while, and connections that stand are not touched. Addresses that must never be captured
+        are refused, each with its reason, and the others stand.
 
         Raises InterceptUnavailable if the kernel refuses, and ValueError for a port outside 1-65535; both
         with nothing changed. RuntimeError while `run` is not running. Cancelled before it began, it did

@@ -45,6 +45,7 @@ class KernelState:
         self.addresses: frozenset[Address] = frozenset()
         self.ports: dict[int, int] = {}
         self.owned = True
+        self._caller_changes = 0
         self._handle = 0
         try:
             self._netfilter = NetlinkSocket(NETLINK_NETFILTER)
@@ -119,7 +120,10 @@ class KernelState:
         ports: Mapping[int, int],
         config: InterceptConfig | None = None,
     ) -> Change:
-        """Make these the captured ones, and `config` the one in force, by differences, in one transaction.
+        """Make these the captured ones, and `config` the one in force, by differences.
+
+        In one transaction, and callers before it in three of their own (`table.py` says why); no packet of
+        what is captured before and after goes by meanwhile.
 
         Raises InterceptUnavailable or ValueError, with nothing changed.
         """
@@ -183,25 +187,23 @@ class KernelState:
     def _exchange(
         self, addresses: frozenset[Address], ports: dict[int, int], config: InterceptConfig
     ) -> None:
-        old = self.addresses, self.ports, self._config
-        changes = [
-            *table.difference(old[:2], (addresses, ports)),
-            *table.change_callers(self._config, config),
-        ]
+        old = self.addresses, self.ports, self._config, self._caller_changes
+        callers = table.change_callers(self._config, config, self._caller_changes)
+        elements = table.difference(old[:2], (addresses, ports))
         self.addresses, self.ports, self._config = addresses, ports, config
-        if not changes:
-            return
+        self._caller_changes += bool(callers)
         try:
             try:
-                self._netfilter.transact(changes)
+                for changes in [*callers, elements] if elements else callers:
+                    self._netfilter.transact(changes)
             except NetlinkError:  # somebody removed the table, or changed it, just now
                 self.build()
         except BaseException:
-            self.addresses, self.ports, self._config = old
+            self.addresses, self.ports, self._config, self._caller_changes = old
             raise
 
     def _transact(self, elements: list[Message]) -> None:
-        made = table.build(self._config, port=self.port, owned=self.owned)
+        made = table.build(self._config, port=self.port, owned=self.owned, change=self._caller_changes)
         self._netfilter.transact([*made, *elements])
 
     def _check_prerouting_addresses(self, config: InterceptConfig) -> None:

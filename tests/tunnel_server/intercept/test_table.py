@@ -1,5 +1,6 @@
 """The table is, letter for letter, what its docstring says: as the nft program reads it back."""
 
+import errno
 import os
 import shutil
 from ipaddress import ip_address, ip_network
@@ -12,7 +13,7 @@ from tests.tunnel_server.intercept.netns import namespaces
 from tunnel_server.intercept import table
 from tunnel_server.intercept.config import InterceptConfig
 from tunnel_server.intercept.messages import DELSETELEM, NEWSETELEM
-from tunnel_server.intercept.netlink import NETLINK_NETFILTER, NetlinkSocket
+from tunnel_server.intercept.netlink import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
 
 real = [
     pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root"),
@@ -60,14 +61,14 @@ def test_with_caller_networks():
         prerouting_address6=ip_address("fd09::9"),
     )
     text = listed(config, [])
-    assert "set callers4 { type ipv4_addr flags interval" in text
+    assert "set callers4-0 { type ipv4_addr flags interval" in text
     assert "elements = { 10.0.0.0/23, 192.168.0.0/16, 255.0.0.0/8 } }" in text
-    assert "set callers6 { type ipv6_addr flags interval elements = { fd00::/64 } }" in text
+    assert "set callers6-0 { type ipv6_addr flags interval elements = { fd00::/64 } }" in text
     assert text.endswith(
         "chain prerouting { type nat hook prerouting priority dstnat - 5; policy accept; "
         "fib daddr type local return "
-        "ip saddr @callers4 ip daddr @edges4 meta l4proto tcp dnat ip to 10.9.9.9:tcp dport map @ports "
-        "ip6 saddr @callers6 ip6 daddr @edges6 meta l4proto tcp "
+        "ip saddr @callers4-0 ip daddr @edges4 meta l4proto tcp dnat ip to 10.9.9.9:tcp dport map @ports "
+        "ip6 saddr @callers6-0 ip6 daddr @edges6 meta l4proto tcp "
         "dnat ip6 to [fd09::9]:tcp dport map @ports } }"
     )
 
@@ -93,22 +94,34 @@ def test_callers_change_in_place_from_any_to_any():
     ]
     with namespaces("host") as (host,), host.run(lambda: NetlinkSocket(NETLINK_NETFILTER)) as sock:
 
-        def build(config: InterceptConfig) -> str:
-            made = table.build(config, port=77, owned=False)
+        def build(config: InterceptConfig, change: int) -> str:
+            made = table.build(config, port=77, owned=False, change=change)
             sock.transact([*made, *table.difference(((), {}), elements)])
             return host.sh("nft -n list ruleset")
 
-        texts = {config: build(config) for config in configs}
+        texts = {config: build(config, 8) for config in configs}
         for old in configs:
             for new in configs:
-                build(old)
+                build(old, 7)
                 if old == new:
-                    assert table.change_callers(old, new) == []
+                    assert table.change_callers(old, new, 7) == []
                     continue
-                sock.transact(table.change_callers(old, new))
+                for transaction in table.change_callers(old, new, 7):
+                    sock.transact(transaction)
                 # Sets are listed in the order in which they were made.
                 now = host.sh("nft -n list ruleset")
                 assert sorted(now.splitlines()) == sorted(texts[new].splitlines())
+
+
+@with_marks
+def test_what_a_failed_change_left_lends_no_callers_to_the_next():
+    old, new = callers("10.0.0.0/8", host4="10.9.9.9"), callers("10.1.0.0/16", host4="10.9.9.9")
+    with namespaces("host") as (host,), host.run(lambda: NetlinkSocket(NETLINK_NETFILTER)) as sock:
+        sock.transact(table.build(old, port=77, owned=False))
+        sock.transact(table.change_callers(old, callers("11.0.0.0/8", host4="10.9.9.9"), 0)[0])
+        with pytest.raises(NetlinkError) as caught:
+            sock.transact(table.change_callers(old, new, 0)[0])
+    assert caught.value.errno == errno.EEXIST
 
 
 @with_marks

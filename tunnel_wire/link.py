@@ -27,7 +27,7 @@ from tunnel_wire.events import (
     StreamReset,
 )
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
-from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unsent
+from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, set_low_water, unsent
 from tunnel_wire.tls import RECEIVE_SIZE, TlsEnded, TlsPump
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class Link:
         self._unsent = memoryview(b"")
         self._blocked_since: float | None = None
         self._frame_target = 4 * connection.limits.min_frame
+        self._low_water = NOT_SENT_LOW_WATER
         self._framed = 0
         """Bytes of the frames that are encrypted, or were last."""
         self._watch: Watch | None = None
@@ -321,11 +322,11 @@ class Link:
                 sent = 0
             left -= sent
             self._unsent = self._unsent[sent:]
-            if self._unsent or left <= 0 or (size > NOT_SENT_LOW_WATER and unsent(sock) > NOT_SENT_LOW_WATER):
+            if self._unsent or left <= 0 or (size > NOT_SENT_LOW_WATER and unsent(sock) > self._low_water):
                 self._wait_for_kernel()
                 return
             if not tls.encrypted and self._framed >= self._frame_target:
-                self._frame_target = min(2 * self._frame_target, connection.limits.max_frame)
+                self._aim(2 * self._frame_target)
 
     def _wait_for_kernel(self) -> None:
         if self._blocked_since is None:
@@ -345,8 +346,19 @@ class Link:
     def _adapt(self, waited: float) -> None:
         """Aim frames at what drains in `_DRAIN_TIME`, given how long the last took to drain."""
         if waited > _DRAIN_TIME:
-            target = int(self._frame_target * _DRAIN_TIME / waited)
-            self._frame_target = max(target, self._frame_target // 2, self.connection.limits.min_frame)
+            self._aim(max(int(self._frame_target * _DRAIN_TIME / waited), self._frame_target // 2))
+        elif waited < _DRAIN_TIME / 2 and self._framed >= self._frame_target:
+            self._aim(2 * self._frame_target)
+
+    def _aim(self, target: int) -> None:
+        limits = self.connection.limits
+        self._frame_target = target = max(limits.min_frame, min(target, limits.max_frame))
+        # The kernel calls while it still has a frame to send. Run dry, a long path would be taken for a slow
+        # one: BBR measures what it is given (tcp_rate.c: application-limited).
+        low_water = max(NOT_SENT_LOW_WATER, min(target, _PIECE))
+        if low_water != self._low_water:
+            self._low_water = low_water
+            set_low_water(self._sock, low_water)
 
     async def _keep_time(self) -> None:
         while True:

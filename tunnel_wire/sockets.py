@@ -47,9 +47,15 @@ def prepare(sock: socket.socket, *, link: bool = False) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_COUNT)
         if link:
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
+            set_low_water(sock, NOT_SENT_LOW_WATER)
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, _LINK_STALL)
     return sock
+
+
+def set_low_water(sock: socket.socket, size: int) -> None:
+    """Have the kernel call a TCP socket writable when less than `size` bytes of it are unsent."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
 
 
 def unacknowledged(sock: socket.socket) -> int:

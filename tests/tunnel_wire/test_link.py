@@ -16,6 +16,7 @@ import trio.testing
 
 from tests.tunnel_wire.links import MIB, Ends, linked, tcp_pair
 from tunnel_wire.limits import WireLimits
+from tunnel_wire.sockets import NOT_SENT_LOW_WATER
 from tunnel_wire.tls import send_all
 
 if TYPE_CHECKING:
@@ -200,6 +201,10 @@ async def test_cancelling_an_open_leaves_nothing() -> None:
         assert await echoes(near, far)
 
 
+def low_water(link: Link) -> int:
+    return link._sock.getsockopt(socket.IPPROTO_TCP, 25)
+
+
 # --- turn-taking and frame sizes --------------------------------------------------------------------
 
 
@@ -215,6 +220,7 @@ async def test_frames_shrink_on_a_slow_line_and_small_writes_overtake_bulk(
         with trio.fail_after(10):
             while ends.server._frame_target > WIDE.min_frame:
                 await trio.sleep(0.05)
+        assert low_water(ends.server) == NOT_SENT_LOW_WATER
         queued = bulk._stream.outgoing.queued
         assert queued > 3 * MIB
         before = relay.forwarded
@@ -241,6 +247,10 @@ async def test_frames_grow_on_a_fast_line() -> None:
             for _ in range(60):
                 await near.send_all(bytes(4 * MIB))
                 largest = max(largest, ends.server._frame_target)
+                # Or BBR takes a link that is never behindhand for one that has little to send.
+                assert low_water(ends.server) == max(
+                    NOT_SENT_LOW_WATER, min(ends.server._frame_target, MIB // 4)
+                )
             await near.send_eof()
         assert largest >= MIB // 2
 

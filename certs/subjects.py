@@ -8,7 +8,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from certs.addresses import IPAddress
+from certs.fingerprints import MAX_ROOTS
 from certs.identity import Identity
+from certs.requests import PublicKey
 from certs.validity import BACK_DATED
 
 
@@ -52,6 +54,25 @@ def read_subject(data: bytes, issuer: x509.Certificate | None = None) -> Subject
     )
     dns_names = tuple(names.get_values_for_type(x509.DNSName))
     return Subject(certificate, Identity.parse(uris[0]), addresses, dns_names)
+
+
+def check_replacement(certificate: str, bundle: str, own: Identity, key: PublicKey | None) -> Subject:
+    """Read a certificate (PEM) that the server gave to `own`, with the authority's (PEM).
+
+    Raises ValueError for what its holder could not use in place of what it has: of another identity, another
+    key than `key` (if one is given), or of none of these authorities.
+    """
+    subject = read_subject(certificate.encode())
+    roots = x509.load_pem_x509_certificates(bundle.encode())
+    if len(roots) > MAX_ROOTS:
+        raise ValueError(f"it names {len(roots)} authorities")
+    if not any(is_issued_by(subject.certificate, root) for root in roots):
+        raise ValueError("the certificate is of none of its authorities")
+    if subject.identity != own:
+        raise ValueError(f"the certificate is for {subject.identity}")
+    if key is not None and subject.certificate.public_key() != key:
+        raise ValueError("the certificate is for another key")
+    return subject
 
 
 def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

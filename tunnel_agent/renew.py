@@ -44,7 +44,11 @@ _ROOM = 64 * 1024  # bytes; what renewing writes is a tenth
 
 
 class RenewError(Exception):
-    """Nothing was changed; one line."""
+    """Nothing was changed; one line. `code` is the server's word for its refusal, if it was that."""
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +133,31 @@ def _ask(
     context = client_context()
     context.load_verify_locations(cafile=state.path / AUTHORITY)
     context.load_cert_chain(state.path / CERTIFICATE, state.path / KEY, password=lambda: b"")
+    return ask_server(client, context, credentials.identity.domain, path, body)
+
+
+def ask_server(
+    client: Client, context: ssl.SSLContext, domain: str, path: str, body: Mapping[str, object]
+) -> Mapping[str, object]:
+    """Post `body` to a server of `domain` with the certificate in `context`; return its answer.
+
+    Raises UnreachableError, TlsFailedError, and RenewError for a refusal.
+    """
 
     def check(peer: Mapping[str, object] | None) -> None:
         try:
             identity = Identity.from_peer_certificate(peer)
         except ValueError as error:
             raise TlsFailedError("not-a-server", f"what answers there is no tunnel server: {error}") from None
-        if identity.role is not Role.SERVER or identity.domain != credentials.identity.domain:
+        if identity.role is not Role.SERVER or identity.domain != domain:
             raise TlsFailedError("not-a-server", f"what answers there is {identity}, not a server of ours")
 
     answer = client.ask(context, "POST", path, json.dumps(body).encode(), check_peer=check)
     if answer.status == 404:
         raise RenewError(f"{client.server}: this server does not renew certificates: it has to be upgraded")
     if answer.status != 200:
-        raise RenewError(f"{client.server}: {answer.refusal()[1]}")
+        code, message = answer.refusal()
+        raise RenewError(f"{client.server}: {message}", code)
     try:
         document = json.loads(answer.body)
     except (ValueError, RecursionError):
@@ -186,7 +201,11 @@ def _store(
         files: dict[str, bytes] = {}
         trust = bundle.encode() != state.read(AUTHORITY)
         if trust or key is not None:
-            addresses = _check(certificate, bundle, credentials.identity, key)
+            from certs.subjects import check_replacement
+
+            public_key = None if key is None else key.public_key()
+            subject = check_replacement(certificate, bundle, credentials.identity, public_key)
+            addresses = [str(address) for address in subject.addresses]
         else:
             addresses = [str(address) for address in sorted(credentials.addresses, key=str)]
     except ValueError as error:
@@ -212,25 +231,6 @@ def _servers(dialled: Endpoint, listed: Sequence[Endpoint]) -> tuple[Endpoint, .
     """The one that was dialled comes first: it works from here. No longer named by the server, it is last."""
     ordered = [dialled, *listed] if dialled in listed or not listed else [*listed, dialled]
     return tuple(dict.fromkeys(ordered))
-
-
-def _check(certificate: str, bundle: str, own: Identity, key: ec.EllipticCurvePrivateKey | None) -> list[str]:
-    """Return the addresses in the certificate; raises ValueError for what would lock this machine out."""
-    from cryptography import x509
-
-    from certs.subjects import is_issued_by, read_subject
-
-    subject = read_subject(certificate.encode())
-    roots = x509.load_pem_x509_certificates(bundle.encode())
-    if len(roots) > MAX_ROOTS:
-        raise ValueError(f"it names {len(roots)} authorities")
-    if not any(is_issued_by(subject.certificate, root) for root in roots):
-        raise ValueError("the certificate is of none of its authorities")
-    if subject.identity != own:
-        raise ValueError(f"the certificate is for {subject.identity}")
-    if key is not None and subject.certificate.public_key() != key.public_key():
-        raise ValueError("the certificate is for another key")
-    return [str(address) for address in subject.addresses]
 
 
 def main() -> int:

@@ -80,7 +80,7 @@ def status_lines(status: RollStatus) -> list[str]:
         lines += [f"old root:     {status.other}", "both are trusted; the new one issues"]
         missing, then = "still shows a certificate of the old root", "tunnelctl ca roll finish"
     lines += _named("node", status.nodes, missing)
-    lines += _named("caller", status.callers, f"{missing}: `tunnelctl caller create NAME --renew`")
+    lines += _named("caller", status.callers, f"{missing}: `tunnelctl caller renew` there")
     for token, node in status.tokens[:_SHOWN]:
         lines.append(f"token {token} (node {node}): its join line stops working at the switch")
     lines.append(f"next: {then}" if status.ready else f"when nobody is named here any more: {then}")

@@ -1,4 +1,7 @@
-"""`tunnelctl caller create|list`: certificates for who calls by HTTP CONNECT, or with tunnelctl."""
+"""`tunnelctl caller create|list`: certificates for who calls by HTTP CONNECT, or with tunnelctl.
+
+`caller renew`, which asks the server, is in `caller_renew.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunnelctl import caller_renew
 from tunnelctl.durations import parse_duration
 from tunnelctl.errors import RefusedError, UsageError
 from tunnelctl.local_server import add_arguments, find_server, open_state, state_errors
@@ -22,7 +26,7 @@ KEY, CERTIFICATE, AUTHORITY = "caller.key", "caller.crt", "ca.crt"
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `caller` and what is below it; each sets `run`."""
-    parser = subparsers.add_parser("caller", help="make and list certificates for callers")
+    parser = subparsers.add_parser("caller", help="make, renew and list certificates for callers")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     create = actions.add_parser(
         "create",
@@ -42,6 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_arguments(create)
     create.set_defaults(run=run_create)
+    caller_renew.add_parser(actions)
     listing = actions.add_parser("list", help="list the callers")
     add_arguments(listing)
     listing.set_defaults(run=run_list)

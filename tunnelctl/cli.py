@@ -19,7 +19,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "init": ("tunnelctl.init", "make the authority and the server's certificate"),
     "token": ("tunnelctl.token", "admit a new edge: make, list and revoke join tokens"),
-    "caller": ("tunnelctl.caller", "make and list certificates for callers"),
+    "caller": ("tunnelctl.caller", "make, renew and list certificates for callers"),
     "revoke": ("tunnelctl.revoke", "let a node, a caller or one certificate in no longer"),
     "ca": ("tunnelctl.ca", "roll the authority over to a new root"),
     "backup": ("tunnelctl.backup", "write authority and state to one file"),

@@ -17,7 +17,6 @@ from tunnelctl.standard_streams import tell
 if TYPE_CHECKING:
     import argparse
     import ssl
-    from collections.abc import Callable
 
 DEFAULT_SOCKET = Path("/run/edge-tunnel/connect.sock")
 SERVER_PORT = 10262
@@ -85,13 +84,20 @@ def find_way(args: argparse.Namespace) -> Way:
         raise UsageError(
             "--server HOST:PORT and --identity DIR go together: one without the other reaches nobody"
         )
+    way = remote_way(args.server, args.identity)
+    _warn_of_end(args.server, args.identity, time.time())
+    return way
+
+
+def remote_way(server: str, identity: Path) -> RemoteWay:
+    """Return the way to `--server` with `--identity`; raises UsageError, CommandError for bad files."""
     from certs.addresses import parse_endpoint
 
     try:
-        host, port = parse_endpoint(args.server, SERVER_PORT)
+        host, port = parse_endpoint(server, SERVER_PORT)
     except ValueError as error:
         raise UsageError(f"--server: {error}") from None
-    return RemoteWay(host, port, load_identity(args.identity))
+    return RemoteWay(host, port, load_identity(identity))
 
 
 def load_identity(directory: Path) -> ssl.SSLContext:
@@ -103,48 +109,46 @@ def load_identity(directory: Path) -> ssl.SSLContext:
         if not (directory / name).exists():
             raise CommandError(f"{directory} is no caller's identity, it has no {name}: {again}")
 
-    def load(into: ssl.SSLContext) -> None:
-        try:
-            into.load_verify_locations(cafile=directory / AUTHORITY)
-        except OSError as error:
-            raise _unusable(directory / AUTHORITY, error) from None
-        try:
-            # Without the callback, OpenSSL would ask an encrypted key's password on the terminal.
-            into.load_cert_chain(directory / CERTIFICATE, directory / KEY, password=lambda: b"")
-        except OSError as error:
-            raise _unusable(directory / CERTIFICATE, error) from None
-
     context = strict_context(server_side=False)
     context.set_alpn_protocols(["http/1.1"])
     # A server's names and addresses change; that it is one is in its identity, which `dialling` looks at.
     context.check_hostname = False
-    load(context)
-    _warn_of_end(directory, load, time.time())
+    _load(directory, context)
     return context
 
 
-def _warn_of_end(directory: Path, load: Callable[[ssl.SSLContext], None], now: float) -> None:
+def _load(directory: Path, into: ssl.SSLContext) -> None:
+    try:
+        into.load_verify_locations(cafile=directory / AUTHORITY)
+    except OSError as error:
+        raise _unusable(directory / AUTHORITY, error) from None
+    try:
+        # Without the callback, OpenSSL would ask an encrypted key's password on the terminal.
+        into.load_cert_chain(directory / CERTIFICATE, directory / KEY, password=lambda: b"")
+    except OSError as error:
+        raise _unusable(directory / CERTIFICATE, error) from None
+
+
+def _warn_of_end(server: str, directory: Path, now: float) -> None:
     """Print a line on stderr if the certificate ends soon: in the last third of its life, 30 days at most.
 
     One that has ended is the server's to refuse, by its clock; so is one of another authority. `now` is in
     seconds since the epoch.
     """
-    from certs.identity import Identity
     from certs.shown import shown_certificate
     from certs.validity import Validity, moment
     from tunnelctl.tables import span
 
     try:
-        certificate = shown_certificate(load)
+        certificate = shown_certificate(lambda into: _load(directory, into))
         validity = Validity.from_peer_certificate(certificate)
-        name = Identity.from_peer_certificate(certificate).name
     except (OSError, ValueError, KeyError):
         return
     left = validity.not_after - now
     if 0 < left < min((validity.not_after - validity.issued) / 3, _SOON):
         tell(
             f"tunnelctl: the certificate in {directory} ends {moment(validity.not_after)}, in {span(left)}: "
-            f"make another with `tunnelctl caller create {name} --renew` on the server's host",
+            f"renew it with `tunnelctl caller renew --server {server} --identity {directory}`",
             error=True,
         )
 

@@ -240,3 +240,16 @@ def test_json_of_the_status_names_the_calls_caller(calls: System) -> None:
     Way(calls, calls.topology.host("other"), options).connect("edge-1", "9404")
     failures = json.loads(calls.ctl("status", "--json"))["recent_failures"]
     assert failures[-1]["target"].endswith(":9404")
+
+
+def test_a_caller_renews_its_certificate_from_where_it_is(calls: System) -> None:
+    host, identity = calls.topology.host("other"), calls.directory / "ci"
+    where = ["--server", f"{CLOUD}:10262", "--identity", identity]
+    before = {each.name: each.read_bytes() for each in identity.iterdir()}
+    done = host.run([TUNNELCTL, "caller", "renew", *where])
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    assert done.stdout.startswith("caller ci, until ")
+    after = {each.name: each.read_bytes() for each in identity.iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {"caller.crt", "caller.key"}
+    with Way(calls, host, where).forwarding("8888:9081"):
+        assert curl_json(host, "http://127.0.0.1:8888/")["machine"] == "edge-1"

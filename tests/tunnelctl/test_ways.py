@@ -95,7 +95,7 @@ def test_a_certificate_that_ends_soon_is_spoken_of(
     assert err.count("\n") == said
     if said:
         assert err.startswith(f"tunnelctl: the certificate in {identity} ends 20")
-        assert "make another with `tunnelctl caller create ci --renew` on the server's host" in err
+        assert f"renew it with `tunnelctl caller renew --server a --identity {identity}`" in err
 
 
 def test_naming_a_way_here_loads_no_event_loop() -> None:

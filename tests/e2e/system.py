@@ -14,8 +14,10 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tests.e2e import services
+from tunnelctl.admin_client import ask
 from tunnelctl.demo.processes import Processes
 from tunnelctl.demo.topology import Host, Topology
+from tunnelctl.errors import CommandError
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
@@ -45,7 +47,14 @@ class System:
         config = self.directory / "server.toml"
         config.write_text(toml(self.server_settings))
         self.start("server", self.topology.cloud, BIN / "tunnel-server", "--config", config)
-        self.until(lambda: self.try_ctl("nodes").returncode == 0, "server")
+        self.until(self.answers, "server")
+
+    def answers(self) -> bool:
+        """Whether the server can be asked."""
+        try:
+            return bool(self._ask("status"))
+        except CommandError:
+            return False
 
     def configure(self, **settings: object) -> None:
         """Change the server's file, as an editor does: another file in its place."""
@@ -68,16 +77,19 @@ class System:
         where = ["--admin-socket", self.admin] if asks_server else []
         return self.topology.cloud.run([BIN / "tunnelctl", *words, *where])
 
+    def _ask(self, what: str) -> dict[str, Any]:
+        # By tunnelctl's own code, but in this process: to start a program for each look is most of the work.
+        return ask(self.admin, "GET", f"/v1/{what}")
+
     def nodes(self) -> dict[str, dict[str, Any]]:
         """What the server says of each node, by name."""
-        return {node["name"]: node for node in json.loads(self.ctl("nodes", "--json"))["nodes"]}
+        return {node["name"]: node for node in self._ask("nodes")["nodes"]}
 
     def connected(self) -> set[str]:
         return {name for name, node in self.nodes().items() if node["connected"]}
 
     def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self.ctl("status", "--json"))
-        return status
+        return self._ask("status")
 
     def map_port(self, pair: str, *words: str) -> str:
         return self.ctl("map-port", pair, *words)
@@ -148,8 +160,12 @@ class System:
     def log(self, name: str) -> str:
         return self.processes.log(name).read_text()
 
-    def until(self, condition: Callable[[], T], *logs: str, timeout: float = 15) -> T:
-        """What `condition` returns, once that is true; fails with the tails of the logs."""
+    def until(self, condition: Callable[[], T], *logs: str, timeout: float = 45) -> T:
+        """What `condition` returns, once that is true; fails with the tails of the logs.
+
+        Unless a test names a time that is promised, the timeout only ends what hangs: a machine may have
+        much else to do.
+        """
         deadline = time.monotonic() + timeout
         while not (result := condition()):
             tails = "\n".join(f"--- {name}:\n{self.processes.tail(name, 20)}" for name in logs)

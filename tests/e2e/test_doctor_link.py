@@ -151,7 +151,7 @@ def test_a_certificate_that_the_servers_clock_refuses(own: System, shift: str, s
     own.kill("server")
     argv = [BIN / "tunnel-server", "--config", own.directory / "server.toml"]
     own.start("server", own.topology.cloud, *argv, env=clock(shift))
-    own.until(lambda: own.try_ctl("nodes").returncode == 0, "server")
+    own.until(own.answers, "server")
     found = Doctor(own, "edge-1", "9081")
     own.kill("server")
     own.start_server()

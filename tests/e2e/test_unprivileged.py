@@ -114,7 +114,7 @@ def test_the_server_captures_with_one_capability_and_leaves_nothing(own: System,
     words = ["tunnel_server", "--config", "/mnt/state/server.toml"]
     process = sandbox.start("server", cloud, own.state, "-all,+net_admin", *words)
     own.admin = sandbox.directory / "server-run" / "admin.sock"
-    own.until(lambda: own.try_ctl("nodes").returncode == 0, "server")
+    own.until(own.answers, "server")
     status = _status(process.pid)
     assert (status["Uid"], status["NoNewPrivs"]) == (str(UID), "1")
     assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {

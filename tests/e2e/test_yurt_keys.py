@@ -145,7 +145,7 @@ def test_servers_and_agents_command_lines_of_yurt_tunnel(deploy: Callable[..., S
         "--tunnel-agent-connect-port=10262", "--secure-port=10263", "--insecure-port=10264",
         "--meta-port=10275", f"--cert-ips={CLOUD}", "--v=2",
     )  # fmt: skip
-    system.until(lambda: system.try_ctl("nodes").returncode == 0, "server")
+    system.until(system.answers, "server")
     assert system.listens(cloud, 10275)
     warnings = [line for line in system.log("server").splitlines() if "is not used:" in line]
     assert ["--iptables-sync-period" in warnings[1], "--cert-ips" in warnings[0]] == [True, True]

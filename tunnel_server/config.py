@@ -59,7 +59,7 @@ class ServerConfig:
     meta_port: int = setting(10265, doc="its port; 0: any free one", check=_PORT)
     admin_socket: Path = setting(DEFAULT_ADMIN_SOCKET, doc="Unix socket for tunnelctl")
     admin_uids: tuple[int, ...] = setting(
-        (), doc="users who may use the admin socket, besides root and the server's own; by number"
+        (), doc="users who may use the admin socket, besides root and the server's own; by number", live=True
     )
     server_addresses: tuple[ServerAddress, ...] = setting(
         (), doc="where agents reach this server from outside; handed to each agent that joins", live=True
@@ -143,7 +143,7 @@ class ServerConfig:
         "beside admin-socket",
     )
     connect_uids: tuple[int, ...] = setting(
-        (), doc="users who may use connect-socket, besides root and the server's own; by number"
+        (), doc="users who may use connect-socket, besides root and the server's own; by number", live=True
     )
     audit_log: Path | None = setting(
         None, doc="file for one JSON line a call: who reached what, how much, how it ended; SIGHUP reopens it"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunnel_server import transparent_listeners
+from tunnel_server.admin.unix_socket import SocketUsers
 from tunnel_server.admin.views import ListenerView
 from tunnel_server.fixed_listeners import FixedListeners
 from tunnel_server.frontends.connect import ConnectFrontend
@@ -66,7 +67,8 @@ class Entrances:
         self.connect = ConnectFrontend(
             calls, self._naming, self._rights, domain=domain, acceptance=acceptance
         )
-        self._connect_socket = ConnectSocket(self.connect, config.connect_uids)
+        self._connect_users = SocketUsers(config.connect_uids)
+        self._connect_socket = ConnectSocket(self.connect, self._connect_users)
         self._fixed: FixedListeners | None = None
         self._transparent: TransparentListeners | None = None
         self._views: list[ListenerView] = []
@@ -117,7 +119,7 @@ class Entrances:
         self._naming.name_suffix = config.name_suffix
         self._sni.default_port = config.secure_target_port
         self._rights.callers = config.callers
-        self._connect_socket.uids = config.connect_uids
+        self._connect_users.change(config.connect_uids)
         for frontend in self.transparent:
             frontend.direct_networks = config.direct_networks
 

@@ -19,6 +19,7 @@ from tunnel_daemon.signals import watch_signals
 from tunnel_server.admin.api import AdminSources
 from tunnel_server.admin.diagnostics import Diagnostics
 from tunnel_server.admin.server import serve_admin
+from tunnel_server.admin.unix_socket import SocketUsers
 from tunnel_server.attempts import Attempts
 from tunnel_server.audit import Audit
 from tunnel_server.calls import Calls
@@ -118,6 +119,7 @@ class Server:
             on_issued=self._learn,
             on_join_ended=self._metrics.join_ended,
         )
+        self._admin_users = SocketUsers(config.admin_uids)
         self._entrances = Entrances(config, self._registry, self._calls, domain, acceptance)
         self._listener = TunnelListener(
             self._identity.context,
@@ -231,9 +233,7 @@ class Server:
         )
 
         async def admin(*, task_status: trio.TaskStatus[None]) -> None:
-            await serve_admin(
-                config.admin_socket, sources, admin_uids=config.admin_uids, task_status=task_status
-            )
+            await serve_admin(config.admin_socket, sources, users=self._admin_users, task_status=task_status)
 
         await nursery.start(admin)
 
@@ -276,6 +276,7 @@ class Server:
             raise
         # Nothing from here on can fail.
         self._entrances.change(config, prepared)
+        self._admin_users.change(config.admin_uids)
         before, self._config = self._config, config
         self._calls.limit = config.limits.calls
         self._calls.open_timeout = config.limits.open_timeout

@@ -93,8 +93,9 @@ def test_socat_on_the_socket_itself(own: System) -> None:
 
 def test_sockets_of_nobody_elses_are_their_owners_alone(own: System) -> None:
     """Without uids in the configuration, not even the file lets others connect."""
-    own.kill("server", 15)
-    own.start_server(**{"connect-uids": [], "admin-uids": []})
+    own.configure(connect_uids=[], admin_uids=[])
+    own.hang_up()
+    own.until(lambda: f"connect-uids: [{CALLER}] -> []" in own.log("server"), "server")
     assert {own.admin.stat().st_mode & 0o777, (own.directory / "connect.sock").stat().st_mode & 0o777} == {
         0o600
     }
@@ -102,3 +103,15 @@ def test_sockets_of_nobody_elses_are_their_owners_alone(own: System) -> None:
     assert (code, out, err.count("\n")) == (4, "", 1)
     assert "permission denied" in err
     assert "--identity" in err
+
+
+def test_others_are_let_in_while_it_runs(own: System) -> None:
+    own.configure(connect_uids=[CALLER, OPERATOR], admin_uids=[NOBODY])
+    own.hang_up()
+    own.until(lambda: f"-> [{CALLER}, {OPERATOR}]" in own.log("server"), "server")
+    assert [connect(own, uid)[0] for uid in (CALLER, OPERATOR, NOBODY)] == [0, 0, 4]
+    words = ["nodes", "--admin-socket", own.admin]
+    asked = [
+        as_user(own.topology.cloud, uid, BIN / "tunnelctl", *words)[0] for uid in (CALLER, OPERATOR, NOBODY)
+    ]
+    assert asked == [4, 4, 0]

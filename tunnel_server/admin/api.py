@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from certs.files import StateError
 from tunnel_daemon.http1 import Handler, HttpError, Request, Response
 from tunnel_daemon.router import Router
 from tunnel_server.admin.diagnosis_api import DiagnosisApi, read_port
-from tunnel_server.admin.unix_socket import Credentials
+from tunnel_server.admin.unix_socket import Credentials, SocketUsers
 from tunnel_server.admin.views import (
     Doctor,
     ForgottenView,
@@ -54,9 +53,9 @@ class AdminSources:
 class AdminApi:
     """A `Handler` for connections whose ``request.peer`` is their `Credentials`."""
 
-    def __init__(self, sources: AdminSources, *, admin_uids: Sequence[int] = ()) -> None:
+    def __init__(self, sources: AdminSources, users: SocketUsers | None = None) -> None:
         self._sources = sources
-        self._uids = frozenset({0, os.geteuid(), *admin_uids})
+        self._users = users or SocketUsers()
         self._changing = trio.Lock()
         routes: dict[tuple[str, str], Handler] = {
             ("GET", "/v1/nodes"): self._nodes,
@@ -76,7 +75,7 @@ class AdminApi:
     async def __call__(self, request: Request) -> Response:
         """Answer root, the server's own user and the configured ones; 403 for the rest."""
         peer = request.peer
-        if not isinstance(peer, Credentials) or peer.uid not in self._uids:
+        if not isinstance(peer, Credentials) or peer.uid not in self._users:
             who = f"uid {peer.uid}" if isinstance(peer, Credentials) else "an unknown peer"
             log.warning("an admin request was refused", extra={"peer": who, "path": request.path})
             raise HttpError(

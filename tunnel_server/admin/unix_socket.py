@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 import stat
@@ -16,8 +17,10 @@ import trio
 from tunnel_daemon.program import ProgramError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 32
 _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
@@ -38,18 +41,49 @@ def peer_credentials(stream: trio.SocketStream) -> Credentials:
     return Credentials(*_UCRED.unpack(raw))
 
 
+class SocketUsers:
+    """Who may use one socket: root, the server's own user, and those named, who may change at any time.
+
+    The file is its owner's alone as long as nobody is named. Then anybody may connect, so each connection's
+    user has to be looked up here.
+    """
+
+    def __init__(self, uids: Iterable[int] = ()) -> None:
+        self._uids = frozenset(uids)
+        self.path: Path | None = None
+        """Of the socket, while there is one."""
+
+    def __contains__(self, uid: int) -> bool:
+        return uid in self._uids or uid in {0, os.geteuid()}
+
+    @property
+    def mode(self) -> int:
+        """The file's."""
+        return 0o666 if self._uids else 0o600
+
+    def change(self, uids: Iterable[int]) -> None:
+        """Let in these from now on. Connections that stand go on."""
+        before, self._uids = self._uids, frozenset(uids)
+        if self.path is not None and self._uids != before:
+            try:
+                self.path.chmod(self.mode)
+            except OSError as error:
+                log.warning("%s: its mode can't be changed: %s", self.path, error.strerror)
+
+
 @contextlib.contextmanager
 def admin_listener(
-    path: Path, *, mode: int = 0o600, setting: str = "admin-socket"
+    path: Path, users: SocketUsers | None = None, *, setting: str = "admin-socket"
 ) -> Iterator[trio.SocketListener]:
-    """Listen at `path`, in a directory made 0700 (0711 if `mode` lets others connect) if it is missing.
+    """Listen at `path`, in a directory made 0711 if it is missing, since users may be named later.
 
+    Without `users`, for root and the server's own user.
     What a dead server left there is replaced; a lock beside the socket, which the kernel drops
     with its holder, tells dead from alive. Raises ProgramError, which names `setting`. On leaving,
     the socket is closed and removed; the lock file stays, since removing one invites a race.
     """
     try:
-        path.parent.mkdir(mode=0o700 if mode == 0o600 else 0o711, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unusable(path, error, setting) from None
@@ -59,10 +93,13 @@ def admin_listener(
         except BlockingIOError:
             message = f"another tunnel-server is running with {setting} {path}: stop it, or set another"
             raise ProgramError(message) from None
-        listener = _listen(path, mode, setting)
+        users = users or SocketUsers()
+        listener = _listen(path, users.mode, setting)
+        users.path = path
         try:
             yield listener
         finally:
+            users.path = None
             listener.socket.close()
             path.unlink(missing_ok=True)
     finally:

@@ -9,7 +9,7 @@ import trio
 from certs.files import StateError
 from tunnel_daemon.http1 import HttpError, Request
 from tunnel_server.admin.api import AdminApi, AdminSources
-from tunnel_server.admin.unix_socket import Credentials
+from tunnel_server.admin.unix_socket import Credentials, SocketUsers
 from tunnel_server.admin.views import ForgottenView, MappingView, NodeView
 
 ME = Credentials(os.getpid(), os.geteuid(), os.getegid())
@@ -64,7 +64,7 @@ def api(core: FakeCore) -> AdminApi:
         nodes=lambda: [NodeView(name="edge-1")], status=status, mappings=core,
         mapping_views=core.views, changed=core.changed, default_listener_port=10264,
         forget=forget,
-    ), admin_uids=[4242])  # fmt: skip
+    ), SocketUsers([4242]))  # fmt: skip
 
 
 def post(body: object) -> Request:

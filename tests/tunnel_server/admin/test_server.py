@@ -12,6 +12,7 @@ import trio
 from tunnel_daemon.program import ProgramError
 from tunnel_server.admin.api import AdminSources
 from tunnel_server.admin.server import serve_admin
+from tunnel_server.admin.unix_socket import SocketUsers
 from tunnel_server.admin.views import NodeView
 
 
@@ -97,7 +98,7 @@ async def test_users_are_told_apart(tmp_path_factory) -> None:
             nursery.cancel_scope.cancel()
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda task_status: serve_admin(
-                path, SOURCES, admin_uids=[54321], task_status=task_status
+                path, SOURCES, users=SocketUsers([54321]), task_status=task_status
             ))  # fmt: skip
             assert await ask(54321) == "200"
             assert await ask(54322) == "403"

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tunnel_daemon.program import ProgramError
-from tunnel_server.admin.unix_socket import Credentials, admin_listener, peer_credentials
+from tunnel_server.admin.unix_socket import Credentials, SocketUsers, admin_listener, peer_credentials
 
 
 def mode(path: Path) -> int:
@@ -25,7 +25,7 @@ async def test_it_is_private_whatever_the_umask_and_removed_afterwards(tmp_path:
     try:
         with admin_listener(path):
             assert mode(path) == 0o600
-            assert mode(path.parent) == 0o700
+            assert mode(path.parent) == 0o711
             assert mode(path.with_name("admin.sock.lock")) == 0o600
     finally:
         os.umask(before)
@@ -36,7 +36,7 @@ async def test_others_may_connect_where_asked(tmp_path: Path) -> None:
     path = tmp_path / "run" / "admin.sock"
     before = os.umask(0o077)
     try:
-        with admin_listener(path, mode=0o666):
+        with admin_listener(path, SocketUsers([4711])):
             assert mode(path) == 0o666
     finally:
         os.umask(before)

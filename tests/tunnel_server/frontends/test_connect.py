@@ -24,6 +24,7 @@ from tests.tunnel_server.core import DOMAIN
 from tests.tunnel_server.frontends.edges import Edges, curl, edges
 from tests.tunnel_server.frontends.test_destination import hosts
 from tests.tunnel_server.frontends.test_host import says
+from tunnel_server.admin.unix_socket import SocketUsers
 from tunnel_server.direct import DirectTarget
 from tunnel_server.frontends.connect import ConnectFrontend, NotConnect, read_target
 from tunnel_server.frontends.connect_socket import ConnectSocket
@@ -105,7 +106,7 @@ async def front(path: Path, uids: tuple[int, ...] = (), **options: float) -> Asy
         await made.add("edge-1", "192.168.2.143")
         await made.add("edge-2", "192.168.2.144")
         built = Front(made, path)
-        await made.core.nursery.start(ConnectSocket(built.frontend, uids).serve, built.socket)
+        await made.core.nursery.start(ConnectSocket(built.frontend, SocketUsers(uids)).serve, built.socket)
         yield built
 
 

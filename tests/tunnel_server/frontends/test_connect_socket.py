@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tunnel_daemon.program import ProgramError
+from tunnel_server.admin.unix_socket import SocketUsers
 from tunnel_server.frontends.connect_socket import ConnectSocket
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ async def as_user(path: Path, uid: int) -> tuple[int, str]:
 async def test_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "connect.sock"
     async with trio.open_nursery() as nursery:
-        await nursery.start(ConnectSocket(Greeter(), ()).serve, path)  # type: ignore[arg-type]
+        await nursery.start(ConnectSocket(Greeter(), SocketUsers()).serve, path)  # type: ignore[arg-type]
         assert path.stat().st_mode & 0o777 == 0o600
         async with await trio.open_unix_socket(str(path)) as stream:
             assert await stream.receive_some() == f"hello {os.geteuid()}".encode()
@@ -63,14 +64,21 @@ async def test_other_users_only_if_named(tmp_path: Path, caplog: pytest.LogCaptu
     for directory in (tmp_path, *list(tmp_path.parents)[:2]):
         directory.chmod(0o755)
     path = tmp_path / "connect.sock"
-    made = ConnectSocket(Greeter(), (4711,))  # type: ignore[arg-type]
+    users = SocketUsers([4711])
+    made = ConnectSocket(Greeter(), users)  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         await nursery.start(made.serve, path)
         assert await as_user(path, 4711) == (0, "hello 4711")
         assert (await as_user(path, 4712))[1] == "user 4712 may not use connect-socket: see connect-uids"
         assert "user 4712 may not use connect-socket: see connect-uids" in caplog.text
-        made.uids = ()
+        users.change([4712])
         assert (await as_user(path, 4711))[1].startswith("user 4711 may not")
+        assert await as_user(path, 4712) == (0, "hello 4712")
+        users.change([])
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert (await as_user(path, 4712))[0] == 1
+        users.change([4712])
+        assert await as_user(path, 4712) == (0, "hello 4712")
         nursery.cancel_scope.cancel()
 
 
@@ -78,4 +86,4 @@ async def test_a_place_that_cannot_be_had(tmp_path: Path) -> None:
     path = tmp_path / "taken"
     path.write_text("a file")
     with pytest.raises(ProgramError, match="set another connect-socket"):
-        await ConnectSocket(Greeter(), ()).serve(path)  # type: ignore[arg-type]
+        await ConnectSocket(Greeter(), SocketUsers()).serve(path)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ import trio
 from certs.validity import BACK_DATED
 from tunnel_agent.backoff import full_jitter
 from tunnel_agent.credentials import CERTIFICATE, Credentials, CredentialsError, load_credentials
-from tunnel_agent.failures import FailureLog
+from tunnel_daemon.failure_log import FailureLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,9 +20,9 @@ import trio
 from tunnel_agent.backoff import full_jitter
 from tunnel_agent.connect import ConnectError, connect
 from tunnel_agent.credentials import Credentials, CredentialsError, load_credentials
-from tunnel_agent.failures import FailureLog
 from tunnel_agent.proxy import choose_proxy
 from tunnel_agent.tls_errors import explain_end
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.flow import Budget
 from tunnel_wire.hello import DrainReason, Hello

@@ -10,6 +10,7 @@ import trio
 
 from certs.addresses import format_endpoint
 from tunnel_daemon.descriptors import Acceptor
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.http1 import Handler, serve_connection
 from tunnel_server.crowd import Crowd
 from tunnel_server.peers import Peer
@@ -35,6 +36,8 @@ _X509_V_FLAG_NO_CHECK_TIME = 0x200000  # openssl/x509_vfy.h; `ssl` has no name f
 _CONNECT = b"CONNECT "
 _FIRST_WORD = 10.0
 """Seconds until a connection that has said less is left to the API, which has a deadline of its own."""
+FOREIGN_EVERY = 60.0
+"""Seconds at least between two lines about certificates that are refused for the same reason."""
 _API_CONNECTIONS = 256
 """HTTPS connections at once, by strangers: who joins needs one for a second, and gets it."""
 
@@ -83,6 +86,7 @@ class TunnelListener:
         self._metrics = metrics
         self._handshakes = Crowd(handshakes, "TLS handshakes")
         self._timeout = handshake_timeout
+        self._foreign = FailureLog(log, level=logging.INFO, longest=FOREIGN_EVERY)
         self._api_connections = Crowd(_API_CONNECTIONS, "API connections")
 
     async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
@@ -173,7 +177,12 @@ class TunnelListener:
                 reason, detail = "cut", "the connection was cut"
             else:
                 return True
-            log.debug("TLS handshake with %s failed: %s", format_endpoint(*peer[:2]), detail)
+            text = f"TLS handshake with {format_endpoint(*peer[:2])} failed: {detail}"
+            if reason == "certificate":
+                # Somebody may have mixed up two servers, or two bundles, and looks here for why.
+                self._foreign.failed(detail, text)
+            else:
+                log.debug("%s", text)
         self._metrics.handshake_failed(reason)
         return False
 

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import trio
 
+from certs.authority import Authority
 from tests.tunnel_server.core import Core, running
 from tunnel_wire.tls import TlsStream
 
@@ -104,6 +105,21 @@ async def test_failed_handshakes_are_counted_by_their_reason() -> None:
         with pytest.raises(OSError, match="ALERT_PROTOCOL_VERSION"):
             await core.connect(old)
         assert b'handshake_failures_total{reason="tls"} 2.0' in core.metrics.render()
+
+
+async def test_certificates_of_others_are_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with running() as core:
+        stranger, _ = Authority.make(core.authority.domain)
+        for _ in range(3):
+            sock, _ = await core.connect(core.node(authority=stranger))
+            with sock, trio.fail_after(5):
+                await trio.lowlevel.wait_readable(sock)
+                while sock.recv(4096):
+                    await trio.lowlevel.wait_readable(sock)
+        assert b'handshake_failures_total{reason="certificate"} 3.0' in core.metrics.render()
+    (told,) = [each for each in caplog.messages if "its certificate is refused: " in each]
+    assert told.startswith("TLS handshake with 127.0.0.1:")
 
 
 async def test_idle_api_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:

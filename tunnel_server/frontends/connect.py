@@ -17,6 +17,7 @@ import trio
 
 from certs.addresses import format_endpoint, parse_endpoint
 from certs.identity import Role
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_server.calls import Asked, TargetRefused
 from tunnel_server.direct import DirectTarget
 from tunnel_server.frontends.joining import join
@@ -48,6 +49,8 @@ _HEAD_TIME = 10.0
 """Seconds from the connection to the end of its request's head."""
 _ANSWER_TIME = 10.0
 """Seconds that a caller gets to take an answer, and that one who was refused gets to read it, at most."""
+_STRANGERS_EVERY = 60.0
+"""Seconds at least between two lines about those who show no certificate of ours."""
 _READ = 4096
 
 
@@ -81,6 +84,7 @@ class ConnectFrontend:
         self._rights = rights
         self._domain = domain
         self._acceptance = acceptance
+        self._strangers = FailureLog(log, level=logging.INFO, longest=_STRANGERS_EVERY)
         self._open = 0
 
     def admits(self, peer: Peer) -> bool:
@@ -158,7 +162,9 @@ class ConnectFrontend:
             return
         if caller.problem and caller.identity is None:
             # Anybody can connect to the public port: strangers do not fill the status and the audit log.
-            log.info("CONNECT by a stranger was refused", extra={"caller": caller.place})
+            self._strangers.failed(
+                "", f"CONNECT by a stranger was refused ({caller.place}): {caller.problem}"
+            )
             await _refuse(stream, *refusal_of(OpenFailed(Cause.NOT_ALLOWED, caller.problem)))
             return
         asked = Asked(FRONTEND, caller.place, format_endpoint(host, port), caller.name)

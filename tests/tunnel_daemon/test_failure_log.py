@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from tunnel_agent.failures import MAX_KINDS, FailureLog
+from tunnel_daemon.failure_log import MAX_KINDS, FailureLog
 
 
 class Clock:
@@ -35,6 +35,17 @@ def test_repetitions_are_logged_ever_more_rarely(failures, clock, caplog):
     # At 0, 1, 3, 7, 15, 31, 63 minutes (the interval is then an hour) and each hour after that.
     assert len(caplog.messages) == 7 + 22
     assert caplog.messages[1] == "connection refused (60 times in the last 60 s)"
+
+
+def test_a_rhythm_and_a_level_of_ones_own(clock, caplog):
+    caplog.set_level(logging.INFO)
+    failures = FailureLog(logging.getLogger("test.failures"), clock, level=logging.INFO, longest=60)
+    for _second in range(600):
+        failures.failed("refused", "connection refused")
+        clock.now += 1
+    assert len(caplog.messages) == 10
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+    assert caplog.messages[-1] == "connection refused (60 times in the last 60 s)"
 
 
 def test_success_makes_the_next_failure_news(failures, caplog):

@@ -28,6 +28,7 @@ from tunnel_wire.events import (
 )
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, set_low_water, unsent
+from tunnel_wire.timers import Timer
 from tunnel_wire.tls import RECEIVE_SIZE, TlsEnded, TlsPump
 
 if TYPE_CHECKING:
@@ -118,8 +119,7 @@ class Link:
         """Bytes of the frames that are encrypted, or were last."""
         self._watch: Watch | None = None
         self._buffers = _receive_buffers()
-        self._timer_changed = trio.Event()
-        self._timer_due = connection.deadline()
+        self._timer = Timer(self._on_time, self._on_defect)
         self._scope = trio.CancelScope()
         self._ending: LinkEnded | None = None
         self.hello_received = trio.Event()
@@ -137,7 +137,8 @@ class Link:
                 with self._scope:
                     # What came with the end of the handshake is in TLS already.
                     self._receive()
-                    await self._keep_time()
+                    self._on_time()
+                    await trio.sleep_forever()
             except Exception:
                 # A defect, of ours or of a callback, costs this link and not the process.
                 log.exception("a link failed")
@@ -149,6 +150,7 @@ class Link:
         finally:
             if self._watch is not None:
                 self._watch.close()
+            self._timer.close()
             self._say_goodbye()
             self._sock.close()
             self._end_streams()
@@ -295,9 +297,8 @@ class Link:
         finally:
             self._pumping = False
         due = self.connection.deadline()
-        if due < self._timer_due:
-            self._timer_due = due
-            self._timer_changed.set()
+        if due < self._timer.due:
+            self._timer.set(due)
 
     def _pump(self) -> None:
         connection, tls, sock = self.connection, self._tls, self._sock
@@ -346,7 +347,7 @@ class Link:
     def _adapt(self, waited: float) -> None:
         """Aim frames at what drains in `_DRAIN_TIME`, given how long the last took to drain."""
         if waited > _DRAIN_TIME:
-            self._aim(max(int(self._frame_target * _DRAIN_TIME / waited), self._frame_target // 2))
+            self._aim(max(int(self._frame_target * _DRAIN_TIME / waited), self._frame_target // 4))
         elif waited < _DRAIN_TIME / 2 and self._framed >= self._frame_target:
             self._aim(2 * self._frame_target)
 
@@ -360,21 +361,16 @@ class Link:
             self._low_water = low_water
             set_low_water(self._sock, low_water)
 
-    async def _keep_time(self) -> None:
-        while True:
-            # While it is not waiting, the timer need not be woken.
-            self._timer_due = now = trio.current_time()
-            try:
-                self.connection.tick(now)
-            except ConnectionFailed as exc:
-                self._end(LinkEnded(exc.reason))
-                return
-            self.pump()
-            # Rounding can leave a deadline a hair before the time at which it was met.
-            self._timer_due = max(self.connection.deadline(), now + _TICK)
-            with trio.move_on_at(self._timer_due):
-                await self._timer_changed.wait()
-            self._timer_changed = trio.Event()
+    def _on_time(self) -> None:
+        now = trio.current_time()
+        try:
+            self.connection.tick(now)
+        except ConnectionFailed as exc:
+            self._end(LinkEnded(exc.reason))
+            return
+        self.pump()
+        # Rounding can leave a deadline a hair before the time at which it was met.
+        self._timer.set(max(self.connection.deadline(), now + _TICK))
 
 
 def _nothing() -> None:

@@ -143,6 +143,11 @@ class StateDirectory:
             os.close(lock)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether nothing is left to be finished in a directory of ours: taking it then changes nothing."""
+    return not (path / _RECORD).exists()
+
+
 class Transaction:
     """A held StateDirectory; made by `StateDirectory.transaction` and valid inside it."""
 

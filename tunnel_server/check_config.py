@@ -10,14 +10,17 @@ from tunnel_daemon.program import EXIT_OK, EXIT_WRONG_USE
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_flags import OneLineParser
 from tunnel_daemon.toml_lines import key_lines
+from tunnel_server.check_files import check_files
 from tunnel_server.config import DEFAULT_CONFIG, load_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DESCRIPTION = """\
-Check a configuration file without starting anything. What stops a server is a problem; an entry of a port
-list that would not count, while the others do, is a warning."""
+Check a configuration file without starting or changing anything. What is wrong with the file is a problem. An
+entry of a port list that would not count, while the others do, is a warning, and so is what else would stop a
+server that starts on this host as this user: a state directory without an authority, a key that cannot be
+read, a place where no socket or log can be made."""
 _EPILOG = "Exit codes: 0 a server would take it, 2 it would not."
 
 
@@ -49,7 +52,13 @@ def check(path: Path) -> tuple[list[str], list[str]]:
         config = load_config(path)
     except SettingsError as error:
         return error.problems, []
-    found = config.port_lists().problems
-    lines = key_lines(path.read_text(encoding="utf-8-sig")) if found else {}
     # Each begins with its key.
-    return [], [f"{path}:{lines.get((each.partition(':')[0],), 1)}: {each}" for each in found]
+    found = config.port_lists().problems
+    found += tuple(f"{key}: a server would not start here: {why}" for key, why in check_files(config))
+    lines = key_lines(path.read_text(encoding="utf-8-sig")) if found else {}
+    return [], [f"{_place(path, lines.get((each.partition(':')[0],)))}: {each}" for each in found]
+
+
+def _place(path: Path, line: int | None) -> str:
+    """A key that the file does not have has its default."""
+    return str(path) if line is None else f"{path}:{line}"

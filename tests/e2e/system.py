@@ -23,6 +23,8 @@ T = TypeVar("T")
 BIN = Path(sys.executable).parent
 CLOUD = "203.0.113.10"
 EDGE_1, EDGE_2 = "192.168.2.143", "192.168.2.144"
+RESET = {7, 55, 56}
+"""How curl ends after a reset, which may come before connect() has returned, before it has sent, or later."""
 
 
 class System:

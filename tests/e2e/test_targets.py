@@ -31,21 +31,18 @@ def targets(deploy_for_module: Callable[..., System]) -> Iterator[System]:
 @pytest.mark.parametrize(
     ("port", "least", "most", "cause"),
     [
-        (9082, 0, 1, "refused"),
+        (9082, 0, DIAL_TIMEOUT - 1, "refused"),
         (9083, DIAL_TIMEOUT - 0.5, DIAL_TIMEOUT + 2, "timed out"),
-        (9084, 0, 1, "allow"),
+        (9084, 0, DIAL_TIMEOUT - 1, "allow"),
     ],
 )
 def test_the_caller_is_reset_in_time_and_the_cause_is_told(
     targets: System, port: int, least: float, most: float, cause: str
 ) -> None:
     began = time.monotonic()
-    with dial(targets.topology.cloud, (EDGE_1, port)) as caller:
-        caller.settimeout(20)
-        with pytest.raises(ConnectionResetError):
-            read_to_end(caller)
+    assert _fails(targets, port)
     assert least <= time.monotonic() - began <= most
-    targets.until(lambda: cause in _words(targets, port), "server", timeout=3)
+    targets.until(lambda: cause in _words(targets, port), "server")
     assert cause in targets.ctl("status").lower().replace("-", " ").replace("_", " ")
 
 
@@ -56,7 +53,7 @@ def test_nothing_else_waits_for_a_dead_target(targets: System) -> None:
         while not any(future.done() for future in waiting):
             began = time.monotonic()
             assert curl_json(cloud, URL)["machine"] == "edge-1"
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < DIAL_TIMEOUT / 2
         assert all(future.result() for future in waiting)
 
 
@@ -97,6 +94,6 @@ def test_a_slow_reader_keeps_nobody_waiting(targets: System) -> None:
         time.sleep(1)  # real time, in which the target sends as much as it may
         began = time.monotonic()
         assert curl_json(targets.topology.cloud, URL)["machine"] == "edge-1"
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         grown = resident(server) - before[0], resident(agent) - before[1]
     assert max(grown) < 40, f"MiB held for one reader that does not read, server and agent: {grown}"

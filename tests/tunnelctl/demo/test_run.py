@@ -62,8 +62,10 @@ def test_once_checks_itself(environment: dict[str, str], where: list[str]) -> No
     assert _leftovers(output, Path(environment["TMPDIR"])) == []
 
 
-@pytest.mark.parametrize("where", [pytest.param([], marks=needs_root), ["--loopback"]])
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("where", "stop"),
+    [pytest.param([], signal.SIGINT, marks=needs_root), (["--loopback"], signal.SIGTERM)],
+)
 def test_it_stays_until_it_is_stopped(
     environment: dict[str, str], where: list[str], stop: signal.Signals
 ) -> None:

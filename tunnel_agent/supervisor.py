@@ -178,7 +178,8 @@ class Supervisor:
     ) -> _Carried:
         name = credentials.identity.name
         index = next(each for each in range(len(self._links) + 1) if each not in self._links)
-        hello = Hello(self._status.version, session=self._session.identifier, node=name, link=index)
+        version, session = self._status.version, self._session.identifier
+        hello = Hello(version, session=session, node=name, link=index, time=max(0, int(time.time())))
         connection = AnswererConnection(self._session, hello, now=trio.current_time())
         outcome = _Outcome()
 

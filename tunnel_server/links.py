@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -163,6 +164,8 @@ class Links:
         with trio.move_on_after(self._limits.hello_timeout):
             await link.hello_received.wait()
         hello = hellos[0] if hellos else None
+        if hello is not None and hello.time is not None:
+            held.clock_ahead = hello.time - time.time()
         if hello is None or not hello.session or hello.node != agent.name:
             said = "no hello" if hello is None else f'hello as "{hello.node}"'
             log.warning("%s from a link with the certificate of %s", said, agent.name)

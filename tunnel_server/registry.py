@@ -62,6 +62,8 @@ class AgentLink:
     watched: Watched | None = None
     """Its certificate; None if that was refused."""
     version: str = ""
+    clock_ahead: float | None = None
+    """Seconds by which the agent's clock was ahead of ours when it said hello; None if it did not say."""
 
 
 @dataclass(eq=False)

@@ -51,12 +51,16 @@ class Hello:
     node: str = ""
     link: int = 0
     capabilities: frozenset[str] = frozenset()
+    time: int | None = None
+    """Of the sender's clock, in seconds since the epoch; None if it does not say."""
 
     def to_headers(self) -> Headers:
         """The fields that say something, in a fixed order."""
         fields = [("version", self.version), ("instance", self.instance), ("session", self.session)]
         if self.session:
             fields += [("node", self.node), ("link", str(self.link))]
+        if self.time is not None:
+            fields.append(("time", str(self.time)))
         fields.append(("capabilities", ",".join(sorted(self.capabilities))))
         return [(b"tunnel-" + name.encode(), value.encode()) for name, value in fields if value]
 
@@ -71,10 +75,19 @@ class Hello:
         link_text = fields.get("link", "0")
         if not link_text.isdecimal() or len(link_text) > 3 or int(link_text) > 255:
             raise BadHello("tunnel-link is not a number from 0 to 255")
+        time_text = fields.get("time", "")
+        if time_text and not (time_text.isascii() and time_text.isdigit() and len(time_text) <= 15):
+            raise BadHello("tunnel-time is not a number of seconds")
         names = fields.get("capabilities", "")
         capabilities = frozenset(name.strip() for name in names.split(",") if name.strip())
         return cls(
-            fields.get("version", ""), instance, session, fields.get("node", ""), int(link_text), capabilities
+            fields.get("version", ""),
+            instance,
+            session,
+            fields.get("node", ""),
+            int(link_text),
+            capabilities,
+            int(time_text) if time_text else None,
         )
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 SLOW = 1000.0
 """Milliseconds of a round trip from which it is worth a word."""
 
+SKEWED = 60.0
+"""Seconds between an agent's clock and the server's from which it is worth a word."""
+
 _LOOK = (
     "on the edge: systemctl status tunnel-agent, and curl http://127.0.0.1:10266/status, which says why it "
     "does not get through"
@@ -49,7 +52,15 @@ def check_link(known: dict[str, Any], *, refused: bool) -> Iterator[Check]:
         yield Check("link", State.FAILED, node["problem"], remedy)
     else:
         where = f"from {node['remote_address']}, agent {node['agent_version'] or 'unknown'}"
-        yield Check("link", State.OK, f"connected for {ago(node['since'])} {where}")
+        text = f"connected for {ago(node['since'])} {where}"
+        ahead = known.get("clock_ahead_seconds") or 0.0
+        if abs(ahead) > SKEWED:
+            side = "ahead of" if ahead > 0 else "behind"
+            text += f"; its clock was {span(abs(ahead))} {side} the server's when it linked"
+            remedy = "set the clock (NTP) that is wrong: the edge would renew its certificate at a wrong time"
+            yield Check("link", State.WARNING, text, remedy)
+        else:
+            yield Check("link", State.OK, text)
     yield _heartbeat(known)
 
 

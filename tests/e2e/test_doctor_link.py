@@ -123,6 +123,26 @@ def _readdress(system: System, before: str, after: str) -> None:
 
 
 @needs_clock
+def test_a_clock_that_is_off_by_little(own: System) -> None:
+    own.kill("edge-1")
+    own.until(lambda: not own.connected(), "server")
+    own.start_agent(own.topology.edge(1), env=clock("-3m"))
+    own.wait_ready("edge-1")
+    found = Doctor(own, "edge-1")
+    own.kill("edge-1")
+    own.start_agent(own.topology.edge(1))
+    own.wait_ready("edge-1")
+    assert (found.code, found.failed) == (0, []), found.checks
+    said, later = (
+        next(each for each in doctor.checks if each["name"] == "link")
+        for doctor in (found, Doctor(own, "edge-1"))
+    )
+    assert (said["state"], later["state"]) == ("warning", "ok")
+    assert "its clock was 3m" in said["text"]
+    assert "behind the server's when it linked" in said["text"]
+
+
+@needs_clock
 @pytest.mark.parametrize(
     ("shift", "finds", "remedy"),
     [("-2d", "not valid yet", "it may be behind"), ("+400d", "expired", "it may be ahead")],

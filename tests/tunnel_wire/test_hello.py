@@ -10,6 +10,8 @@ from tunnel_wire.hello import BadHello, DrainReason, Hello, new_id, read_fields
 def test_it_reads_as_it_was_written() -> None:
     agent = Hello("1.2", session=new_id(), node="edge-1", link=3, capabilities=frozenset({"b", "a"}))
     assert Hello.from_headers(agent.to_headers()) == agent
+    timed = Hello("1.2", session=new_id(), node="edge-1", time=1_767_225_600)
+    assert Hello.from_headers(timed.to_headers()) == timed
     server = Hello("1.2", instance=new_id())
     assert Hello.from_headers(server.to_headers()) == server
     assert dict(server.to_headers()).keys() == {b"tunnel-version", b"tunnel-instance"}
@@ -42,6 +44,9 @@ def test_the_unknown_is_ignored() -> None:
         ("link", "-1"),
         ("link", "1_0"),
         ("link", "256"),
+        ("time", "-1"),
+        ("time", "1e9"),
+        ("time", "9" * 16),
     ],
 )
 def test_the_malformed_is_refused_by_name(name: str, value: str) -> None:

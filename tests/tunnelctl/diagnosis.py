@@ -24,7 +24,7 @@ KNOWN: dict[str, Any] = {
     "certificate_begins": "2026-11-20T09:00:00Z", "certificate_expires": "2027-11-21T10:00:00Z",
     "certificate_revoked": "",
     "answers": True, "patience_seconds": 5, "silent_seconds": 0.4, "gives_up_seconds": 11.6,
-    "last_end": None, "broken_handshake": None,
+    "clock_ahead_seconds": 0.4, "last_end": None, "broken_handshake": None,
     "addresses": [ADDRESS],
     "interception": {"state": "active", "restored": 0, "problems": []},
     "mappings": [{"port": 9081, "listener_port": 10264, "source": "added"}],

@@ -41,6 +41,20 @@ def test_a_silent_link() -> None:
         assert word in heartbeat.remedy
 
 
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        (59.0, ""), (-59.0, ""), (None, ""),
+        (200.0, "its clock was 3m ahead of the server's"), (-7200.0, "its clock was 2h behind the server's"),
+    ],
+)  # fmt: skip
+def test_a_clock_that_is_off(ahead: float | None, said: str) -> None:
+    found, _ = link(KNOWN, clock_ahead_seconds=ahead)
+    assert found.state is (State.WARNING if said else State.OK)
+    assert said in found.text
+    assert ("NTP" in found.remedy) is bool(said)
+
+
 def test_a_slow_link() -> None:
     assert link(KNOWN, node={**NODE, "rtt_ms": 2000.0})[1].state is State.WARNING
     assert link(KNOWN, node={**NODE, "rtt_ms": None})[1].state is State.OK, "it has just come"

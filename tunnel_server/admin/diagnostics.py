@@ -109,11 +109,14 @@ class Diagnostics:
             return view
         newest = max(node.agent.links.values(), key=lambda link: link.connection.last_received).connection
         silent = trio.current_time() - newest.last_received
+        *_, latest = node.agent.links.values()  # in the order in which they were made
+        ahead = latest.clock_ahead
         return replace(
             view,
             answers=answers,
             patience_seconds=PATIENCE,
             silent_seconds=round(silent, 2),
+            clock_ahead_seconds=None if ahead is None else round(ahead, 1),
             gives_up_seconds=round(max(0.0, newest.limits.silence_limit - silent), 2),
         )
 

@@ -219,6 +219,8 @@ class DiagnosisView:
     """Since anything was last heard from it; None while it is away."""
     gives_up_seconds: float | None = None
     """Until the server ends the link, should it stay silent."""
+    clock_ahead_seconds: float | None = None
+    """By how much its clock was ahead of this server's when it made its newest link; None: it did not say."""
     last_end: LinkEndView | None = None
     """None: it had no link since the server started."""
     broken_handshake: HandshakeView | None = None

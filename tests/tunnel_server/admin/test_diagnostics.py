@@ -129,7 +129,9 @@ class Agent:
         connection = SimpleNamespace(
             last_received=trio.current_time() - 2, round_trip=0.003, limits=WireLimits(), draining=False
         )
-        link = SimpleNamespace(connection=connection, version="1", remote="203.0.113.11:5")
+        link = SimpleNamespace(
+            connection=connection, version="1", remote="203.0.113.11:5", clock_ahead=-200.04
+        )
         self.links = {0: link}
 
     async def answers(self, patience: float) -> bool:
@@ -147,6 +149,7 @@ async def test_a_node_that_is_connected_is_asked_for_life_first(
     view = await diagnostics.diagnose("edge-1")
     assert agent.asked == [PATIENCE]
     assert (view.answers, view.silent_seconds, view.gives_up_seconds) == (True, 2.0, 10.0)
+    assert view.clock_ahead_seconds == -200.0
     assert view.broken_handshake is None, "it is connected: that was another one"
     registry.node("edge-1").agent = Agent(answers=False)
     view = await diagnostics.diagnose("edge-1")

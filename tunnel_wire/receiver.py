@@ -294,6 +294,7 @@ class Receiver(Carrier):
             self._streams.pop(stream_id, None)
 
     def _apply_settings(self, event: h2.events.RemoteSettingsChanged) -> None:
+        self._h2.compact_settings()
         changed = event.changed_settings
         if SettingCodes.INITIAL_WINDOW_SIZE in changed:
             window = changed[SettingCodes.INITIAL_WINDOW_SIZE].new_value

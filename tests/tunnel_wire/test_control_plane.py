@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from hyperframe.frame import (
     HeadersFrame,
     SettingsFrame,
@@ -69,3 +71,15 @@ def test_late_answers_with_all_places_taken() -> None:
     for _ in range(3):
         peer.opened()
     assert peer.receive(peer.headers(stream.stream_id, [(b":status", b"200")])) == []
+
+
+def test_settings_are_kept_small_and_still_change(opener: Handmade) -> None:
+    h2 = opener.connection._h2
+    before = h2.remote_settings.max_concurrent_streams
+    for streams in (7, 9):
+        opener.receive(
+            SettingsFrame(0, settings={SettingsFrame.MAX_CONCURRENT_STREAMS: streams, 0x4A4A: streams})
+        )
+        assert h2.remote_settings.max_concurrent_streams == streams != before
+        for settings in (h2.local_settings, h2.remote_settings):
+            assert not [key for key, values in settings._settings.items() if isinstance(values, deque)]

@@ -45,7 +45,8 @@ def test_a_silent_link() -> None:
     ("ahead", "said"),
     [
         (59.0, ""), (-59.0, ""), (None, ""),
-        (200.0, "its clock was 3m ahead of the server's"), (-7200.0, "its clock was 2h 0m behind the server's"),
+        (200.0, "its clock was 3m ahead of the server's"),
+        (-7200.0, "its clock was 2h 0m behind the server's"),
     ],
 )  # fmt: skip
 def test_a_clock_that_is_off(ahead: float | None, said: str) -> None:

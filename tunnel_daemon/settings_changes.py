@@ -75,6 +75,7 @@ def _table(value: DataclassInstance) -> str:
     pairs = (
         f"{key} = {_shown(getattr(value, field.name), declared(field))}"
         for key, field in fields_by_key(type(value)).items()
+        if getattr(value, field.name) is not None
     )
     return f"{{{', '.join(pairs)}}}"
 

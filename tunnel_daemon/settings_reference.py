@@ -14,7 +14,7 @@ from dataclasses import MISSING
 from typing import TYPE_CHECKING
 
 from tunnel_daemon.settings import Between, declared, fields_by_key, is_table, table_by_name
-from tunnel_daemon.settings_values import expected
+from tunnel_daemon.settings_values import expected, is_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,7 +61,10 @@ def _section(heading: str, cls: type[DataclassInstance], prefix: str) -> Iterato
             value += f"; {about.check}"
         if about.unit not in {"", "seconds", "bytes"}:
             value += f"; {about.unit}"
-        default = "required" if field.default is MISSING else f"`{toml_value(field.default, about.unit)}`"
+        if field.default is MISSING or (field.default is None and is_list(kind)):
+            default = "required" if field.default is MISSING else "left out"
+        else:
+            default = f"`{toml_value(field.default, about.unit)}`"
         cells = [f"`{prefix}{key}`", default, value, about.doc + "; *live*" * about.live]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     for path, kind, about in tables:

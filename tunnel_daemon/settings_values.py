@@ -33,9 +33,10 @@ def convert(kind: Kind, unit: str, value: object) -> object:
     """Return `value`, as tomllib gave it, as a `kind`; ValueError says what was expected."""
     declared = kind
     kind, optional = _unwrap_optional(kind)
-    if optional and value == "":
+    item = _item_kind(kind)
+    if optional and value == "" and not item:
         return None
-    if item := _item_kind(kind):
+    if item:
         values = value if isinstance(value, list) else [value]
         return tuple(convert(item, unit, each) for each in values)
     if isinstance(value, str) and (parse := _text_parser(kind, unit)):
@@ -64,10 +65,15 @@ def from_text(kind: Kind, text: str) -> object:
     return text
 
 
+def is_list(kind: Kind) -> bool:
+    """Whether a `kind` is written as a list."""
+    return _item_kind(_unwrap_optional(kind)[0]) is not None
+
+
 def expected(kind: Kind, unit: str = "") -> str:
     """Name what a `kind` is, for people."""
     kind, optional = _unwrap_optional(kind)
-    if item := _item_kind(kind):
+    if item := _item_kind(kind):  # none is `[]`: what None stands for, only leaving the key out says
         return f"a list, each {expected(item, unit)}"
     if choices := _choices(kind):
         return "one of " + ", ".join(f'"{choice}"' for choice in choices)

@@ -76,8 +76,12 @@ class PortRange:
 class CallerRights:
     """What one caller may reach."""
 
-    nodes: tuple[NodeGlob, ...] = setting((), doc="nodes, by name or pattern; none by default", live=True)
-    ports: tuple[PortRange, ...] = setting((), doc="ports of these nodes; none by default", live=True)
+    nodes: tuple[NodeGlob, ...] | None = setting(
+        None, doc="nodes, by name or pattern; without the key none, but every one for `local`", live=True
+    )
+    ports: tuple[PortRange, ...] | None = setting(
+        None, doc="ports of these nodes; without the key none, but every one for `local`", live=True
+    )
     direct: bool = setting(
         False, doc="may also reach, from the server's host, what belongs to no edge", live=True
     )
@@ -89,9 +93,9 @@ class CallerRights:
 
     def refusal(self, node: str, port: int) -> str | None:
         """Return why this caller may not reach `port` of `node`, or None if it may."""
-        if not any(node in glob for glob in self.nodes):
+        if not any(node in glob for glob in self.nodes or ()):
             return f"this caller has no right to {node}"
-        if not any(port in ports for ports in self.ports):
+        if not any(port in ports for ports in self.ports or ()):
             return f"this caller has no right to port {port} of {node}"
         return None
 
@@ -112,8 +116,8 @@ class Rights:
         if caller is None:
             local = self.callers.get(LOCAL, NOTHING)
             return CallerRights(
-                nodes=local.nodes or EVERY_NODE.nodes,
-                ports=local.ports or EVERY_NODE.ports,
+                nodes=EVERY_NODE.nodes if local.nodes is None else local.nodes,
+                ports=EVERY_NODE.ports if local.ports is None else local.ports,
                 direct=local.direct,
                 direct_special=local.direct_special,
             )

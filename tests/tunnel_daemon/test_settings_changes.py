@@ -10,6 +10,7 @@ from tunnel_daemon.settings_changes import applicable, changes
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
+    ports: tuple[str, ...] | None = setting(None, doc="Ports.", live=True)
     nodes: tuple[str, ...] = setting((), doc="Nodes.")
 
 
@@ -55,6 +56,11 @@ def test_each_change_as_a_file_would_have_it() -> None:
         ('callers.b: {nodes = []} -> {nodes = ["edge-1"]}', True),
         ("callers.c: (none) -> {nodes = []}", True),
     ]
+
+
+def test_none_of_something_is_a_change_from_saying_nothing_of_it() -> None:
+    (change,) = changes(Config(callers={"a": Caller()}), Config(callers={"a": Caller(ports=())}))
+    assert str(change) == "callers.a: {nodes = []} -> {ports = [], nodes = []}"
 
 
 def test_what_applies_while_it_runs() -> None:

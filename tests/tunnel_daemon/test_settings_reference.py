@@ -24,6 +24,7 @@ class Config:
     on: bool = setting(True, doc="On.")
     paths: tuple[Path, ...] = setting((Path("/a"),), doc="Paths.")
     proxy: str | None = setting(None, doc="Proxy.")
+    names: tuple[str, ...] | None = setting(None, doc="Names.")
     deep: Deep = setting(Deep(), doc="Bounds.")
 
 
@@ -35,6 +36,7 @@ def test_every_key_stands_there_with_default_unit_and_meaning() -> None:
         "| `on` | `true` | true or false | On. |",
         '| `paths` | `["/a"]` | a list, each a path | Paths. |',
         '| `proxy` | `""` | a string, or "" for none | Proxy. |',
+        "| `names` | left out | a list, each a string | Names. |",
         "",
         "### [deep]",
         "",

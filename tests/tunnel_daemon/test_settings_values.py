@@ -45,6 +45,8 @@ from tunnel_daemon.settings_values import (
         (tuple[int, ...], "", [1, 2], (1, 2)),
         (tuple[str, ...], "", "alone", ("alone",)),
         (str | None, "", "x", "x"),
+        (tuple[str, ...] | None, "", [], ()),
+        (tuple[str, ...] | None, "", "", ("",)),
         (Literal["a", "b"], "", "b", "b"),
     ],
 )

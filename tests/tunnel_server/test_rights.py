@@ -54,6 +54,34 @@ def test_local_may_be_given_more_and_less() -> None:
 
 
 @pytest.mark.parametrize(
+    ("keys", "reached"),
+    [
+        ("direct = true", True),
+        ("nodes = []", False),
+        ("ports = []", False),
+        ("nodes = []\nports = []", False),
+        ('nodes = "*"\nports = []', False),
+        ('nodes = "edge-*"', True),
+    ],
+)
+def test_an_empty_list_is_none_and_no_list_is_every_one_for_local_only(
+    tmp_path: Path, keys: str, reached: bool
+) -> None:
+    path = tmp_path / "server.toml"
+    path.write_text(f"[callers.local]\n{keys}\n[callers.kube]\ndirect = true\n")
+    rights = Rights(load_config(path).callers)
+    assert allowed(rights.of(None), "edge-1", 80) == reached
+    assert not allowed(rights.of(KUBE), "edge-1", 80)
+
+
+def test_nothing_is_written_for_none(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    path.write_text('[callers.local]\nnodes = ""\n')
+    with pytest.raises(SettingsError, match=r'callers.local.nodes: "" is not the name of a node'):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
     "identity", [Identity("edge.test", Role.CALLER, "local"), Identity("edge.test", Role.NODE, "kube")]
 )
 def test_no_certificate_stands_for_local_and_no_node_for_a_caller(identity: Identity) -> None:

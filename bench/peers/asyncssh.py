@@ -36,6 +36,7 @@ class Asyncssh:
         with programs.starting():
             listens = [str(each) for each in stage.wan_server]
             programs.launch("server", [*END, "server", *listens])
+            programs.wait_until_it_has_written("user_key.pub")  # the last; another may listen at that port
             programs.wait_until_it_listens(stage.wan_server)
             addresses = [
                 str(each) for pair in (stage.wan_dial, programs.entrance, stage.target) for each in pair

@@ -75,6 +75,10 @@ class Programs:
 
         self._retry(accepts, f"nobody accepts at {address[0]}:{address[1]}", seconds)
 
+    def wait_until_it_has_written(self, name: str, seconds: float = START_S) -> None:
+        """Return once that file is in the scratch folder, which a program started here makes."""
+        self._retry((self._scratch / name).exists, f"no {name}", seconds)
+
     def wait_until_it_carries(self, seconds: float = START_S) -> None:
         """Return once the target answered through the entrance; raises PeerFailed with the last lines."""
         self._retry(lambda: carries(self.entrance), "no byte came through", seconds)

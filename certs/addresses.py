@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from certs.identity import check_node_name
+from certs.identity import check_name
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -29,7 +29,10 @@ SPECIAL_ADDRESSES: tuple[tuple[IPNetwork, str], ...] = tuple(
     (ip_network(network), text)
     for network, text in (
         ("169.254.169.254/32", "a cloud metadata service"),
-        ("fd00:ec2::254/128", "a cloud metadata service"),
+        ("fd00:ec2::254/128", "a cloud metadata service"),  # Amazon EC2
+        ("fd00:ec2::23/128", "a cloud metadata service"),  # Amazon EKS Pod Identity
+        ("fd20:ce::254/128", "a cloud metadata service"),  # Google Compute Engine
+        ("fd00:42::42/128", "a cloud metadata service"),  # Scaleway
         ("100.100.100.200/32", "a cloud metadata service"),
         ("168.63.129.16/32", "a cloud metadata service"),
         ("192.0.0.192/32", "a cloud metadata service"),
@@ -187,7 +190,7 @@ def parse_endpoint(text: str, default_port: int, *, final_dot: bool = False) -> 
     host = host.lower()
     name = host.removesuffix(".") if final_dot else host
     try:
-        check_node_name(name)
+        check_name(name)
     except ValueError:
         raise ValueError(
             f"{text!r} is not an endpoint: write HOST:PORT, ADDRESS:PORT or [IPV6]:PORT"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from certs.files import StateDirectory, StateError
-from certs.identity import check_node_name
+from certs.identity import check_name
 
 CALLERS_FILE = "callers.json"
 
@@ -65,7 +65,7 @@ class CallerStore:
 
 
 def _decode(name: str, entry: Mapping[str, object]) -> CallerRecord:
-    check_node_name(name)
+    check_name(name)
     roots = entry["roots"]
     if not isinstance(roots, list):
         raise TypeError(f"roots of {name}")

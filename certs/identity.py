@@ -13,6 +13,9 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # The SPIFFE ID standard, section 2.1: letters are lower case, no port, no user, no percent-encoding.
 _DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_LOOPBACK = frozenset(("localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"))
+"""As they stand in /etc/hosts, `localhost.localdomain` and the like too."""
 _MAX_NAME = 253
 _MAX_URI = 2048
 
@@ -35,7 +38,7 @@ class Identity:
 
     def __post_init__(self) -> None:
         check_domain(self.domain)
-        check_node_name(self.name)
+        check_name(self.name)
 
     @property
     def uri(self) -> str:
@@ -79,7 +82,7 @@ class Identity:
         return cls.parse(uris[0])
 
 
-def check_node_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Raise ValueError unless `name` is a DNS-1123 subdomain of at most 253 characters."""
     if len(name) > _MAX_NAME:
         raise ValueError(f"a name of {len(name)} characters, more than {_MAX_NAME}")
@@ -87,6 +90,25 @@ def check_node_name(name: str) -> None:
         raise ValueError(
             f"{name!r} is not a name: use lower-case letters, digits, '-' and '.', "
             "each part beginning and ending with a letter or digit, at most 63 long"
+        )
+
+
+def check_node_name(name: str) -> None:
+    """Raise ValueError unless callers can reach a node by `name`: it is no address, nor means this very host.
+
+    What ends in a number is read as an IPv4 address (URL Standard, "ends in a number checker"); `localhost`
+    and what is under it is everybody's own loopback (RFC 6761, 6.3).
+    """
+    check_name(name)
+    labels = name.split(".")
+    if _NUMBER.fullmatch(labels[-1]):
+        raise ValueError(
+            f"{name!r} is not a name for a node: a name whose last part is a number is taken for an address; "
+            "one like edge-7 is not"
+        )
+    if labels[-1] == "localhost" or labels[0] in _LOOPBACK:
+        raise ValueError(
+            f"{name!r} is not a name for a node: it means every host itself; give the node one of its own"
         )
 
 

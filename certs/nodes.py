@@ -10,7 +10,7 @@ from datetime import datetime
 
 from certs.addresses import IPAddress, parse_address
 from certs.files import StateDirectory, StateError
-from certs.identity import check_node_name
+from certs.identity import check_name
 
 NODES_FILE = "nodes.json"
 
@@ -77,7 +77,7 @@ class NodeStore:
 
 
 def _decode(name: str, entry: Mapping[str, object]) -> NodeRecord:
-    check_node_name(name)
+    check_name(name)
     addresses = entry["addresses"]
     if not isinstance(addresses, list):
         raise TypeError(f"addresses of {name}")

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from certs.files import StateDirectory, StateError, Transaction
-from certs.identity import Identity, Role, check_node_name
+from certs.identity import Identity, Role, check_name
 from certs.validity import Validity, moment
 
 REVOCATIONS_FILE = "revocations.json"
@@ -150,7 +150,7 @@ class RevocationStore:
         if kind is Kind.SERIAL:
             value = normal_serial(value)
         else:
-            check_node_name(value)
+            check_name(value)
         entries = list(self.load())
         if len(entries) >= MAX_REVOCATIONS:
             raise ValueError(f"there are {MAX_REVOCATIONS} revocations already: roll the authority instead")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from certs.addresses import IPAddress
 from certs.authority import CA_CERTIFICATE, CA_KEY, Authority
 from certs.files import StateDirectory, StateError
-from certs.identity import Role, check_node_name
+from certs.identity import Role, check_name
 from certs.requests import key_pem, load_key, new_key
 from certs.subjects import Subject, is_issued_by, read_subject
 
@@ -80,7 +80,7 @@ def initialise(
     """
     now = now or datetime.now(UTC)
     for dns_name in dns_names or ():
-        check_node_name(dns_name)
+        check_name(dns_name)
         if dns_name.rsplit(".", 1)[-1].isdigit():
             raise ValueError(f"{dns_name!r} is no DNS name: addresses go to --cert-ips")
     with state.transaction() as transaction:

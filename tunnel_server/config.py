@@ -9,7 +9,7 @@ from pathlib import Path
 
 from certs.addresses import DEFAULT_EDGE_NETWORKS, format_endpoint
 from certs.authority import NODE_LIFE
-from certs.identity import check_node_name
+from certs.identity import check_name
 from tunnel_daemon.logs import LogFormat, LogLevel
 from tunnel_daemon.settings import between, read_settings, setting
 from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
@@ -32,7 +32,7 @@ _PORT = between(0, 65535)
 
 def _check_suffix(suffix: str) -> None:
     if bare := suffix.strip(".").lower():
-        check_node_name(bare)  # what may stand in front of it, too
+        check_name(bare)  # what may stand in front of it, too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar, Self
 
-from certs.identity import Identity, Role, check_node_name
+from certs.identity import Identity, Role, check_name
 from tunnel_daemon.settings import setting
 from tunnel_daemon.settings_values import Network
 
@@ -128,4 +128,4 @@ class Rights:
 
 def check_caller_name(name: str) -> None:
     """Raise ValueError unless `[callers.NAME]` can be that of a caller."""
-    check_node_name(name)
+    check_name(name)

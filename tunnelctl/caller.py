@@ -56,13 +56,13 @@ def run_create(args: argparse.Namespace) -> int:
     """Make a bundle; raises CommandError, and then there is neither a record nor a file of it."""
     from certs.authority import Authority
     from certs.files import StateDirectory
-    from certs.identity import check_node_name
+    from certs.identity import check_name
     from certs.renewal import CallerExistsError, create_caller
     from certs.requests import key_pem, new_key
 
     try:
         life = parse_duration(args.ttl)
-        check_node_name(args.name)
+        check_name(args.name)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if args.name == "local":

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from certs.identity import check_node_name
+from certs.identity import check_name
 from tunnelctl.admin_client import add_arguments, ask
 from tunnelctl.errors import UsageError
 from tunnelctl.tables import ago, show, size, table
@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run_forget(args: argparse.Namespace) -> int:
     """Have the server forget a node; raises CommandError."""
     try:
-        check_node_name(args.node)
+        check_name(args.node)
     except ValueError as error:
         raise UsageError(str(error)) from None
     answer = ask(args.admin_socket, "DELETE", f"/v1/nodes/{args.node}")

@@ -37,10 +37,10 @@ def port_argument(text: str) -> int:
 
 def node_argument(text: str) -> str:
     """Read a node's name; raises ArgumentTypeError."""
-    from certs.identity import check_node_name
+    from certs.identity import check_name
 
     try:
-        check_node_name(text)
+        check_name(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certs.identity import Identity, Role, check_node_name
+from certs.identity import Identity, Role, check_name, check_node_name
 
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
@@ -80,8 +80,8 @@ def test_a_peer_certificate_that_speaks_for_nobody(cert, why):
 
 
 @pytest.mark.parametrize("name", ["edge-1", "a", "1", "a.b-c.d", "a" * 63, ".".join(["a" * 49] * 5)])
-def test_node_names(name):
-    check_node_name(name)
+def test_names(name):
+    check_name(name)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,34 @@ def test_node_names(name):
         "a\n",
     ],
 )
-def test_not_node_names(name):
-    with pytest.raises(ValueError, match="name"):
+def test_not_names(name):
+    for check in (check_name, check_node_name):
+        with pytest.raises(ValueError, match=r"is not a name: use|a name of"):
+            check(name)
+
+
+@pytest.mark.parametrize("name", ["edge-1", "1.edge", "10.0.0.1a", "x1", "my-localhost", "local", "cafe"])
+def test_node_names(name):
+    check_node_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("10.0.0.1", "last part is a number is taken for an address"),
+        ("1", "for an address"),
+        ("0", "taken for an address"),
+        ("edge.7", "taken for an address"),
+        ("0x7f000001", "taken for an address"),
+        ("edge.0x7f", "taken for an address"),
+        ("localhost", "it means every host itself"),
+        ("edge.localhost", "itself"),
+        ("localhost.localdomain", "itself"),
+        ("localhost6.localdomain6", "itself"),
+        ("ip6-loopback", "itself"),
+    ],
+)
+def test_names_by_which_no_node_is_reached(name, why):
+    check_name(name)
+    with pytest.raises(ValueError, match=why):
         check_node_name(name)

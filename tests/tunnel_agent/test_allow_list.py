@@ -60,7 +60,8 @@ def test_a_wide_network_opens_no_special_address():
     assert allowed(anywhere, "8.8.8.8")
     assert allowed(anywhere, "2001:db8::1")
     for special in ("127.0.0.1", "::1", "169.254.169.254", "169.254.1.1", "fe80::1", "100.100.100.200",
-                    "168.63.129.16", "fd00:ec2::254", "fe80::1%1"):  # fmt: skip
+                    "168.63.129.16", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42",
+                    "fe80::1%1"):  # fmt: skip
         assert not allowed(anywhere, special), special
 
 

@@ -122,6 +122,8 @@ def test_a_shared_address_is_warned_of(command, enrolment):
     ("args", "why"),
     [
         (["--node", "Edge_1"], "'Edge_1' is not a name"),
+        (["--node", "10.0.0.1"], "'10.0.0.1' is not a name for a node"),
+        (["--node", "localhost"], "'localhost' is not a name for a node"),
         (["--node", "e", "--ip", "10.0.0"], "not an IP address"),
         (["--node", "e", "--ip", "8.8.8.8"], "--ip: 8.8.8.8 is outside the edge networks.*edge-networks"),
         (["--node", "e", "--ip", "127.0.0.1"], "--ip: 127.0.0.1 is a loopback"),

@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from certs.files import StateError
-from certs.identity import check_node_name
+from certs.identity import check_name
 from tunnel_daemon.http1 import HttpError, Request, Response
 from tunnel_server.admin.views import to_json
 
@@ -54,7 +54,7 @@ def _name(value: object) -> str:
     try:
         if not isinstance(value, str):
             raise ValueError("node must be a name")  # noqa: TRY004 - one way out for both
-        check_node_name(value)
+        check_name(value)
     except ValueError as error:
         raise HttpError(400, str(error)) from None
     return value

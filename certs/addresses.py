@@ -155,17 +155,23 @@ def check_edge_address(address: IPAddress, networks: Iterable[IPNetwork]) -> Non
 def is_own_address(address: IPAddress) -> bool:
     """Whether this host itself has `address`, in the network namespace of the calling thread.
 
-    Asks the kernel for the source address it would use towards `address`, which is `address` itself only
-    when it is local. A UDP connect sends nothing.
+    The kernel sends from `address` towards it only when it is local.
+    """
+    return source_towards(address) == address
+
+
+def source_towards(address: IPAddress) -> IPAddress | None:
+    """The address that this host sends from towards `address`; None without a route, or such a family.
+
+    A UDP connect asks the kernel, and sends nothing.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
             probe.connect((str(address), 9))
-            source = ip_address(probe.getsockname()[0])
+            return ip_address(str(probe.getsockname()[0]))
     except OSError:
-        return False  # no route, or no such address family: certainly not ours
-    return source == address
+        return None
 
 
 def parse_endpoint(text: str, default_port: int, *, final_dot: bool = False) -> tuple[str, int]:

@@ -88,8 +88,9 @@ def read_settings(
 
     `overrides` maps top-level keys ("log-level") to text from the command line, which wins; `flags` has
     the flag's name where it is not the key's.
-    If `cls` has a method ``cross_check() -> Iterator[tuple[str, str]]``, it yields (key, problem)
-    for what is wrong between fields. Raises SettingsError, and nothing else, for bad settings.
+    If `cls` has a method ``cross_check() -> Iterator[tuple[str | KeyPath, str]]``, it yields (key, problem)
+    for what is wrong between fields; a key of a table by its path. Raises SettingsError, and nothing else,
+    for bad settings.
     """
     document: dict[str, Any] = {}
     lines: dict[KeyPath, int] = {}
@@ -191,9 +192,11 @@ class _Reader:
         if len(self.problems) > before:
             return None
         settings = cls(**values)
-        cross_check: Callable[[], Iterator[tuple[str, str]]] | None = getattr(settings, "cross_check", None)
-        for key, text in cross_check() if cross_check else ():
-            self.problem((*path, key), text)
+        cross_check: Callable[[], Iterator[tuple[str | KeyPath, str]]] | None = getattr(
+            settings, "cross_check", None
+        )
+        for where, text in cross_check() if cross_check else ():
+            self.problem((*path, *((where,) if isinstance(where, str) else where)), text)
         return settings
 
     def subtable(self, cls: type[S], value: object, path: KeyPath) -> S | None:

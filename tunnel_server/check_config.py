@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from tunnel_daemon.program import EXIT_OK, EXIT_WRONG_USE
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_flags import OneLineParser
-from tunnel_daemon.toml_lines import key_lines
+from tunnel_daemon.toml_lines import KeyPath, key_lines
 from tunnel_server.check_files import check_files
+from tunnel_server.check_networks import check_networks
 from tunnel_server.config import DEFAULT_CONFIG, load_config
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check a configuration file without starting or changing anything. What is wrong with the file is a problem. An
-entry of a port list that would not count, while the others do, is a warning, and so is what else would stop a
-server that starts on this host as this user: a state directory without an authority, a key that cannot be
-read, a place where no socket or log can be made."""
+entry of a port list that would not count, while the others do, is a warning; so are addresses of a node's
+network that lead elsewhere, and what else would stop a server that starts on this host as this user: a state
+directory without an authority, a key that cannot be read, a place where no socket or log can be made."""
 _EPILOG = "Exit codes: 0 a server would take it, 2 it would not."
 
 
@@ -52,11 +53,15 @@ def check(path: Path) -> tuple[list[str], list[str]]:
         config = load_config(path)
     except SettingsError as error:
         return error.problems, []
-    # Each begins with its key.
-    found = config.port_lists().problems
-    found += tuple(f"{key}: a server would not start here: {why}" for key, why in check_files(config))
+    found: list[tuple[KeyPath, str]] = []
+    for problem in config.port_lists().problems:
+        key, _, text = problem.partition(": ")
+        found.append(((key,), text))
+    for key, why in check_files(config):
+        found.append(((key,), f"a server would not start here: {why}"))
+    found += check_networks(config)
     lines = key_lines(path.read_text(encoding="utf-8-sig")) if found else {}
-    return [], [f"{_place(path, lines.get((each.partition(':')[0],)))}: {each}" for each in found]
+    return [], [f"{_place(path, lines.get(keys))}: {'.'.join(keys)}: {text}" for keys, text in found]
 
 
 def _place(path: Path, line: int | None) -> str:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from certs.addresses import DEFAULT_EDGE_NETWORKS, format_endpoint
 from certs.authority import NODE_LIFE
-from certs.identity import check_name
+from certs.identity import check_name, check_node_name
 from tunnel_daemon.logs import LogFormat, LogLevel
 from tunnel_daemon.settings import between, read_settings, setting
 from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
 from tunnel_daemon.settings_flags import add_setting_flags, settings_from_flags
 from tunnel_daemon.settings_values import Address, Network
+from tunnel_daemon.toml_lines import KeyPath
 from tunnel_server.endpoints import FixedListener, ServerAddress
 from tunnel_server.limits import ServerLimits
+from tunnel_server.node_networks import NodeSettings
 from tunnel_server.port_lists import PortLists, read_port_lists
 from tunnel_server.rights import CallerRights, check_caller_name
 from tunnel_server.yurt_flags import ALIASES
@@ -161,6 +163,14 @@ class ServerConfig:
         check=check_caller_name,
         live=True,
     )
+    nodes: dict[str, NodeSettings] = setting(
+        {},
+        doc="What the operator adds to what a node has in its certificate. A network is one node's; of "
+        "nested ones the narrowest wins; an edge's own address is always called at that edge. Loopback, "
+        "link-local and metadata addresses and this host's own are never reached so.",
+        check=check_node_name,
+        live=True,
+    )
 
     def port_lists(self) -> PortLists:
         """What the lists of ports come to, with a line for each entry that does not count."""
@@ -181,7 +191,7 @@ class ServerConfig:
         """Where connect-socket is; None for none."""
         return self.admin_socket.parent / self.connect_socket if self.connect_socket else None
 
-    def cross_check(self) -> Iterator[tuple[str, str]]:
+    def cross_check(self) -> Iterator[tuple[str | KeyPath, str]]:
         """Yield (key, problem) for what is wrong between settings."""
         if not self.bind_address:
             yield "bind-address", "no agent can connect without one; the default is 0.0.0.0"
@@ -191,6 +201,15 @@ class ServerConfig:
         for host, port in dict.fromkeys(place for place in local if local.count(place) > 1):
             yield "listen", f"{format_endpoint(host, port)} is given twice; one listener has one target"
         yield from self._check_sockets()
+        yield from self._check_nodes()
+
+    def _check_nodes(self) -> Iterator[tuple[KeyPath, str]]:
+        taken: dict[Network, str] = {}
+        for name, node in self.nodes.items():
+            for network in node.networks:
+                if taken.setdefault(network, name) != name:
+                    text = f"{network} is of {taken[network]} already: a network leads to one node"
+                    yield ("nodes", name, "networks"), text
 
     def _check_sockets(self) -> Iterator[tuple[str, str]]:
         for key, path in (("admin-socket", self.admin_socket), ("connect-socket", self.connect_path())):

@@ -16,6 +16,7 @@ from tunnel_server.frontends.host import HostFrontend
 from tunnel_server.frontends.naming import Naming
 from tunnel_server.frontends.sni import SniFrontend
 from tunnel_server.frontends.transparent import TransparentFrontend
+from tunnel_server.node_networks import NodeNetworks
 from tunnel_server.rights import Rights
 from tunnel_server.transparent_listeners import TransparentListeners
 
@@ -49,7 +50,7 @@ class Entrances:
         self._config = config
         self._registry = registry
         self._calls = calls
-        self._naming = Naming(registry, name_suffix=config.name_suffix)
+        self._naming = Naming(registry, name_suffix=config.name_suffix, networks=NodeNetworks(config.nodes))
         self._sni = SniFrontend(calls, self._naming, default_port=config.secure_target_port)
         self.transparent = [
             TransparentFrontend(
@@ -117,6 +118,7 @@ class Entrances:
         self._transparent.serve(_hosts(config), prepared.transparent)
         self._let_in(config.caller_networks)
         self._naming.name_suffix = config.name_suffix
+        self._naming.networks = NodeNetworks(config.nodes)
         self._sni.default_port = config.secure_target_port
         self._rights.callers = config.callers
         self._connect_users.change(config.connect_uids)

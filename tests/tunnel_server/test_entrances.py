@@ -15,6 +15,7 @@ from tunnel_daemon.program import ProgramError
 from tunnel_server.config import ServerConfig
 from tunnel_server.endpoints import FixedListener
 from tunnel_server.entrances import Entrances
+from tunnel_server.node_networks import NodeSettings
 from tunnel_server.rights import CallerRights, NodeGlob, PortRange
 from tunnel_wire.causes import Cause
 
@@ -69,6 +70,20 @@ async def test_networks_that_may_come_directly_change(tmp_path: Path) -> None:
         with pytest.raises(trio.BrokenResourceError):
             await by_host(entrances)
         assert core.calls.failures[-1].cause is Cause.NOT_ALLOWED
+
+
+async def test_networks_behind_nodes_change(tmp_path: Path) -> None:
+    network = NodeSettings(networks=(ip_network("10.42.1.0/24"),))
+    async with opened(tmp_path, nodes={"edge-8": network}) as (entrances, config, _core):
+
+        async def ask() -> bytes:
+            stream = await trio.open_unix_socket(str(tmp_path / "connect.sock"))
+            return await say(stream, "CONNECT 10.42.1.7:80 HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        assert b"is in a network of edge-8" in await ask()
+        other = replace(config, nodes={"edge-9": network})
+        entrances.change(other, await entrances.prepare(other))
+        assert b"is in a network of edge-9" in await ask()
 
 
 async def test_rights_change(tmp_path: Path) -> None:

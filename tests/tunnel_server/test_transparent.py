@@ -15,6 +15,7 @@ from tests.tunnel_server.core import ADDRESS, Core, running
 from tests.tunnel_server.test_calls import echo
 from tunnel_server.frontends.naming import Naming
 from tunnel_server.frontends.transparent import TransparentFrontend
+from tunnel_server.node_networks import NO_NETWORKS, NodeNetworks, NodeSettings
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.splice import splice
@@ -50,10 +51,11 @@ async def frontend(
     host: str = "127.0.0.1",
     direct: Direct | None = None,
     networks: str = "10.0.0.0/8",
+    networks_behind: NodeNetworks = NO_NETWORKS,
 ) -> tuple[str, int]:
     made = TransparentFrontend(
         "insecure",
-        Naming(core.registry),
+        Naming(core.registry, networks=networks_behind),
         core.calls,
         direct or Direct(),
         mappings=mappings,
@@ -153,3 +155,21 @@ async def test_the_agent_dials_what_the_caller_dialled(monkeypatch: pytest.Monke
             with trio.fail_after(5):
                 assert await caller.receive_some() == b"through"
     assert dialled == [(ADDRESS, 80)]
+
+
+async def test_what_was_captured_is_for_an_edges_own_address_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured(monkeypatch, 80)
+    behind = NodeNetworks({"edge-1": NodeSettings(networks=(ip_network(f"{ADDRESS}/32"),))})
+    async with running() as core:
+        core.registry.node("edge-1")
+        made = await frontend(core, mappings={80: 10264}, networks_behind=behind)
+        assert (await refused(core, made))[0] is Cause.NO_SUCH_NODE
+        direct = Direct((ADDRESS, 80))
+        made = await frontend(
+            core, mappings={80: 10264}, networks="127.0.0.0/8", direct=direct, networks_behind=behind
+        )
+        monkeypatch.setattr("tunnel_server.frontends.transparent.original_destination", lambda _: None)
+        async with await trio.open_tcp_stream(*made) as caller:
+            with trio.fail_after(5):
+                assert await caller.receive_some() == b""
+        assert direct.found == [f"{ADDRESS}:80"]

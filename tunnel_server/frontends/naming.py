@@ -5,13 +5,16 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
+from certs.addresses import embedded_ipv4
 from tunnel_server.calls import Target, TargetRefused
+from tunnel_server.node_networks import NO_NETWORKS
 from tunnel_wire.causes import Cause, OpenFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from certs.addresses import IPAddress
+    from tunnel_server.node_networks import NodeNetworks
     from tunnel_server.registry import Node, Registry
 
 LOOPBACK = "127.0.0.1"
@@ -24,22 +27,41 @@ Find: TypeAlias = "Callable[[str, int], Target]"
 class Naming:
     """Names and addresses of the registry's nodes, as callers write them."""
 
-    def __init__(self, registry: Registry, *, name_suffix: str = "") -> None:
+    def __init__(
+        self, registry: Registry, *, name_suffix: str = "", networks: NodeNetworks = NO_NETWORKS
+    ) -> None:
+        self.networks = networks
+        """Behind nodes. Replaced as a whole when they change."""
         self.name_suffix = name_suffix
         """A domain whose names are nodes: `edge-1.SUFFIX` is edge-1. Empty: node names only."""
         self._registry = registry
 
     def find(self, host: str, port: int) -> Target:
-        """The target for `host`, an edge's address or a node's name, in lower case.
+        """The target for `host`: an edge's address, one in a network behind a node, or a node's name in lower
+        case.
 
         By address, that address is dialled; by name, the node's first address, IPv4 before IPv6.
         Raises OpenFailed: no-such-node, or address-shared for one that several nodes claim.
         """
         address = _address(host)
         if address is not None:
-            return Target(self._registry.by_address(address), str(address), port)
+            name = self._through(address)
+            if name is None:
+                return self.find_captured(address, port)
+            through = self._registry.nodes.get(name)
+            if through is None:
+                text = f"{address} is in a network of {name}, and no node is called so; see `tunnelctl nodes`"
+                raise OpenFailed(Cause.NO_SUCH_NODE, text)
+            return Target(through, str(address), port)
         node = self._node(host) or self._registry.by_name(self._bare(host.removesuffix(".")))
         return Target(node, _dialled(node), port)
+
+    def find_captured(self, address: IPAddress, port: int) -> Target:
+        """The target of a connection that was captured on its way to `address`: an edge's own, and no other.
+
+        Raises OpenFailed as `find` does.
+        """
+        return Target(self._registry.by_address(address), str(address), port)
 
     def refused(self, host: str, port: int, why: str) -> OpenFailed:
         """The refusal (not-allowed) of a call to `host`, which names the target if there is one."""
@@ -49,15 +71,15 @@ class Naming:
             return OpenFailed(Cause.NOT_ALLOWED, why)
 
     def knows(self, host: str) -> bool:
-        """Whether `host` is an edge's, several edges' included."""
+        """Whether `host` is an edge's, several edges' included, or in a network behind one."""
         address = _address(host)
         if address is not None:
-            return bool(self._registry.holders(address))
+            return self.is_edge(address)
         return self._node(host) is not None
 
     def is_edge(self, address: IPAddress) -> bool:
-        """Whether some node holds `address`."""
-        return bool(self._registry.holders(address))
+        """Whether some node holds `address`, or it is in a network behind one."""
+        return self._held(address) or self._through(address) is not None
 
     def split_port(self, name: str, default_port: int) -> tuple[str, int]:
         """Take `PORT.NODE` apart, as a server name can carry a port; a node of that whole name wins."""
@@ -67,6 +89,15 @@ class Naming:
             if port < 65536 and self._node(rest) is not None:
                 return rest, port
         return name, default_port
+
+    def _held(self, address: IPAddress) -> bool:
+        return bool(self._registry.holders(address))
+
+    def _through(self, address: IPAddress) -> str | None:
+        """The node behind which `address` is, and not at which."""
+        if any(map(self._held, (address, *embedded_ipv4(address)))):
+            return None
+        return self.networks.node_of(address)
 
     def _node(self, host: str) -> Node | None:
         nodes = self._registry.nodes

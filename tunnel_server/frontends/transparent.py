@@ -94,7 +94,7 @@ class TransparentFrontend:
             raise self._naming.refused(str(address), port, f"{peer} is in none of caller-networks")
         if port not in self.mappings:
             raise self._unmapped(str(address), port)
-        return self._naming.find(str(address), port)
+        return self._naming.find_captured(address, port)
 
     def _find_named(self, host: str, port: int) -> Target:
         if port not in self.mappings and port not in self.localhost_ports:

@@ -28,6 +28,7 @@ from tunnel_server.admin.unix_socket import SocketUsers
 from tunnel_server.direct import DirectTarget
 from tunnel_server.frontends.connect import ConnectFrontend, NotConnect, read_target
 from tunnel_server.frontends.connect_socket import ConnectSocket
+from tunnel_server.node_networks import NodeNetworks, NodeSettings
 from tunnel_server.rights import CallerRights, NodeGlob, PortRange, Rights
 from tunnel_wire.causes import Cause
 from tunnel_wire.tls import TlsStream
@@ -424,6 +425,31 @@ async def test_an_edges_address_is_never_dialled_from_here(tmp_path: Path) -> No
         built.rights.callers = {"kube": caller}
         async with await built.tls(egress("192.168.2.143:80")) as stream:
             assert b"403 not-allowed: this caller has no right to edge-1" in await head_of(stream)
+
+
+async def test_a_network_behind_a_node_is_reached_through_it_under_the_rights_to_it(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, echo)
+        network = NodeSettings(networks=(ip_network("10.42.1.0/24"), ip_network("fd00:42::/64")))
+        built.made.naming.networks = NodeNetworks({"edge-1": network})
+        built.rights.callers = {
+            "kube": rights(ports="80", direct=True),
+            "other": rights("edge-2", direct=True),
+        }
+        for target in ("10.42.1.7", "fd00:42::7"):
+            text = f"[{target}]" if ":" in target else target
+            async with await built.tls(egress(f"{text}:80")) as stream:
+                assert await head_of(stream) == ESTABLISHED
+                await stream.send_all(b"pod")
+                await stream.send_eof()
+                assert await everything(stream) == b"pod"
+            assert built.made.dialled[-1] == ("edge-1", target, 80)
+        for port, name, why in [(81, "kube", "port 81 of edge-1"), (80, "other", "edge-1")]:
+            async with await built.tls(egress(f"10.42.1.7:{port}"), name) as stream:
+                answer = await head_of(stream)
+                assert b"403 not-allowed: this caller has no right to " + why.encode() in answer
+            failure = built.made.core.calls.failures[-1]
+            assert (failure.node, failure.target) == ("edge-1", f"10.42.1.7:{port}")
 
 
 async def test_the_api_is_still_there_for_everybody_else(tmp_path: Path) -> None:

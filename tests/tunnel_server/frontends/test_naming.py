@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from tests.tunnel_server.core import running
 from tunnel_server.calls import TargetRefused
 from tunnel_server.frontends.naming import Naming
+from tunnel_server.node_networks import NodeNetworks, NodeSettings
 from tunnel_wire.causes import Cause, OpenFailed
 
 
@@ -75,3 +76,34 @@ async def test_ports_in_names() -> None:
         assert naming.split_port("80.edge-1", 10250) == ("80.edge-1", 10250), "a node of that name"
         for name in ("edge-1", "7", "99999.edge-1", "0.edge-1", "080.edge-1", "9443.edge-9", "x.edge-1", ""):
             assert naming.split_port(name, 10250) == (name, 10250)
+
+
+async def test_networks_behind_nodes() -> None:
+    async with running() as core:
+        core.registry.edge_networks = (ip_network("10.0.0.0/8"), ip_network("192.168.0.0/16"))
+        core.registry.learn("edge-1", [ip_address("192.168.2.143")])
+        core.registry.learn("edge-2", [ip_address("10.42.1.9")])
+        for name in ("edge-3", "edge-4"):
+            core.registry.learn(name, [ip_address("10.42.1.10")])
+        everything = NodeSettings(networks=(ip_network("10.42.1.0/24"), ip_network("64:ff9b::/96")))
+        naming = Naming(core.registry, networks=NodeNetworks({"edge-1": everything}))
+
+        target = naming.find("10.42.1.7", 80)
+        assert (target.node.name, str(target)) == ("edge-1", "10.42.1.7:80")
+        assert naming.find("10.42.1.9", 80).node.name == "edge-2", "an edge's own address is its own"
+        with pytest.raises(OpenFailed, match="claimed by several nodes"):
+            naming.find("10.42.1.10", 80)
+        for host in ("10.42.2.7", "64:ff9b::192.168.2.143"):
+            with pytest.raises(OpenFailed, match="no node has the address"):
+                naming.find(host, 80)
+            assert not naming.knows(host)
+        for host in ("10.42.1.7", "10.42.1.9", "10.42.1.10"):
+            assert naming.knows(host)
+            assert naming.is_edge(ip_address(host)), "nobody dials it from the server's host"
+        with pytest.raises(OpenFailed, match="no node has the address"):
+            naming.find_captured(ip_address("10.42.1.7"), 80)
+
+        naming.networks = NodeNetworks({"edge-9": everything})
+        assert naming.knows("10.42.1.7")
+        with pytest.raises(OpenFailed, match="is in a network of edge-9, and no node is called so"):
+            naming.find("10.42.1.7", 80)

@@ -12,9 +12,11 @@ from tunnel_agent.credentials import CredentialsError, load_credentials
 from tunnel_agent.yurt_flags import ALIASES, check_identity
 from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.program import report, run_program
+from tunnel_daemon.reloading import Source
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
 from tunnel_daemon.settings_flags import OneLineParser, add_setting_flags, settings_from_flags
+from tunnel_daemon.signals import ignore_hangups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,9 +98,11 @@ def _add_run_parser(
 def _run(options: argparse.Namespace) -> int:
     try:
         aliased = _read_aliases(options)
-        config = read_config(options, aliased)
+        source = Source(options.config or DEFAULT_CONFIG, lambda: read_config(options, aliased))
+        config = source.read()
     except SettingsError as error:
         return report(PROGRAM, error)
+    ignore_hangups()
     configure_logging(config.log_level, config.log_format)
     from tunnel_agent.service import run_agent
 
@@ -110,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
             )
         for warning in aliased.warnings:
             log.warning("%s", warning)
-        await run_agent(config, version())
+        await run_agent(config, version(), source)
 
     return run_program(PROGRAM, run, known=(CredentialsError,))
 

@@ -26,40 +26,51 @@ class AgentConfig:
         DEFAULT_STATE, doc="where `tunnel-agent join` keeps key, certificate and servers"
     )
     servers: tuple[Endpoint, ...] = setting(
-        (), doc="servers to dial, HOST:PORT, instead of those that joining stored; tried in this order"
+        (),
+        doc="servers to dial, HOST:PORT, instead of those that joining stored; tried in this order",
+        live=True,
     )
     proxy: ProxyChoice = setting(
         ProxyChoice(),
         doc="HTTP proxy to reach the server through; empty: the one that `join --proxy` named, or else "
         "HTTPS_PROXY and NO_PROXY of the environment decide; none: no proxy, whatever they say",
         secret=True,
+        live=True,
     )
     allow: tuple[Rule, ...] = setting(
         DEFAULT_ALLOW,
         doc="what may be dialled, WHERE:PORTS; `loopback`, `node` (the addresses in this agent's "
         "certificate), an address, a network, a host name; ports: *, 80, 8000-8100, with commas",
+        live=True,
     )
     connect_timeout: float = setting(
-        15.0, doc="for one try at one server: TCP, proxy and TLS", unit="seconds", check=between(0.1)
+        15.0,
+        doc="for one try at one server: TCP, proxy and TLS",
+        unit="seconds",
+        check=between(0.1),
+        live=True,
     )
     backoff_min: float = setting(
         1.0,
         doc="ceiling of the first random delay between tries; it doubles",
         unit="seconds",
         check=between(0.1),
+        live=True,
     )
-    backoff_max: float = setting(60.0, doc="... up to this", unit="seconds", check=between(0.1))
+    backoff_max: float = setting(60.0, doc="... up to this", unit="seconds", check=between(0.1), live=True)
     useful_after: float = setting(
         10.0,
         doc="a link that lived this long starts the back-off again at backoff-min",
         unit="seconds",
         check=between(0),
+        live=True,
     )
     duplicate_delay: float = setting(
         60.0,
         doc="delay after the server said that another machine holds this certificate, or that it is revoked",
         unit="seconds",
         check=between(1),
+        live=True,
     )
     refresh_interval: float = setting(
         3600.0,
@@ -69,12 +80,13 @@ class AgentConfig:
         check=between(1),
     )
     dial_timeout: float = setting(
-        10.0, doc="for one target: name resolution and TCP", unit="seconds", check=between(0.1)
+        10.0, doc="for one target: name resolution and TCP", unit="seconds", check=between(0.1), live=True
     )
     max_dials_in_flight: int = setting(
         512,
         doc="dials to targets at once, a quarter of them to one target; more wait for their turn",
         check=between(1),
+        live=True,
     )
     max_streams: int = setting(2048, doc="open connections to targets at once", check=between(1))
     memory_budget: int = setting(
@@ -83,11 +95,12 @@ class AgentConfig:
         "beyond",
         unit="bytes",
         check=between(4 * MIB),
+        live=True,
     )
     health_address: str = setting("127.0.0.1", doc="where /healthz, /readyz and /status are served")
     health_port: int = setting(10266, doc="its port; 0: not served", check=between(0, 65535))
-    log_level: LogLevel = setting("info", doc="least level that is logged")
-    log_format: LogFormat = setting("text", doc="lines of text, or of JSON")
+    log_level: LogLevel = setting("info", doc="least level that is logged", live=True)
+    log_format: LogFormat = setting("text", doc="lines of text, or of JSON", live=True)
 
     def cross_check(self) -> Iterator[tuple[str, str]]:
         """Yield (key, problem) for what is wrong between settings."""

@@ -30,8 +30,15 @@ class DialPlaces:
 
     def __init__(self, total: int) -> None:
         self._all = trio.CapacityLimiter(total)
-        self._share = max(1, total // _SHARE)
+        self._share = _share(total)
         self._targets: dict[tuple[str, int], _Target] = {}
+
+    def change(self, total: int) -> None:
+        """Have so many places from now on; who holds one keeps it, who waits takes what is new."""
+        self._all.total_tokens = total
+        self._share = _share(total)
+        for target in self._targets.values():
+            target.places.total_tokens = self._share
 
     @asynccontextmanager
     async def take(self, host: str, port: int) -> AsyncIterator[None]:
@@ -46,6 +53,10 @@ class DialPlaces:
             target.users -= 1
             if not target.users:
                 del self._targets[key]
+
+
+def _share(total: int) -> int:
+    return max(1, total // _SHARE)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import math
 import os
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -84,6 +85,16 @@ class Dialer:
         self.node_addresses: frozenset[IPAddress] = frozenset()
         """The addresses in this agent's certificate; set with each link."""
 
+    def configure(self, allow: AllowList, *, dial_timeout: float, max_dials: int) -> None:
+        """Obey these from now on. What is open goes on; what is being dialled is held against `allow` too,
+        unless it is past that.
+        """
+        self._allow = allow
+        self._timeout = dial_timeout
+        self._places.change(max_dials)
+        # What is refused from here on is news.
+        self._failures.over()
+
     def on_request(self, incoming: IncomingStream) -> None:
         """Start serving a request, or refuse it. Never waits, never raises: the link's reader calls it."""
         self._status.dialling += 1
@@ -127,9 +138,9 @@ class Dialer:
 
         Raises OpenFailed. Cancelled, it leaves nothing behind.
         """
-        target = format_endpoint(host, port)
+        target, timeout = format_endpoint(host, port), self._timeout
         cause, doing = Cause.NO_ROOM, f"waiting for other dials to {target}"
-        with trio.move_on_after(self._timeout) as scope:
+        with trio.move_on_after(timeout) as scope:
             async with self._places.take(host, port):
                 cause, doing = Cause.UNRESOLVABLE, f"resolving {host}"
                 try:
@@ -138,7 +149,7 @@ class Dialer:
                     raise OpenFailed(Cause.UNRESOLVABLE, str(error)) from None
                 cause, doing = Cause.TIMED_OUT, f"dialling {target}"
                 return await self._connect_any(self._permitted(host, found, port), port, scope.deadline)
-        raise OpenFailed(cause, f"{doing}: no answer within {self._timeout:g} s")
+        raise OpenFailed(cause, f"{doing}: no answer within {timeout:g} s")
 
     def _permitted(self, host: str, found: Iterable[IPAddress], port: int) -> list[IPAddress]:
         """Return the addresses that may be dialled; raises OpenFailed if there is none."""
@@ -172,7 +183,7 @@ class Dialer:
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             target = format_endpoint(str(address), port)
             share = (deadline - trio.current_time()) / left
-            with trio.move_on_after(share if left > 1 else self._timeout):
+            with trio.move_on_after(share if left > 1 else math.inf):
                 try:
                     return await connect_tcp(address, port)
                 except OSError as error:

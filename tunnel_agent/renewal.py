@@ -65,6 +65,10 @@ class Renewal:
         self._share = uniform(EARLIEST, LATEST)
         self._read: tuple[tuple[int, int] | None, Credentials | None] = (None, None)
 
+    def configure(self, config: AgentConfig) -> None:
+        """Look at these servers from the next time on."""
+        self._config = config
+
     async def run(self) -> NoReturn:
         """Look until cancelled; a look that is under way is then given up, and the files are as before or
         as after.

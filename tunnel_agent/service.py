@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,17 +17,21 @@ from tunnel_agent.renewal import Renewal
 from tunnel_agent.status import AgentStatus
 from tunnel_agent.supervisor import Supervisor
 from tunnel_daemon.descriptors import raise_open_files
+from tunnel_daemon.logs import configure_logging
+from tunnel_daemon.reloading import Reloader
 from tunnel_daemon.signals import watch_signals
 
 if TYPE_CHECKING:
     from tunnel_agent.config import AgentConfig
+    from tunnel_daemon.reloading import Source
 
 log = logging.getLogger(__name__)
 
 
-async def run_agent(config: AgentConfig, version: str) -> None:
+async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfig]) -> None:
     """Run until SIGTERM or SIGINT; raises CredentialsError if this machine has not joined.
 
+    What `source` last read is `config`; it is read again at SIGHUP, and when its file changes.
     Ends everything at once: callers see a reset, never a clean end that would make half a body look whole.
     """
     credentials = load_credentials(config.state_dir)
@@ -35,7 +40,6 @@ async def run_agent(config: AgentConfig, version: str) -> None:
     servers = ", ".join(map(str, config.servers or credentials.servers))
     log.info("tunnel-agent %s: node %s, servers %s", version, status.node, servers)
     async with trio.open_nursery() as nursery:
-        await nursery.start(watch_signals, nursery.cancel_scope)
         nursery.start_soon(serve_health, status, config.health_address, config.health_port)
         dialer = Dialer(
             nursery,
@@ -45,5 +49,20 @@ async def run_agent(config: AgentConfig, version: str) -> None:
             max_dials=config.max_dials_in_flight,
         )
         supervisor = Supervisor(config, dialer, status, os.environ)
-        nursery.start_soon(Renewal(config, status, on_renewed=supervisor.renewed).run)
+        renewal = Renewal(config, status, on_renewed=supervisor.renewed)
+
+        async def apply(changed: AgentConfig) -> None:
+            dialer.configure(
+                AllowList(changed.allow),
+                dial_timeout=changed.dial_timeout,
+                max_dials=changed.max_dials_in_flight,
+            )
+            supervisor.configure(changed)
+            renewal.configure(changed)
+            configure_logging(changed.log_level, changed.log_format)
+
+        reloader = Reloader(config, source, apply)
+        await nursery.start(partial(watch_signals, nursery.cancel_scope, on_hangup=reloader.reload))
+        nursery.start_soon(reloader.watch)
+        nursery.start_soon(renewal.run)
         await supervisor.run()

@@ -28,6 +28,7 @@ StartLimitIntervalSec=0
 
 [Service]
 ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
 User={user}
 Group={user}
 Restart=always

@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
 
 import trio
@@ -33,7 +34,7 @@ from tunnel_wire.stream import IncomingStream
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tunnel_agent.config import AgentConfig
     from tunnel_agent.dialer import Dialer
@@ -48,6 +49,8 @@ _HANDOVER = 5.0
 _IDLE_CHECK = 1.0
 """Seconds between two looks whether an old link still carries something."""
 
+_dialling = attrgetter("servers", "proxy", "backoff_min", "backoff_max", "duplicate_delay")
+"""Of a configuration: whom to dial, and when."""
 _REFUSED_AS_A_WHOLE = {DrainReason.DUPLICATE, DrainReason.REVOKED}
 
 
@@ -95,6 +98,8 @@ class Supervisor:
         self._uniform = uniform
         self._failures = FailureLog(log)
         self._renewed = trio.Event()
+        self._changed = trio.Event()
+        """How to dial has changed since the last delay began."""
         self._links: dict[int, _Carried] = {}
         self._session = Session(
             budget=Budget(config.memory_budget),
@@ -106,28 +111,40 @@ class Supervisor:
         """There is a new certificate on disk: put it to use, without ending anything."""
         self._renewed.set()
 
+    def configure(self, config: AgentConfig) -> None:
+        """Obey this from now on. Links stay; who waits, and would dial otherwise now, dials at once."""
+        before, self._config = self._config, config
+        self._session.budget.total = config.memory_budget
+        if _dialling(config) != _dialling(before):
+            self._changed.set()
+
     async def run(self) -> NoReturn:
         """Stay linked until cancelled; cancelled, all links are closed at once."""
         async with trio.open_nursery() as nursery:
             await self._run(nursery)
 
     async def _run(self, nursery: trio.Nursery) -> NoReturn:
-        config = self._config
-        delays = full_jitter(config.backoff_min, config.backoff_max, self._uniform)
+        delays = self._delays()
         while True:
             if self._renewed.is_set():
                 self._renewed = trio.Event()
             outcome = await self._round(nursery)
             if outcome.superseded:
                 continue
-            if outcome.lived >= config.useful_after:
-                delays = full_jitter(config.backoff_min, config.backoff_max, self._uniform)
+            if outcome.lived >= self._config.useful_after:
+                delays = self._delays()
                 self._failures.over()
+            if self._changed.is_set():
+                self._changed, delays = trio.Event(), self._delays()
             delay = next(delays)
             if outcome.refused:
-                delay += config.duplicate_delay
+                delay += self._config.duplicate_delay
             log.debug("dialling again in %.1f s", delay)
-            await trio.sleep(delay)
+            with trio.move_on_after(delay):
+                await self._changed.wait()
+
+    def _delays(self) -> Iterator[float]:
+        return full_jitter(self._config.backoff_min, self._config.backoff_max, self._uniform)
 
     async def _round(self, nursery: trio.Nursery) -> _Outcome:
         """Try each server once; stay with the first link that is of use, until it ends or is superseded."""

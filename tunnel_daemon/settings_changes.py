@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunnel_daemon.settings import Declared, declared, fields_by_key, is_table, table_by_name
-from tunnel_daemon.settings_reference import toml_value
+from tunnel_daemon.settings_values import toml_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

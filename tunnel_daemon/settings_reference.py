@@ -1,25 +1,28 @@
 """The reference of all settings, rendered from the dataclasses that declare them.
 
-python -m tunnel_daemon.settings_reference tunnel-server=tunnel_server.config:ServerConfig \
-        tunnel-agent=tunnel_agent.config:AgentConfig >docs/configuration.md
+python -m tunnel_daemon.settings_reference >docs/configuration.md
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
-import json
 import sys
 import typing
 from dataclasses import MISSING
 from typing import TYPE_CHECKING
 
 from tunnel_daemon.settings import Between, declared, fields_by_key, is_table, table_by_name
-from tunnel_daemon.settings_values import expected, is_list
+from tunnel_daemon.settings_flags import OneLineParser
+from tunnel_daemon.settings_values import expected, is_list, toml_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from _typeshed import DataclassInstance
+
+PROGRAMS = ("tunnel-server=tunnel_server.config:ServerConfig", "tunnel-agent=tunnel_agent.config:AgentConfig")
+"""Loaded by name, and only when the page is rendered: this package imports no program."""
 
 INTRODUCTION = """\
 # Configuration
@@ -33,7 +36,7 @@ too (`--log-level debug`; lists with commas), secrets excepted; a flag wins over
 
 A change of a key marked *live* applies within seconds of saving the file, or at once on SIGHUP, and
 connections go on. Every other key needs a restart, and is named in the log when it changes. A file with a
-mistake changes nothing; `tunnel-server check-config FILE` finds mistakes beforehand.
+mistake changes nothing; `tunnel-server check-config FILE` finds a server's beforehand.
 """
 
 
@@ -72,40 +75,35 @@ def _section(heading: str, cls: type[DataclassInstance], prefix: str) -> Iterato
         yield from ("", *_section(f"### [{path}]\n\n{doc}", kind, f"{path}."))
 
 
-def toml_value(value: object, unit: str) -> str:
-    """Write a default the way a file would."""
-    match value:
-        case None:
-            return '""'
-        case tuple():
-            return f"[{', '.join(toml_value(each, unit) for each in value)}]"
-        case bool():
-            return str(value).lower()
-        case int() | float() if unit == "seconds":
-            return f'"{value:.12g}s"'
-        case int() if unit == "bytes":
-            return _size(value)
-        case int() | float():
-            return f"{value:g}" if isinstance(value, float) else str(value)
-    return json.dumps(str(value), ensure_ascii=False)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the page; exits with 2 and one line for what is no program."""
+    parser = OneLineParser(
+        "python -m tunnel_daemon.settings_reference", description="Prints docs/configuration.md."
+    )
+    parser.add_argument(
+        "programs",
+        nargs="*",
+        type=_program,
+        metavar="NAME=MODULE:CLASS",
+        help=f"a section of the page, and the dataclass it is about (default: {' '.join(PROGRAMS)})",
+    )
+    given = parser.parse_args(arguments).programs
+    sys.stdout.write(render(dict(given or map(_program, PROGRAMS))))
 
 
-def _size(value: int) -> str:
-    for factor, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if value and value % factor == 0:
-            return f'"{value // factor}{name}"'
-    return str(value)
-
-
-def main(arguments: list[str]) -> None:
-    """Print the page for ``NAME=MODULE:CLASS`` arguments."""
-    programs = {}
-    for argument in arguments:
-        name, _, place = argument.partition("=")
-        module, _, cls = place.partition(":")
-        programs[name] = getattr(importlib.import_module(module), cls)
-    sys.stdout.write(render(programs))
+def _program(text: str) -> tuple[str, type[DataclassInstance]]:
+    name, _, place = text.partition("=")
+    module, _, cls = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), cls)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=MODULE:CLASS: {error}") from None
+    if not is_table(found):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=MODULE:CLASS: {cls} is no dataclass of settings"
+        )
+    return name, found
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

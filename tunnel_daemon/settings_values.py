@@ -1,4 +1,4 @@
-"""One value of a configuration file turned into one typed Python value.
+"""One value of a configuration file turned into one typed Python value, and back.
 
 Understands str, bool, int, float, pathlib.Path, Literal choices, IP addresses and networks,
 ``tuple[X, ...]``, ``X | None``, and any class with a ``parse(text)`` classmethod. A unit
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import math
 import re
 import types
@@ -144,6 +145,24 @@ def parse_address(text: str) -> Address:
     return address
 
 
+def toml_value(value: object, unit: str) -> str:
+    """Write a value, as `convert` gave it, the way a file would."""
+    match value:
+        case None:
+            return '""'
+        case tuple():
+            return f"[{', '.join(toml_value(each, unit) for each in value)}]"
+        case bool():
+            return str(value).lower()
+        case int() | float() if unit == "seconds":
+            return f'"{value:.12g}s"'
+        case int() if unit == "bytes":
+            return _size(value)
+        case int() | float():
+            return f"{value:g}" if isinstance(value, float) else str(value)
+    return json.dumps(str(value), ensure_ascii=False)
+
+
 def nearest(word: str, known: typing.Iterable[str]) -> str | None:
     """Return the known word that `word` was probably meant to be."""
     close = difflib.get_close_matches(word.replace("_", "-").lower(), list(known), n=1, cutoff=0.6)
@@ -209,6 +228,13 @@ def _item_kind(kind: Kind) -> Kind:
 
 def _choices(kind: Kind) -> tuple[str, ...]:
     return typing.get_args(kind) if _origin(kind) is typing.Literal else ()
+
+
+def _size(value: int) -> str:
+    for factor, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value and value % factor == 0:
+            return f'"{value // factor}{name}"'
+    return str(value)
 
 
 def _shorten(text: str) -> str:

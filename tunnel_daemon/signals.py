@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def ignore_hangups() -> None:
+    """Let no SIGHUP end the process before `watch_signals` runs, nor after it.
+
+    For a program that looks at its file by itself then: what the signal was about is not missed. Main thread
+    only; programs that are started inherit it.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 async def watch_signals(
     scope: trio.CancelScope,
     *,

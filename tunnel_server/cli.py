@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from certs.files import StateError
 from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.program import report, run_program
+from tunnel_daemon.reloading import Source
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_aliases import read_aliases
 from tunnel_daemon.settings_flags import OneLineParser
+from tunnel_daemon.signals import ignore_hangups
 from tunnel_server import check_config
 from tunnel_server.config import DEFAULT_CONFIG, add_arguments, config_from
 from tunnel_server.intercept.config import InterceptUnavailable
 from tunnel_server.mappings import MappingError
-from tunnel_server.reloading import Source
 from tunnel_server.yurt_flags import ALIASES
 from tunnel_wire import __version__
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = source.read()
     except SettingsError as exc:
         return report(PROGRAM, exc)
+    ignore_hangups()
     configure_logging(config.log_level, config.log_format)
     for warning in aliased.warnings:
         log.warning("%s", warning)

@@ -15,6 +15,7 @@ from tunnel_daemon.descriptors import raise_open_files
 from tunnel_daemon.http_service import serve_http
 from tunnel_daemon.listeners import open_tcp_listeners
 from tunnel_daemon.logs import configure_logging
+from tunnel_daemon.reloading import Reloader
 from tunnel_daemon.signals import watch_signals
 from tunnel_server.admin.api import AdminSources
 from tunnel_server.admin.diagnostics import Diagnostics
@@ -27,7 +28,7 @@ from tunnel_server.capturing import Capturing
 from tunnel_server.entrances import Entrances
 from tunnel_server.fixed_listeners import listener_view
 from tunnel_server.identity import ServerIdentity
-from tunnel_server.intercept.config import InterceptConfig
+from tunnel_server.intercept.config import InterceptConfig, InterceptUnavailable
 from tunnel_server.known_nodes import KnownNodes
 from tunnel_server.links import Links
 from tunnel_server.listener import TunnelListener
@@ -38,7 +39,6 @@ from tunnel_server.overview import Overview
 from tunnel_server.own_certificate import keep_certificate
 from tunnel_server.public_api import PublicApi
 from tunnel_server.registry import Registry
-from tunnel_server.reloading import Reloader
 from tunnel_wire import __version__
 from tunnel_wire.flow import Budget, SegmentPool
 from tunnel_wire.hello import new_id
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from certs.addresses import IPAddress
+    from tunnel_daemon.reloading import Source
     from tunnel_server.config import ServerConfig
     from tunnel_server.intercept.interception import Interception
-    from tunnel_server.reloading import Source
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ _GAUGES_EVERY = 2.0
 class Server:
     """One tunnel-server. Creating it reads the state; `run` serves until it is told to stop."""
 
-    def __init__(self, config: ServerConfig, source: Source | None = None) -> None:
+    def __init__(self, config: ServerConfig, source: Source[ServerConfig] | None = None) -> None:
         """Take the configuration, and where it is read again when it changes (None: never).
 
         Raises StateError, MappingError, ssl.SSLError, each in one line for the operator.
@@ -78,7 +78,8 @@ class Server:
             self._state, lists.captured, insecure_port=config.insecure_port, secure_port=config.secure_port
         )
         self._capturing = Capturing(self._mappings, lists)
-        self._reloader = Reloader(config, source, self._apply) if source else None
+        refusals = (InterceptUnavailable, StateError)
+        self._reloader = Reloader(config, source, self._apply, refusals=refusals) if source else None
         self._metrics = Metrics(__version__)
         self._audit = Audit(config.audit_log) if config.audit_log else None
         limits = WireLimits(max_streams=config.limits.streams_per_session)
@@ -266,7 +267,7 @@ class Server:
         ]
 
     async def _apply(self, config: ServerConfig) -> None:
-        """Put a changed configuration into force, or raise with nothing changed: see `reloading`."""
+        """Put a changed configuration into force, or raise with nothing changed: see `Reloader`."""
         nodes = await self._known.read()
         prepared = await self._entrances.prepare(config)
         try:

@@ -104,6 +104,13 @@ def test_services(own: tuple[System, Machine, Machine]) -> None:
         "systemctl reload tunnel-server"
     )
     system.until(lambda: "9082" in cloud.run("tunnelctl map-port --list"))
+    before = status(edge, "tunnel-agent")["pid"]
+    edge.run(
+        "mkdir -p /etc/edge-tunnel; echo 'log-format = \"json\"' > /etc/edge-tunnel/agent.toml;"
+        "systemctl reload tunnel-agent"
+    )
+    system.until(lambda: "configuration: log-format" in edge.run("journalctl -u tunnel-agent -o cat"))
+    assert status(edge, "tunnel-agent")["pid"] == before
     cloud.run("systemctl stop tunnel-server")
     assert "edge-tunnel" not in cloud.run("nft list tables")
     assert "Result=success" in cloud.run("systemctl show -p Result tunnel-server")

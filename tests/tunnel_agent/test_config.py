@@ -1,7 +1,7 @@
 import pytest
 
 from tunnel_agent.config import AgentConfig
-from tunnel_daemon.settings import SettingsError, read_settings
+from tunnel_daemon.settings import SettingsError, declared, fields_by_key, read_settings
 
 
 def read(tmp_path, text: str, **overrides: str) -> AgentConfig:
@@ -81,3 +81,10 @@ def test_the_proxys_password_is_never_shown(tmp_path):
     config = read(tmp_path, 'proxy = "http://user:hunter2@proxy.example:1"')
     assert "hunter2" not in repr(config)
     assert str(config.proxy) == "http://proxy.example:1"
+
+
+def test_what_needs_a_restart():
+    fields = fields_by_key(AgentConfig).items()
+    assert {key for key, field in fields if not declared(field).live} == {
+        "state-dir", "refresh-interval", "max-streams", "health-address", "health-port",
+    }  # fmt: skip

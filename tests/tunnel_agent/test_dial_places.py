@@ -60,3 +60,28 @@ async def test_giving_up_gives_back() -> None:
     async with places.take("here", 1):
         pass
     assert not places._targets
+
+
+async def test_more_places_let_in_who_waits_and_fewer_end_nobody() -> None:
+    places = DialPlaces(4)
+    inside: list[int] = []
+
+    async def dial(number: int) -> None:
+        async with places.take("here", 80):
+            inside.append(number)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(9):
+            nursery.start_soon(dial, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(inside) == 1
+        places.change(12)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(inside) == 3
+        places.change(1)
+        nursery.start_soon(dial, 9)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(inside) == 3
+        nursery.cancel_scope.cancel()
+    assert not places._targets

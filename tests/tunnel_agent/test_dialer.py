@@ -284,3 +284,36 @@ async def test_ten_thousand_failed_dials_leave_nothing(refusing, caplog):
         assert dialer._status.dialling == 0
         assert dialer._status.refused["refused"] == 10_500
     assert not caplog.messages
+
+
+async def test_new_rules_count_also_for_who_is_being_resolved(refusing):
+    answer = trio.Event()
+
+    async def lookup(_host):
+        await answer.wait()
+        return [ipaddress.ip_address("127.0.0.1")]
+
+    async with dialing(lookup=lookup) as dialer:
+        request = Request("localhost", refusing)
+        dialer.on_request(request)
+        await trio.testing.wait_all_tasks_blocked()
+        dialer.configure(AllowList([]), dial_timeout=10, max_dials=1)
+        answer.set()
+        assert await request.cause() is Cause.NOT_ALLOWED
+        dialer.configure(AllowList([Rule.parse("loopback:*")]), dial_timeout=10, max_dials=1)
+        assert await cause_of(dialer, "localhost", refusing) is Cause.REFUSED
+
+
+async def test_a_new_timeout_counts_from_the_next_dial_on(black_hole, autojump_clock):
+    async with dialing() as dialer:
+        request = Request("127.0.0.1", black_hole)
+        dialer.on_request(request)
+        await trio.testing.wait_all_tasks_blocked()
+        dialer.configure(AllowList([Rule.parse("loopback:*")]), dial_timeout=3, max_dials=512)
+        second = Request("127.0.0.1", black_hole)
+        dialer.on_request(second)
+        assert await second.cause() is Cause.TIMED_OUT
+        assert trio.current_time() == 3
+        assert await request.cause() is Cause.TIMED_OUT
+        assert trio.current_time() == 10
+        assert request.refusal[1].endswith("no answer within 10 s")

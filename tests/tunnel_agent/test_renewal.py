@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import trio
 
 from tunnel_agent import renewal as renewal_module
 from tunnel_agent.config import AgentConfig
+from tunnel_agent.endpoint import Endpoint
 from tunnel_agent.proxy import ProxyChoice
 from tunnel_agent.renewal import Renewal
 from tunnel_agent.status import AgentStatus
@@ -138,3 +140,20 @@ async def test_a_real_process_that_fails_says_why(pki, monkeypatch):
     monkeypatch.setattr(renewal_module.sys, "executable", "/nonexistent/python")
     with pytest.raises(renewal_module._FailedError, match="cannot be run"):
         await renewal_module._run(b"")
+
+
+async def test_the_next_look_is_at_the_servers_as_configured_now(autojump_clock, pki, monkeypatch):
+    config = AgentConfig(state_dir=pki.state())
+    looks = Looks(config.state_dir)
+    monkeypatch.setattr(renewal_module, "_run", looks)
+    status = AgentStatus("test")
+    status.linked("s:1")
+    watched = Renewal(config, status, on_renewed=lambda: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watched.run)
+        await trio.sleep(2 * HOUR)
+        watched.configure(dataclasses.replace(config, servers=(Endpoint.parse("other.example:1"),)))
+        await trio.sleep(2 * HOUR)
+        nursery.cancel_scope.cancel()
+    assert looks.asked[0]["servers"] == []
+    assert looks.asked[-1]["servers"] == ["other.example:1"]

@@ -129,3 +129,31 @@ def test_takes_the_file_descriptors_there_are(tmp_path, state):
         (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
         soft, hard = line.split()[3:5]
         assert soft == hard
+
+
+def test_sighup_ends_nothing_and_has_the_file_taken_again_whole_or_not_at_all(tmp_path, state):
+    config = tmp_path / "agent.toml"
+    with agent(tmp_path, state) as (process, port, _modules):
+        eventually(lambda: status(port))
+
+        def said_after(text: str, end: str) -> list[str]:
+            # Written in one go elsewhere: the watcher shall find it whole, should it look just now.
+            (fresh := config.with_suffix(".new")).write_text(f'health-port = {port}\nproxy = "none"\n{text}')
+            fresh.rename(config)
+            process.send_signal(signal.SIGHUP)
+            lines = []
+            while not lines or end not in lines[-1]:
+                lines.append(process.stderr.readline())
+                assert lines[-1], lines
+            return [line for line in lines if "onfiguration" in line]
+
+        assert len(said_after('allow = ["node:80"]\nalow = 1\n', "agent.toml:4: alow: unknown key")) == 1
+        (allow, streams) = said_after('allow = ["node:80"]\nmax-streams = 5\n', "restart")
+        assert 'configuration: allow: ["loopback:*", "node:*"] -> ["node:80"]' in allow
+        assert "max-streams: 2048 -> 5 needs a restart; until then it stays 2048" in streams
+        (level, *_rest) = said_after('log-level = "debug"\nlog-format = "json"\n', "log-format")
+        assert '["node:80"] -> ["loopback:*", "node:*"]' in json.loads(level)["message"]
+        assert get(port, "/healthz") == b"ok\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+        assert process.returncode == 0

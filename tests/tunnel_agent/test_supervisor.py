@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import socket
 from contextlib import asynccontextmanager
@@ -312,3 +313,44 @@ async def test_a_server_that_refuses_the_certificate_is_explained(server, pki, t
         await until(lambda: running.status.last_failure)
         nursery.cancel_scope.cancel()
     assert "other authority" in caplog.text or "does not know the authority" in caplog.text
+
+
+async def test_who_waits_dials_at_once_when_the_servers_change(server, pki, refusing):
+    state, never = pki.state(), 1e6
+    async with agent(state, f"127.0.0.1:{refusing}", backoff_min=never, backoff_max=never) as running:
+        await until(lambda: running.status.last_failure)
+        await trio.testing.wait_all_tasks_blocked()
+        config = dataclasses.replace(running._config, log_level="debug")
+        running.configure(config)
+        await trio.testing.wait_all_tasks_blocked()
+        running.configure(dataclasses.replace(config, servers=(Endpoint.parse(server.endpoint),)))
+        async with linked(server):
+            assert running.status.server == server.endpoint
+
+
+async def test_a_link_stays_when_the_settings_change_and_the_next_dial_obeys(server, pki):
+    other = type(server)(pki.server_context())
+    await other.listen()
+    async with agent(pki.state(), server.endpoint) as running, linked(server) as link:
+        changed = dataclasses.replace(
+            running._config, servers=(Endpoint.parse(other.endpoint),), memory_budget=1 << 22
+        )
+        running.configure(changed)
+        assert running._session.budget.total == 1 << 22
+        await trio.testing.wait_all_tasks_blocked()
+        assert running.status.linked_since is not None
+        link.link.close("enough")
+        async with linked(other):
+            assert running.status.server == other.endpoint
+    other.close()
+
+
+async def test_a_change_while_linked_is_no_reason_to_come_back_without_a_delay(server, pki):
+    async with agent(pki.state(), server.endpoint, backoff_min=0.01, backoff_max=0.01) as running:
+        async with linked(server) as link:
+            running.configure(dataclasses.replace(running._config, backoff_min=1e6, backoff_max=1e6))
+            link.link.close("enough")
+            await until(lambda: running.status.linked_since is None)
+        with trio.move_on_after(0.2) as waited:
+            await server.listener.accept()
+        assert waited.cancelled_caught

@@ -5,11 +5,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tunnel_daemon.settings import between, setting
-from tunnel_daemon.settings_reference import render
+from tunnel_daemon.settings_reference import main, render
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ["tunnel-server=tunnel_server.config:ServerConfig", "tunnel-agent=tunnel_agent.config:AgentConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,29 @@ def test_every_key_stands_there_with_default_unit_and_meaning() -> None:
 
 
 def test_docs_configuration_is_in_step_with_the_code() -> None:
-    command = ["-m", "tunnel_daemon.settings_reference", *PROGRAMS]
+    command = ["-m", "tunnel_daemon.settings_reference"]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, timeout=30)
     page = ROOT / "docs" / "configuration.md"
     assert page.read_text() == done.stdout, f"run: python {' '.join(command)} >docs/configuration.md"
+
+
+def test_one_program_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    main([f"prog={__name__}:Config"])
+    assert capsys.readouterr().out == render({"prog": Config})
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("tunnel-server", "'tunnel-server' is not NAME=MODULE:CLASS"),
+        ("a=no_such_module:B", "No module named 'no_such_module'"),
+        ("a=json:Nothing", "'json' has no attribute 'Nothing'"),
+        ("a=json:loads", "loads is no dataclass"),
+    ],
+)
+def test_what_is_no_program_costs_one_line(word: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([word])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import pytest
 import trio
 
 from tunnel_daemon.settings import SettingsError
-from tunnel_daemon.signals import watch_signals
+from tunnel_daemon.signals import ignore_hangups, watch_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -48,6 +49,20 @@ async def test_hangup_calls_the_hook_and_its_failures_stop_nothing(caplog) -> No
     assert calls == 3
     assert "stays as it was: c.toml:2: too" in caplog.text
     assert "RuntimeError: defect" in caplog.text
+
+
+async def test_a_hangup_before_and_after_ends_nothing() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        ignore_hangups()
+        os.kill(os.getpid(), signal.SIGHUP)
+        async with trio.open_nursery() as nursery:
+            hook = partial(watch_signals, nursery.cancel_scope, on_hangup=trio.lowlevel.checkpoint)
+            await nursery.start(hook)
+            nursery.cancel_scope.cancel()
+        os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_without_a_hook_hangup_keeps_its_meaning() -> None:

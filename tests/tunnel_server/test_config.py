@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunnel_daemon.settings import SettingsError, declared, fields_by_key
+from tunnel_daemon.settings_changes import applicable
 from tunnel_server.check_config import check
 from tunnel_server.config import (
     ServerConfig,
@@ -157,3 +158,12 @@ def test_the_lists_of_ports_follow_the_listeners(tmp_path: Path) -> None:
     assert lists.captured == {80: 20264, 443: 20263, 81: 20264}
     assert lists.localhost == {80}
     assert len(lists.problems) == 1
+
+
+def test_defaults_that_are_live_are_said_to_be() -> None:
+    """A few that people will change, so that no refactoring makes them need a restart unseen."""
+    new = ServerConfig(
+        http_proxy_ports="1", https_proxy_ports="2", dnat_ports_pair="3", localhost_proxy_ports="4",
+        log_level="debug", limits=ServerLimits(calls=1, open_timeout=1, away_wait=1),
+    )  # fmt: skip
+    assert applicable(ServerConfig(), new) == new

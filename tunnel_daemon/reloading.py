@@ -1,4 +1,4 @@
-"""The configuration taken again while the server runs, on SIGHUP and when its file changes.
+"""The configuration taken again while a program runs, on SIGHUP and when its file changes.
 
 Whole or not at all: a file with a mistake, or one that asks for what cannot be had (a listener whose port is
 taken), changes nothing. What needs a restart is named, and keeps its value.
@@ -7,22 +7,21 @@ taken), changes nothing. What needs a restart is named, and keeps its value.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import trio
 
-from certs.files import StateError
 from tunnel_daemon.program import ProgramError
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_changes import applicable, changes
-from tunnel_server.intercept.config import InterceptUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from tunnel_server.config import ServerConfig
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
 
 log = logging.getLogger(__name__)
 
@@ -32,69 +31,88 @@ _LOOK_EVERY = 1.0
 _Version: TypeAlias = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Generic[S]):
     """Where the configuration comes from."""
 
-    path: Path
-    read: Callable[[], ServerConfig]
-    """The file's settings with the command line's over them; raises SettingsError."""
+    def __init__(self, path: Path, load: Callable[[], S]) -> None:
+        """Take `load`: the settings of the file, if there is one, with the command line's over them."""
+        self.path = path
+        self.version: _Version | None = None
+        """The file at the last `read`, so that no change between two of them is missed; None without one."""
+        self._load = load
+        self._existed = False
+
+    def read(self) -> S:
+        """Return the settings; raises SettingsError, also where the file was there before and is gone."""
+        self.version = self.look()
+        self._existed |= self.version is not None
+        # Without a file there are the defaults: not what whoever removed it had in mind.
+        if self._existed and self.version is None:
+            raise SettingsError([f"{self.path} is gone"])
+        return self._load()
+
+    def look(self) -> _Version | None:
+        """Return what tells one version of the file from another."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-class Reloader:
+class Reloader(Generic[S]):
     """Keeps the running configuration in step with its source."""
 
     def __init__(
         self,
-        config: ServerConfig,
-        source: Source,
-        apply: Callable[[ServerConfig], Awaitable[None]],
+        config: S,
+        source: Source[S],
+        apply: Callable[[S], Awaitable[None]],
+        *,
+        refusals: tuple[type[Exception], ...] = (),
     ) -> None:
-        """Take `apply`, which puts a configuration into force as a whole or raises with nothing changed."""
+        """Take what `source` last read, and `apply`.
+
+        That puts a configuration into force as a whole, or raises with nothing changed: a ProgramError or
+        one of the `refusals`, whose text is for the operator.
+        """
         self.config = config
         """In force."""
         self.problems: tuple[str, ...] = ()
         """Why the file as it stands is not in force; none if it is."""
         self._source = source
         self._apply = apply
-        self._version = self._look()
-        self._existed = self._version is not None
+        self._refusals: tuple[type[Exception], ...] = (SettingsError, ProgramError, *refusals)
         self._lock = trio.Lock()
 
     async def watch(self) -> None:
         """Look at the file until cancelled."""
-        previous = self._version
+        previous = self._source.version
         while True:
             await trio.sleep(_LOOK_EVERY)
-            found = self._look()
+            found = self._source.look()
             # Who writes in several goes shall not be read half-way.
-            if found != self._version and found == previous:
+            if found != self._source.version and found == previous:
                 await self.reload()
             previous = found
 
     async def reload(self) -> None:
         """Read the configuration and put it into force, or log why that stays as it was. Never raises."""
         async with self._lock:
-            self._version = self._look()
-            self._existed |= self._version is not None
             try:
-                # Without a file there are the defaults: not what whoever removed it had in mind.
-                if self._existed and self._version is None:
-                    raise SettingsError([f"{self._source.path} is gone"])
-                wanted = await trio.to_thread.run_sync(self._source.read)
-                await self._take(wanted)
-            except (SettingsError, ProgramError, InterceptUnavailable, StateError) as error:
+                await self._take(await trio.to_thread.run_sync(self._source.read))
+            except self._refusals as error:
                 self.problems = tuple(error.problems if isinstance(error, SettingsError) else [str(error)])
                 for problem in self.problems:
                     log.error("the configuration stays as it was: %s", problem)  # noqa: TRY400
             except Exception:
-                # A defect must not end a server that works.
+                # A defect must not end a program that works.
                 self.problems = ("internal error; the log has more",)
                 log.exception("the configuration stays as it was")
             else:
                 self.problems = ()
 
-    async def _take(self, wanted: ServerConfig) -> None:
+    async def _take(self, wanted: S) -> None:
         config = applicable(self.config, wanted)
         taken = list(changes(self.config, config))
         if taken:
@@ -106,10 +124,3 @@ class Reloader:
             log.warning("configuration: %s needs a restart; until then it stays %s", change, change.old)
         if not taken:
             log.info("configuration read: nothing changes")
-
-    def _look(self) -> _Version | None:
-        try:
-            found = self._source.path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size

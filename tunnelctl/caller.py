@@ -15,7 +15,7 @@ from tunnelctl import caller_renew
 from tunnelctl.durations import parse_duration
 from tunnelctl.errors import RefusedError, UsageError
 from tunnelctl.local_server import add_arguments, find_server, open_state, state_errors
-from tunnelctl.tables import table
+from tunnelctl.tables import iso, table
 
 if TYPE_CHECKING:
     import argparse
@@ -128,8 +128,11 @@ def run_list(args: argparse.Namespace) -> int:
             state_now = "revoked"
         report.append((each.name, state_now, each.expires, each.serial))
     if args.json:
-        keys = ("name", "state", "expires", "serial")
-        print(json.dumps([dict(zip(keys, map(str, row), strict=True)) for row in report], indent=1))
+        found = [
+            {"name": name, "state": what, "expires": iso(until), "serial": serial}
+            for name, what, until, serial in report
+        ]
+        print(json.dumps(found, indent=1))
     elif not report:
         print("no caller has a certificate yet: see `tunnelctl caller create --help`")
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunnelctl.errors import CommandError, NotReachableError, RefusedError
+from tunnelctl.tables import iso
 from tunnelctl.ways import AUTHORITY, CERTIFICATE, KEY, SERVER_PORT, remote_way
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     expires = subject.certificate.not_valid_after_utc
     if args.json:
         serial = f"{subject.certificate.serial_number:x}"
-        print(json.dumps({"name": own.name, "expires": str(expires), "serial": serial}, indent=1))
+        print(json.dumps({"name": own.name, "expires": iso(expires), "serial": serial}, indent=1))
     else:
         print(f"caller {own.name}, until {expires:%Y-%m-%d %H:%M} UTC, in {directory}")
     return 0

@@ -110,7 +110,7 @@ def _other_token(known: dict[str, Any]) -> str:
 
 
 def check_port(known: dict[str, Any], port: int) -> Iterator[Check]:
-    """Whether the port is mapped; by name it need not be."""
+    """Whether the port is mapped, as it must be for what is captured, and for calls by Host and by SNI."""
     mapping = next((each for each in known["mappings"] if each["port"] == port), None)
     if known["interception"]["state"] == "off" or not known["addresses"]:
         return
@@ -119,7 +119,7 @@ def check_port(known: dict[str, Any], port: int) -> Iterator[Check]:
             "port",
             State.FAILED,
             f"{port} is not mapped",
-            f"tunnelctl map-port {port}=10264 (10263 for TLS); by name it needs no mapping",
+            f"tunnelctl map-port {port}=10264 (10263 for TLS); CONNECT, port-forward and connect need none",
         )
     else:
         text = f"{port} is mapped to listener {mapping['listener_port']} ({mapping['source']})"

@@ -9,6 +9,7 @@ from certs.addresses import IPAddress, parse_address
 from certs.files import StateDirectory
 from tunnelctl.errors import UsageError
 from tunnelctl.local_server import add_arguments, find_server, state_errors
+from tunnelctl.tables import iso
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             "made_authority": done.made_authority,
             "issued_server_certificate": bool(done.issued),
             "reason": done.issued,
-            "server_certificate_expires": done.expires.isoformat(),
+            "server_certificate_expires": iso(done.expires),
         }
         print(json.dumps(report, indent=1))
         return 0

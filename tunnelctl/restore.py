@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunnelctl.backup import add_passphrase_argument, read_passphrase
 from tunnelctl.errors import CommandError, RefusedError
 from tunnelctl.local_server import add_arguments, find_server, state_errors
+from tunnelctl.tables import iso
 
 if TYPE_CHECKING:
     import argparse
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         report = {
             "state_dir": str(state.path),
-            "created": backup.created.isoformat(),
+            "created": iso(backup.created),
             "files": sorted(backup.files),
         }
         print(json.dumps(report, indent=1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunnelctl.errors import CommandError, RefusedError, UsageError
 from tunnelctl.local_server import add_arguments, find_server, open_state, state_errors
-from tunnelctl.tables import table
+from tunnelctl.tables import iso, table
 
 if TYPE_CHECKING:
     import argparse
@@ -117,6 +117,6 @@ def _report(entry: Revocation) -> dict[str, object]:
     return {
         "kind": entry.kind.value,
         "value": entry.value,
-        "at": entry.at.isoformat(),
+        "at": iso(entry.at),
         "reason": entry.reason,
     }

@@ -1,4 +1,4 @@
-"""Answers as people read them: aligned columns, sizes, spans of time.
+"""Answers as people read them: aligned columns, sizes, spans of time; and times as `--json` has them.
 
 Some of it was written by edges, so nothing that could steer a terminal gets through.
 """
@@ -57,6 +57,11 @@ def span(seconds: float) -> str:
     if hours:
         return f"{hours}h {minutes % 60}m"
     return f"{minutes}m" if minutes else f"{max(0, int(seconds))}s"
+
+
+def iso(moment: datetime.datetime) -> str:
+    """Return a time as JSON has it, and as the server writes it: ISO 8601 in UTC, with a Z."""
+    return f"{moment.astimezone(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def ago(moment: str | None, now: datetime.datetime | None = None) -> str:

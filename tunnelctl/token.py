@@ -13,6 +13,7 @@ from certs.files import StateDirectory
 from tunnelctl.durations import parse_duration
 from tunnelctl.errors import CommandError, RefusedError, UsageError
 from tunnelctl.local_server import LocalServer, add_arguments, find_server, state_errors
+from tunnelctl.tables import iso
 
 if TYPE_CHECKING:
     import argparse
@@ -205,7 +206,7 @@ def _report(record: TokenRecord, now: datetime) -> dict[str, object]:
         "node": record.node,
         "addresses": [str(address) for address in record.addresses],
         "state": record.state(now).value,
-        "created": record.created.isoformat(),
-        "expires": record.expires.isoformat(),
-        "used": record.used and record.used.isoformat(),
+        "created": iso(record.created),
+        "expires": iso(record.expires),
+        "used": record.used and iso(record.used),
     }

@@ -46,6 +46,7 @@ def test_a_caller_from_its_making_to_its_end(tunnelctl, tmp_path):
     assert (out / "caller.crt").read_bytes() != first
     (listed,) = json.loads(tunnelctl("caller", "list", "--json"))
     assert listed["state"] == "valid"
+    assert listed["expires"].endswith("Z")
     left = datetime.fromisoformat(listed["expires"]) - datetime.now(UTC)
     assert timedelta(days=364) < left < timedelta(days=366)
     assert "ci" in tunnelctl("caller", "list")

@@ -73,6 +73,7 @@ async def test_another_certificate_of_the_same_name_and_life(server, bundle, ren
     again = json.loads(await renew(server, bundle, "--json"))  # with what it has got
     serial = read_subject((bundle / CERTIFICATE).read_bytes()).certificate.serial_number
     assert (again["name"], again["serial"]) == ("ci", f"{serial:x}")
+    assert again["expires"].endswith("Z")
 
 
 async def test_one_that_has_ended_or_was_revoked(server, tmp_path, renew):

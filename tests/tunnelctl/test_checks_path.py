@@ -110,6 +110,7 @@ def test_ports() -> None:
     (check,) = check_port(KNOWN, 9090)
     assert (check.name, check.state) == ("port", State.FAILED)
     assert "tunnelctl map-port 9090=10264" in check.remedy
+    assert check.remedy.endswith("CONNECT, port-forward and connect need none")
 
 
 def probe(**differently: Any) -> dict[str, Any]:

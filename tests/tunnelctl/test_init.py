@@ -52,6 +52,7 @@ def test_json(tmp_path, command):
     made = json.loads(command("--cert-ips", "203.0.113.5", "--trust-domain", "d.example", "--json"))
     assert made["made_authority"] is made["issued_server_certificate"] is True
     assert (made["trust_domain"], made["names"]) == ("d.example", ["203.0.113.5"])
+    assert made["server_certificate_expires"].endswith("Z")
     again = json.loads(command("--json"))
     assert again["made_authority"] is again["issued_server_certificate"] is False
     assert again["ca_hash"] == made["ca_hash"]

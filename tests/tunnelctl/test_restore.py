@@ -1,5 +1,7 @@
 """`tunnelctl restore`: what is no backup, or not ours to open, leaves nothing behind."""
 
+import json
+
 import pytest
 
 from tunnelctl.cli import main
@@ -42,3 +44,11 @@ def test_what_restores_nothing(tunnelctl, passphrase, tmp_path):
         assert not (tmp_path / "other").exists()
     again = ("backup", str(tmp_path / "c"), "--passphrase-file", str(short))
     assert "at least 12" in tunnelctl(*again, code=2)
+
+
+def test_json(tunnelctl, passphrase, tmp_path):
+    tunnelctl("backup", str(tmp_path / "b"), *passphrase)
+    report = json.loads(tunnelctl("restore", str(tmp_path / "b"), *passphrase, "--json", state="other"))
+    assert report["state_dir"] == str(tmp_path / "other")
+    assert report["created"].endswith("Z")
+    assert "ca.key" in report["files"]

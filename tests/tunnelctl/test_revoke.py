@@ -38,9 +38,11 @@ def node(tmp_path, tunnelctl):
 def test_a_node_and_its_tokens(tunnelctl, node, tmp_path):
     tunnelctl("token", "create", "--node", "edge-1")
     assert tunnelctl("revoke", "edge-1", "--reason", "stolen").startswith("revoked node edge-1:")
-    states = [each["state"] for each in json.loads(tunnelctl("token", "list", "--json"))]
-    assert sorted(states) == ["revoked", "used"]
+    tokens = json.loads(tunnelctl("token", "list", "--json"))
+    assert sorted(each["state"] for each in tokens) == ["revoked", "used"]
+    assert [each["used"][-1] for each in tokens if each["used"]] == ["Z"]
     (entry,) = json.loads(tunnelctl("revoke", "--list", "--json"))
+    assert entry["at"].endswith("Z")
     assert (entry["kind"], entry["value"], entry["reason"]) == ("node", "edge-1", "stolen")
     assert "edge-1" in tunnelctl("revoke", "--list")
     assert "is let in again" in tunnelctl("revoke", "--undo", "edge-1")

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from tunnelctl.tables import ago, show, size, span, table
+from tunnelctl.tables import ago, iso, show, size, span, table
 
 
 def test_columns_are_aligned_and_quantities_to_the_right() -> None:
@@ -34,6 +34,11 @@ def test_sizes(count: int, text: str) -> None:
 )
 def test_spans(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+def test_times_for_programs() -> None:
+    zone = datetime.timezone(datetime.timedelta(hours=2))
+    assert iso(datetime.datetime(2026, 11, 21, 9, 5, 7, 999_999, tzinfo=zone)) == "2026-11-21T07:05:07Z"
 
 
 def test_ago() -> None:

@@ -76,6 +76,7 @@ def test_json(command):
     assert report["addresses"] == ["10.0.0.1", "fd00::1"]
     life = datetime.fromisoformat(report["expires"]) - datetime.fromisoformat(report["created"])
     assert life == timedelta(minutes=30)
+    assert {report["expires"][-1], report["created"][-1], str(report["used"])} == {"Z", "None"}
     assert report["token"] in report["command"]
     listed = command("token", "list", "--json").out
     assert report["token"].partition(".")[2] not in listed

@@ -71,6 +71,8 @@ class Call:
     target: Target | DirectTarget
     far: TunnelStream | socket.socket
     """A stream to the node; for a direct target, a connected non-blocking socket."""
+    dialled: str
+    """`ADDRESS:PORT`; a name that a direct target was given by has become an address."""
     result: SpliceResult = field(default_factory=SpliceResult)
 
 
@@ -139,12 +141,15 @@ class Calls:
                 close_with_reset(sock)
 
     @asynccontextmanager
-    async def place(self, asked: Asked, find: Callable[[], Target | DirectTarget]) -> AsyncIterator[Call]:
+    async def place(
+        self, asked: Asked, find: Callable[[], Target | DirectTarget], cut: Callable[[], str] = lambda: ""
+    ) -> AsyncIterator[Call]:
         """Open a call, and keep account of it until the block is left.
 
-        The block closes the far end, and sets `result.end` once it has; otherwise it is reset.
-        Raises OpenFailed when the call does not come about: told in log, status, metrics and audit log then.
-        It takes at most `away_wait` and `open_timeout` seconds together. Cancelled, nothing remains.
+        `cut` says why a call that is cancelled ends, if there is more to say. The block closes the far end,
+        and sets `result.end` once it has; otherwise it is reset. Raises OpenFailed when the call does not
+        come about: told in log, status, metrics and audit log then. It takes at most `away_wait` and
+        `open_timeout` seconds together. Cancelled, nothing remains.
         """
         began, when = trio.current_time(), datetime.now(UTC)
         node_name, wanted = "", asked.wanted
@@ -157,9 +162,12 @@ class Calls:
                 wanted = str(target)
                 if isinstance(target, Target):
                     node_name = target.node.name
-                far = await self._open(target)
-            except BaseException:
+                far, dialled = await self._open(target)
+            except BaseException as exc:
                 self._count(-1)
+                if isinstance(exc, trio.Cancelled) and (why := cut()):
+                    gone = OpenFailed(Cause.CANCELLED, why)
+                    self._failed(asked, node_name, wanted, gone, when, trio.current_time() - began)
                 raise
         except OpenFailed as exc:
             if isinstance(exc, TargetRefused):
@@ -168,29 +176,36 @@ class Calls:
             raise
         self.served[asked.frontend] += 1
         self._metrics.call_opened(asked.frontend, trio.current_time() - began)
-        call = Call(target, far)
+        call = Call(target, far, dialled)
         if isinstance(target, Target):
             target.node.open_calls += 1
         try:
             yield call
         finally:
             self._count(-1)
+            detail = ""
             if call.result.end is End.CANCELLED:
                 _abort(far)
-            self._ended(asked, call, when, trio.current_time() - began)
+                detail = cut()
+            self._ended(asked, call, detail, when, trio.current_time() - began)
+
+    def refused(self, asked: Asked, refusal: OpenFailed) -> None:
+        """Keep account of a caller who was refused before it could say what it wants."""
+        self._failed(asked, "", asked.wanted, refusal, datetime.now(UTC), 0.0)
 
     def _count(self, change: int) -> None:
         self.open += change
         self._metrics.calls_open.set(self.open)
 
-    async def _open(self, target: Target | DirectTarget) -> TunnelStream | socket.socket:
+    async def _open(self, target: Target | DirectTarget) -> tuple[TunnelStream | socket.socket, str]:
         if not isinstance(target, Target):
             with trio.move_on_after(self.open_timeout):
-                return await target.dial()
+                sock, address = await target.dial()
+                return sock, format_endpoint(str(address), target.port)
             raise OpenFailed(Cause.TIMED_OUT, f"no answer within {self.open_timeout:g} s")
         agent = await self._registry.wait_for(target.node, self.away_wait)
         with trio.move_on_after(self.open_timeout):
-            return await agent.open(self.dialled(target), target.port)
+            return await agent.open(self.dialled(target), target.port), str(target)
         raise OpenFailed(Cause.TIMED_OUT, f"no answer from the agent within {self.open_timeout:g} s")
 
     def dialled(self, target: Target) -> str:
@@ -200,7 +215,7 @@ class Calls:
         own = {str(address): address for address in target.node.addresses}.get(target.host)
         return target.host if own is None else "127.0.0.1" if own.version == 4 else "::1"
 
-    def _ended(self, asked: Asked, call: Call, when: datetime, seconds: float) -> None:
+    def _ended(self, asked: Asked, call: Call, detail: str, when: datetime, seconds: float) -> None:
         target, result = call.target, call.result
         node_name = ""
         if isinstance(target, Target):
@@ -218,7 +233,7 @@ class Calls:
                 "frontend": asked.frontend,
                 "caller": asked.caller,
                 "node": node_name,
-                "target": str(target),
+                "target": call.dialled,
                 "end": result.end.value,
                 "sent": result.to_tunnel,
                 "received": result.from_tunnel,
@@ -230,8 +245,9 @@ class Calls:
                 when,
                 asked,
                 node=node_name,
-                target=str(target),
+                target=call.dialled,
                 end=result.end.value,
+                detail=detail,
                 seconds=seconds,
                 to_node=result.to_tunnel,
                 to_caller=result.from_tunnel,

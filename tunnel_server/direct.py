@@ -2,7 +2,9 @@
 
 kube-apiserver sends all of a cluster's traffic through its proxy, most of it for services and pods that are
 nobody's edge. What would lead back into this host, or to a cloud's metadata, is dialled only where the
-caller's rights name it; what is an edge's address is never dialled from here, whatever name led to it.
+caller's rights name it; what is an edge's address is never dialled from here, whatever name led to it. Where
+edges may be, an address that is none's today may have been a forgotten one's, and lead to a neighbour of this
+host: rights must name that too.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
@@ -29,9 +31,6 @@ from certs.addresses import (
 from tunnel_server.intercept.config import InterceptConfig
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import prepare
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MARK = InterceptConfig.mark
 """SO_MARK of these dials: interception leaves them alone."""
@@ -54,6 +53,16 @@ _CAUSES = {
 _lookups: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("direct lookups")
 
 
+class Edges(Protocol):
+    """What is asked about the edges."""
+
+    def is_edge(self, address: IPAddress) -> bool:
+        """Whether an address is some edge's, or is recorded for one that was revoked."""
+
+    def may_be_edge(self, address: IPAddress) -> bool:
+        """Whether an edge could claim an address."""
+
+
 @dataclass(frozen=True, slots=True)
 class DirectTarget:
     """A target that this host dials itself."""
@@ -62,24 +71,25 @@ class DirectTarget:
     """A name or an address."""
     port: int
     special: tuple[IPNetwork, ...]
-    """Networks that may be dialled although they are loopback, link-local or a metadata service's."""
-    is_edge: Callable[[IPAddress], bool]
-    """Whether an address is some edge's."""
+    """Networks that may be dialled although they are loopback, link-local, a metadata service's, or such as
+    edges are in.
+    """
+    edges: Edges
 
     def __str__(self) -> str:
         return format_endpoint(self.host, self.port)
 
-    async def dial(self) -> socket.socket:
-        """Connect; a prepared non-blocking socket. Raises OpenFailed; put a deadline around it.
+    async def dial(self) -> tuple[socket.socket, IPAddress]:
+        """Connect; a prepared non-blocking socket, and the address that it is connected to.
 
-        Cancelled, it leaves no socket behind.
+        Raises OpenFailed; put a deadline around it. Cancelled, it leaves no socket behind.
         """
         failure = OpenFailed(Cause.UNRESOLVABLE, f"{self.host} has no address")
         for address in await _resolve(self.host):
             try:
                 self._check(address)
                 with trio.move_on_after(_ATTEMPT):
-                    return await _connect(address, self.port)
+                    return await _connect(address, self.port), address
                 failure = OpenFailed(Cause.TIMED_OUT, f"{address} does not answer")
             except OpenFailed as refused:
                 failure = refused
@@ -92,7 +102,7 @@ class DirectTarget:
         if (why := never_dialled(address)) is not None:
             raise OpenFailed(Cause.NOT_ALLOWED, why)
         for form in (address, *embedded_ipv4(address)):
-            if self.is_edge(form):
+            if self.edges.is_edge(form):
                 raise OpenFailed(
                     Cause.NOT_ALLOWED, f"{form} is an edge's: ask for it, or for the node's name"
                 )
@@ -104,11 +114,15 @@ class DirectTarget:
                     f"{address} is {text}, and not in direct-special of the caller's rights",
                 )
         for form in (address, *embedded_ipv4(address)):
+            if any(form in named for named in self.special):
+                continue
             # What listens here would take the caller for this host: another way in, with other rights.
-            if not any(form in named for named in self.special) and is_own_address(form):
+            why = "this host's own" if is_own_address(form) else ""
+            if not why and self.edges.may_be_edge(form):
+                why = "no edge's, but inside edge-networks"
+            if why:
                 raise OpenFailed(
-                    Cause.NOT_ALLOWED,
-                    f"{form} is this host's own, and not in direct-special of the caller's rights",
+                    Cause.NOT_ALLOWED, f"{form} is {why}, and not in direct-special of the caller's rights"
                 )
 
 

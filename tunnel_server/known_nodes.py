@@ -85,7 +85,7 @@ class KnownNodes:
         node = self._registry.node(record.name)
         if node.agent is not None and any(map(self._accepted, node.agent.links.values())):
             return False  # it is here by another certificate than the last that we know of
-        self._registry.withdraw(node, why)
+        self._registry.withdraw(node, why, record.addresses)
         return True
 
     async def forget(self, name: str) -> ForgottenView:

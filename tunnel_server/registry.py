@@ -111,6 +111,8 @@ class Node:
     """trio's clock at the last change between connected and away; None if it was never here."""
     revoked: str = ""
     """When its last certificate was revoked, and why; it holds no address then."""
+    withheld: frozenset[IPAddress] = frozenset()
+    """What it would hold, were it not revoked. Another node may have these; no other machine is there."""
     open_calls: int = 0
     bytes_up: int = 0
     """From callers to the edge."""
@@ -157,6 +159,7 @@ class Registry:
         self.links_per_node = links_per_node
         self._on_addresses = on_addresses
         self._holders: dict[IPAddress, list[Node]] = {}
+        self._withdrawn: set[Node] = set()
 
     # --- who is where -----------------------------------------------------------------------------
 
@@ -167,7 +170,8 @@ class Registry:
     def learn(self, name: str, addresses: Iterable[IPAddress]) -> Node:
         """A node's certificate names these addresses. Those outside of the rules are refused, loudly."""
         node = self.node(name)
-        node.revoked = ""
+        node.revoked, node.withheld = "", frozenset()
+        self._withdrawn.discard(node)
         allowed = set()
         for address in addresses:
             try:
@@ -180,16 +184,22 @@ class Registry:
         self._move(node, frozenset(allowed))
         return node
 
-    def withdraw(self, node: Node, why: str) -> None:
-        """A node was revoked, `why` says when: others may have its addresses now."""
+    def withdraw(self, node: Node, why: str, recorded: Iterable[IPAddress] = ()) -> None:
+        """A node was revoked, `why` says when: others may have its addresses now.
+
+        Those, and what is `recorded` for it, stay reserved for nodes.
+        """
         if node.addresses:
             log.warning("%s holds %s no longer: %s", node.name, ", ".join(map(str, node.addresses)), why)
         node.revoked = why
+        node.withheld |= node.addresses | frozenset(recorded)
+        self._withdrawn.add(node)
         self._move(node, frozenset())
 
     def forget(self, node: Node) -> None:
         """A node will not come back: know neither its name nor its addresses."""
         self._move(node, frozenset())
+        self._withdrawn.discard(node)
         del self.nodes[node.name]
 
     def _move(self, node: Node, addresses: frozenset[IPAddress]) -> None:
@@ -219,6 +229,10 @@ class Registry:
         """The nodes whose certificates name `address`."""
         return self._holders.get(address, [])
 
+    def is_reserved(self, address: IPAddress) -> bool:
+        """Whether `address` is a node's: one holds it, or would, were it not revoked."""
+        return address in self._holders or any(address in node.withheld for node in self._withdrawn)
+
     def by_name(self, name: str) -> Node:
         """Raises OpenFailed (no-such-node)."""
         node = self.nodes.get(name)
@@ -232,6 +246,10 @@ class Registry:
         if len(holders) == 1:
             return holders[0]
         if not holders:
+            for node in self._withdrawn:
+                if address in node.withheld:
+                    text = f"no node has the address {address} any more, {node.name} had it: {node.revoked}"
+                    raise OpenFailed(Cause.NO_SUCH_NODE, text)
             raise OpenFailed(Cause.NO_SUCH_NODE, f"no node has the address {address}; see `tunnelctl nodes`")
         names = ", ".join(sorted(holder.name for holder in holders))
         text = f"{address} is claimed by several nodes, {names}: reach each by its name"

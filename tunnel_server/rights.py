@@ -87,7 +87,8 @@ class CallerRights:
     )
     direct_special: tuple[Network, ...] = setting(
         (),
-        doc="networks that `direct` covers although they are loopback, link-local or a metadata service's",
+        doc="networks that `direct` covers although they are loopback, link-local, a metadata service's, the "
+        "server host's own, or inside edge-networks",
         live=True,
     )
 

@@ -16,10 +16,21 @@ from tunnel_wire.causes import Cause, OpenFailed
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 EDGE = ip_address("192.168.2.143")
+EDGE_NETWORK = ip_network("192.168.0.0/16")
+
+
+class Edges:
+    """Stands where the names and addresses of nodes are."""
+
+    def is_edge(self, address: object) -> bool:
+        return address == EDGE
+
+    def may_be_edge(self, address: object) -> bool:
+        return address in EDGE_NETWORK  # type: ignore[operator]
 
 
 def target(host: str, port: int = 80, *, special: tuple[object, ...] = ()) -> DirectTarget:
-    return DirectTarget(host, port, special, lambda address: address == EDGE)  # type: ignore[arg-type]
+    return DirectTarget(host, port, special, Edges())  # type: ignore[arg-type]
 
 
 async def refused(wanted: DirectTarget) -> OpenFailed:
@@ -52,6 +63,8 @@ async def refused(wanted: DirectTarget) -> OpenFailed:
         ("64:ff9b:1::169.254.169.254", "stands for 169.254.169.254, a cloud metadata service"),
         ("2002:a9fe:a9fe::", "stands for 169.254.169.254, a cloud metadata service"),
         ("::127.0.0.1", "stands for 127.0.0.1, a loopback address"),
+        ("192.168.2.9", "192.168.2.9 is no edge's, but inside edge-networks, and not in direct-special"),
+        ("64:ff9b::192.168.2.9", "192.168.2.9 is no edge's, but inside edge-networks"),
     ],
 )
 async def test_what_is_not_dialled(host: str, why: str) -> None:
@@ -80,8 +93,9 @@ async def test_what_is_named_is_dialled(host: str) -> None:
     family = socket.AF_INET6 if host == "::1" else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
         port = listener.getsockname()[1]
-        sock = await target(host, port, special=LOOPBACK).dial()
+        sock, address = await target(host, port, special=LOOPBACK).dial()
         with sock:
+            assert str(address) == sock.getpeername()[0]
             assert not sock.getblocking()
             assert sock.getpeername()[1] == port
             if os.geteuid() == 0:
@@ -98,7 +112,27 @@ async def test_without_the_privilege_to_mark(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(socket.socket, "setsockopt", setsockopt, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        (await target("127.0.0.1", listener.getsockname()[1], special=LOOPBACK).dial()).close()
+        sock, _ = await target("127.0.0.1", listener.getsockname()[1], special=LOOPBACK).dial()
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("named", "dialled"), [("192.168.2.9/32", True), ("192.168.2.0/24", True), ("192.168.3.0/24", False)]
+)
+async def test_a_machine_among_edges_is_dialled_where_it_is_named(
+    named: str, dialled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(address: object, port: int) -> socket.socket:
+        return socket.socket()
+
+    monkeypatch.setattr(direct, "_connect", connect)
+    special = (ip_network(named),)
+    if dialled:
+        (await target("192.168.2.9", special=special).dial())[0].close()
+    else:
+        await refused(target("192.168.2.9", special=special))
+    failed = await refused(target("192.168.2.143", special=(ip_network("192.168.0.0/16"),)))
+    assert "is an edge's" in failed.detail, "whatever is named"
 
 
 async def test_nobody_listens() -> None:
@@ -130,5 +164,7 @@ async def test_a_dead_address_leaves_time_for_the_next(
     monkeypatch.setattr(direct, "_connect", connect)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         began = trio.current_time()
-        (await target("name", listener.getsockname()[1], special=LOOPBACK).dial()).close()
+        sock, address = await target("name", listener.getsockname()[1], special=LOOPBACK).dial()
+        sock.close()
+        assert str(address) == "127.0.0.1"
         assert trio.current_time() - began == 5

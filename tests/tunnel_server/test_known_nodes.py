@@ -87,6 +87,22 @@ async def test_a_revoked_nodes_address_may_be_anothers() -> None:
             made.holder()
 
 
+async def test_a_revoked_nodes_address_is_no_other_machines() -> None:
+    async with known() as made:
+        made.record("edge-1")
+        made.nodes.load()
+        await made.revoke()
+        assert made.core.registry.is_reserved(HELD)
+        with pytest.raises(OpenFailed, match=f"{ADDRESS} any more, edge-1 had it: node edge-1 was revoked"):
+            made.holder()
+        await made.undo()
+        assert made.holder().name == "edge-1"
+        assert not made.core.registry._withdrawn
+        await made.revoke()
+        await made.nodes.forget("edge-1")
+        assert not made.core.registry.is_reserved(HELD)
+
+
 @pytest.mark.parametrize(("kind", "value"), [(Kind.NODE, "edge-1"), (Kind.SERIAL, "1f")])
 async def test_over_a_restart(kind: Kind, value: str) -> None:
     async with known() as made:
@@ -95,6 +111,7 @@ async def test_over_a_restart(kind: Kind, value: str) -> None:
         made.nodes.load()
         assert made.core.registry.addresses() == set()
         assert made.core.registry.by_name("edge-1").revoked
+        assert made.core.registry.is_reserved(HELD)
         # What is read again because of other networks changes nothing about it.
         made.nodes.learn(await made.nodes.read())
         assert made.core.registry.addresses() == set()

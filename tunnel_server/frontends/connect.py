@@ -30,7 +30,7 @@ from tunnel_wire.stream import TunnelStream
 
 if TYPE_CHECKING:
     from certs.identity import Identity
-    from tunnel_server.acceptance import Acceptance
+    from tunnel_server.acceptance import Acceptance, Ending
     from tunnel_server.calls import Call, Calls, Target
     from tunnel_server.frontends.joining import Side
     from tunnel_server.frontends.naming import Naming
@@ -54,7 +54,7 @@ _STRANGERS_EVERY = 60.0
 _READ = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Caller:
     """Who is at the other end."""
 
@@ -64,6 +64,8 @@ class Caller:
     """Of a verified certificate; None for a permitted user of the Unix socket."""
     problem: str = ""
     """Why this is no caller at all."""
+    cut: str = ""
+    """Why its certificate is accepted no longer, once that has happened."""
 
     @property
     def name(self) -> str:
@@ -98,18 +100,25 @@ class ConnectFrontend:
         longer) is reset.
         """
         caller = self._caller(peer)
+
+        def end(ending: Ending) -> None:
+            caller.cut = ending.why
+            scope.cancel()
+
         with trio.CancelScope() as scope, contextlib.ExitStack() as stack:
             if not caller.problem:
-                stack.enter_context(self._acceptance.watch(peer, lambda _ending: scope.cancel()))
+                stack.enter_context(self._acceptance.watch(peer, end))
             await self._serve(stream, caller)
 
     async def serve_local(self, stream: trio.SocketStream, uid: int) -> None:
         """Serve a connection of a permitted user of the Unix socket to its end, and close it."""
         await self._serve(stream, Caller(f"uid {uid}"))
 
-    async def refuse_local(self, stream: trio.SocketStream, why: str) -> None:
+    async def refuse_local(self, stream: trio.SocketStream, uid: int, why: str) -> None:
         """Answer a user who may not use the Unix socket, and close it; neither reads nor waits."""
-        answer = _encode(*refusal_of(OpenFailed(Cause.NOT_ALLOWED, why)))
+        refused = OpenFailed(Cause.NOT_ALLOWED, why)
+        self._calls.refused(Asked(FRONTEND, f"uid {uid}", ""), refused)
+        answer = _encode(*refusal_of(refused))
         with contextlib.suppress(OSError):
             await stream.socket.send(answer)  # a new socket's buffer takes it at once
         await stream.aclose()
@@ -169,7 +178,9 @@ class ConnectFrontend:
             return
         asked = Asked(FRONTEND, caller.place, format_endpoint(host, port), caller.name)
         try:
-            async with self._calls.place(asked, lambda: self._find(caller, host, port)) as call:
+            async with self._calls.place(
+                asked, lambda: self._find(caller, host, port), lambda: caller.cut
+            ) as call:
                 with trio.fail_after(_ANSWER_TIME):
                     await stream.send_all(ESTABLISHED)
                 await _carry(stream, call, parser.trailing_data[0], ends_by_halves=_ends_by_halves(head))
@@ -183,7 +194,7 @@ class ConnectFrontend:
             raise self._naming.refused(host, port, caller.problem)
         rights = self._rights.of(caller.identity)
         if rights.direct and not self._naming.knows(host):
-            return DirectTarget(host, port, rights.direct_special, self._naming.is_edge)
+            return DirectTarget(host, port, rights.direct_special, self._naming)
         target = self._naming.find(host, port)
         if (why := rights.refusal(target.node.name, port)) is not None:
             raise TargetRefused(target, why)

@@ -38,8 +38,7 @@ class ConnectSocket:
             uid = peer_credentials(stream).uid
             if uid not in self._users:
                 why = f"user {uid} may not use connect-socket: see connect-uids"
-                log.warning(why)
-                await self._frontend.refuse_local(stream, why)
+                await self._frontend.refuse_local(stream, uid, why)
                 return
             await self._frontend.serve_local(stream, uid)
         except OSError:

@@ -78,8 +78,12 @@ class Naming:
         return self._node(host) is not None
 
     def is_edge(self, address: IPAddress) -> bool:
-        """Whether some node holds `address`, or it is in a network behind one."""
-        return self._held(address) or self._through(address) is not None
+        """Whether a node holds `address`, or would were it not revoked, or it is in a network behind one."""
+        return self._registry.is_reserved(address) or self._through(address) is not None
+
+    def may_be_edge(self, address: IPAddress) -> bool:
+        """Whether `address` is inside edge-networks, where an edge could claim it."""
+        return any(address in network for network in self._registry.edge_networks)
 
     def split_port(self, name: str, default_port: int) -> tuple[str, int]:
         """Take `PORT.NODE` apart, as a server name can carry a port; a node of that whole name wins."""

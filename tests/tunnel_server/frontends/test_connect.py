@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import time
@@ -25,12 +26,13 @@ from tests.tunnel_server.frontends.edges import Edges, curl, edges
 from tests.tunnel_server.frontends.test_destination import hosts
 from tests.tunnel_server.frontends.test_host import says
 from tunnel_server.admin.unix_socket import SocketUsers
+from tunnel_server.audit import Audit
 from tunnel_server.direct import DirectTarget
 from tunnel_server.frontends.connect import ConnectFrontend, NotConnect, read_target
 from tunnel_server.frontends.connect_socket import ConnectSocket
 from tunnel_server.node_networks import NodeNetworks, NodeSettings
 from tunnel_server.rights import CallerRights, NodeGlob, PortRange, Rights
-from tunnel_wire.causes import Cause
+from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.tls import TlsStream
 
 if TYPE_CHECKING:
@@ -419,7 +421,7 @@ async def test_direct_only_where_the_rights_say_so(tmp_path: Path) -> None:
 async def test_an_edges_address_is_never_dialled_from_here(tmp_path: Path) -> None:
     async with front(tmp_path) as built:
         caller = CallerRights(direct=True)
-        target = DirectTarget("192.168.2.143", 80, (), built.made.naming.is_edge)
+        target = DirectTarget("192.168.2.143", 80, (), built.made.naming)
         with pytest.raises(Exception, match="is an edge's"):
             await target.dial()
         built.rights.callers = {"kube": caller}
@@ -450,6 +452,108 @@ async def test_a_network_behind_a_node_is_reached_through_it_under_the_rights_to
                 assert b"403 not-allowed: this caller has no right to " + why.encode() in answer
             failure = built.made.core.calls.failures[-1]
             assert (failure.node, failure.target) == ("edge-1", f"10.42.1.7:{port}")
+
+
+@asynccontextmanager
+async def audited(built: Front) -> AsyncIterator[list[dict[str, object]]]:
+    """What the audit log says once the block has been left and all calls have ended."""
+    path = built.directory / "audit.log"
+    calls, entries = built.made.core.calls, []
+    calls._audit = Audit(path)
+    yield entries
+    with trio.fail_after(5):
+        while calls.open:
+            await trio.sleep(0.01)
+    calls._audit.close()
+    entries += map(json.loads, path.read_text().splitlines())
+
+
+async def test_the_audit_log_has_the_address_that_a_name_led_to(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        special = (ip_network("127.0.0.0/8"),)
+        built.rights.callers = {"local": CallerRights(direct=True, direct_special=special)}
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        built.made.core.nursery.start_soon(trio.serve_listeners, echo, listeners)
+        async with audited(built) as entries, await built.unix(egress(f"localhost:{port}")) as stream:
+            assert await head_of(stream) == ESTABLISHED
+            await stream.send_eof()
+            assert await everything(stream) == b""
+        (entry,) = entries
+        assert (entry["wanted"], entry["target"]) == (f"localhost:{port}", f"127.0.0.1:{port}")
+        assert entry["end"] == "finished"
+
+
+async def test_the_audit_log_says_why_a_call_was_cut(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        await built.made.serve("edge-1", 80, echo)
+        built.rights.callers = {"kube": rights()}
+        async with audited(built) as entries, await built.tls(egress("edge-1:80")) as stream:
+            await head_of(stream)
+            built.made.core.revoke(Kind.CALLER, "kube")
+            with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+        (entry,) = entries
+        assert entry["end"] == "cancelled"
+        assert str(entry["detail"]).startswith("caller kube was revoked at ")
+
+
+async def test_the_audit_log_says_why_a_call_did_not_come_about(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        asked = trio.Event()
+        built.made.core.on_request = lambda _incoming: asked.set()
+        built.rights.callers = {"kube": rights()}
+        async with audited(built) as entries, await built.tls(egress("edge-1:80")) as stream:
+            with trio.fail_after(5):
+                await asked.wait()
+            built.made.core.revoke(Kind.CALLER, "kube")
+            assert await everything(stream) == b""
+        (entry,) = entries
+        assert (entry["node"], entry["target"], entry["end"]) == ("edge-1", "192.168.2.143:80", "cancelled")
+        assert str(entry["detail"]).startswith("caller kube was revoked at ")
+
+
+async def test_a_user_who_may_not_use_the_socket_is_accounted_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with front(tmp_path) as built:
+        ours, theirs = trio.socket.socketpair()
+        async with audited(built) as entries, trio.SocketStream(ours) as stream:
+            await built.frontend.refuse_local(trio.SocketStream(theirs), 4712, "user 4712 may not")
+            assert (await everything(stream)).startswith(b"HTTP/1.1 403 not-allowed: user 4712 may not")
+        (entry,) = entries
+        assert (entry["caller"], entry["identity"], entry["end"]) == ("uid 4712", "", "not-allowed")
+        assert entry["detail"] == "user 4712 may not"
+        core = built.made.core
+        assert core.calls.failures[-1].caller == "uid 4712"
+        assert b'calls_total{frontend="connect",outcome="not-allowed"} 1.0' in core.metrics.render()
+        assert "user 4712 may not" in caplog.text
+
+
+async def test_a_revoked_or_forgotten_edges_address_is_not_dialled_from_here(tmp_path: Path) -> None:
+    async with front(tmp_path) as built:
+        registry = built.made.core.registry
+        everywhere = (ip_network("192.168.0.0/16"),)
+        built.rights.callers = {
+            "kube": CallerRights(direct=True),
+            "wide": CallerRights(direct=True, direct_special=everywhere),
+        }
+        node = registry.by_name("edge-1")
+        registry.withdraw(node, "node edge-1 was revoked at noon")
+        for name in built.rights.callers:
+            async with await built.tls(egress("192.168.2.143:80"), name) as stream:
+                assert (await head_of(stream)).startswith(
+                    b"HTTP/1.1 400 no-such-node: no node has the address 192.168.2.143 any more, "
+                    b"edge-1 had it: node edge-1 was revoked at noon"
+                )
+        # By another name for it, too.
+        target = DirectTarget("0xc0a8028f", 80, everywhere, built.made.naming)
+        with pytest.raises(OpenFailed, match=r"192\.168\.2\.143 is an edge's"):
+            await target.dial()
+        registry.forget(node)
+        async with await built.tls(egress("192.168.2.143:80")) as stream:
+            why = b"403 not-allowed: 192.168.2.143 is no edge's, but inside edge-networks, and not in"
+            assert why in await head_of(stream)
 
 
 async def test_the_api_is_still_there_for_everybody_else(tmp_path: Path) -> None:

@@ -204,7 +204,11 @@ def reader(deploy_for_module: Callable[..., System]) -> Iterator[Reader]:
 
 
 def _serve(system: System, edge: Host, machines: dict[str, Machine]) -> None:
-    """What runs on edge-1: pages, the kubelet's port, ssh."""
+    """What runs on edge-1: pages, also in a network that its agent allows, the kubelet's port, ssh."""
+    machines["edge-1"].run(
+        "ip address add 10.42.1.7/32 dev lo; mkdir -p /etc/edge-tunnel;"
+        """echo 'allow = ["loopback:*", "node:*", "10.42.1.0/24:*"]' > /etc/edge-tunnel/agent.toml"""
+    )
     for port in (80, 443, 9081):
         system.serve(edge, "http", port)
     pair = tls.certificate(system.directory, "edge-1", "DNS:edge-1")

@@ -109,7 +109,6 @@ def test_what_needs_a_restart_is_named_and_the_rest_applies(own: System) -> None
     assert "health-port: 10266 -> 10299 needs a restart; until then it stays 10266" in log
     assert 'configuration: log-level: "info" -> "debug"' in log
     assert own.listens(own.topology.edge(1), 10266)
-    hang_up(own)
     size = write(own)
     hang_up(own)
     said(own, size, "log-level")

@@ -305,7 +305,11 @@ async def test_new_rules_count_also_for_who_is_being_resolved(refusing):
 
 
 async def test_a_new_timeout_counts_from_the_next_dial_on(black_hole, autojump_clock):
-    async with dialing() as dialer:
+    async def lookup(_host):
+        await trio.sleep(1)
+        return [ipaddress.ip_address("127.0.0.1")]
+
+    async with dialing(lookup=lookup) as dialer:
         request = Request("127.0.0.1", black_hole)
         dialer.on_request(request)
         await trio.testing.wait_all_tasks_blocked()

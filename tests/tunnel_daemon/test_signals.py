@@ -55,6 +55,7 @@ async def test_a_hangup_before_and_after_ends_nothing() -> None:
     before = signal.getsignal(signal.SIGHUP)
     try:
         ignore_hangups()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         os.kill(os.getpid(), signal.SIGHUP)
         async with trio.open_nursery() as nursery:
             hook = partial(watch_signals, nursery.cancel_scope, on_hangup=trio.lowlevel.checkpoint)

@@ -186,6 +186,10 @@ def parse_endpoint(text: str, default_port: int, *, final_dot: bool = False) -> 
             raise ValueError(f"{text!r} is not an endpoint: write [IPV6]:PORT")
         return str(parse_address(host)), _port(rest[1:], text) if rest else default_port
     if host.count(":") > 1:
+        try:
+            ip_address(host)
+        except ValueError:
+            raise _no_endpoint(text) from None
         return str(parse_address(host)), default_port
     host, separator, port = host.partition(":")
     number = _port(port, text) if separator else default_port
@@ -198,9 +202,7 @@ def parse_endpoint(text: str, default_port: int, *, final_dot: bool = False) -> 
     try:
         check_name(name)
     except ValueError:
-        raise ValueError(
-            f"{text!r} is not an endpoint: write HOST:PORT, ADDRESS:PORT or [IPV6]:PORT"
-        ) from None
+        raise _no_endpoint(text) from None
     if name.rsplit(".", 1)[-1].isdigit():
         raise ValueError(f"{text!r} is neither a host name nor a valid address")
     return host, number
@@ -209,6 +211,10 @@ def parse_endpoint(text: str, default_port: int, *, final_dot: bool = False) -> 
 def format_endpoint(host: str, port: int) -> str:
     """The inverse of `parse_endpoint`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _no_endpoint(text: str) -> ValueError:
+    return ValueError(f"{text!r} is not an endpoint: write HOST:PORT, ADDRESS:PORT or [IPV6]:PORT")
 
 
 def _port(text: str, whole: str) -> int:

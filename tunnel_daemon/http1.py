@@ -8,6 +8,7 @@ handler's business (`tunnel_daemon.router`), and accepting is the caller's
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
 import logging
@@ -20,8 +21,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import h11
 import trio
 
+from tunnel_daemon.crowd import Use
+from tunnel_daemon.malformed import NO_HTTP_2, what_is_malformed
+
 if TYPE_CHECKING:
     from trio.abc import Stream
+
+    from tunnel_daemon.crowd import Guest
 
 log = logging.getLogger(__name__)
 
@@ -109,15 +115,25 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 async def serve_connection(
-    stream: Stream, handler: Handler, *, peer: object = None, limits: HttpLimits | None = None
+    stream: Stream,
+    handler: Handler,
+    *,
+    peer: object = None,
+    limits: HttpLimits | None = None,
+    head_by: float | None = None,
+    guest: Guest | None = None,
 ) -> None:
     """Serve requests on `stream`, one after another, until either side has had enough; closes it.
 
+    The first head has until `head_by`, in trio's time, if that is given. `guest` is the place that the
+    connection takes: it learns what it is used for.
     A peer that vanishes, is silent, or speaks nonsense ends the call; it is not an error.
     An exception of the handler is logged and answered by a 500 that says nothing of it.
     Cancelling it closes the stream at once; a response may then be cut short.
     """
-    connection = _Connection(stream, handler, peer, limits or HttpLimits())
+    connection = _Connection(stream, handler, peer, limits or HttpLimits(), head_by)
+    if guest is not None:
+        guest.use = connection.use
     try:
         await connection.serve()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -131,18 +147,43 @@ async def serve_connection(
             await stream.aclose()
 
 
+async def refuse_connection(stream: Stream, error: HttpError) -> None:
+    """Answer `error` to whoever has not been asked what it wants, and let it read that; does not close."""
+
+    async def unasked(_: Request) -> Response:
+        raise error
+
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await _Connection(stream, unasked, None, HttpLimits()).refuse(error)
+
+
 class _EndedError(Exception):
     """The peer has closed, or said nothing for too long."""
 
 
 class _Connection:
-    def __init__(self, stream: Stream, handler: Handler, peer: object, limits: HttpLimits) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        handler: Handler,
+        peer: object,
+        limits: HttpLimits,
+        head_by: float | None = None,
+    ) -> None:
         self.stream = stream
         self.handler = handler
         self.peer = peer
         self.limits = limits
+        self.head_by = head_by
         self.h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
         self.method = ""
+
+    def use(self) -> Use:
+        """What the connection's place is used for now."""
+        if self.h11.their_state is h11.DONE and self.h11.our_state is h11.SEND_RESPONSE:
+            return Use.SERVED
+        silent = self.h11.their_state is h11.IDLE and not self.h11.trailing_data[0]
+        return Use.SILENT if silent else Use.TALKING
 
     async def serve(self) -> None:
         for count in range(1, self.limits.requests + 1):
@@ -152,7 +193,7 @@ class _Connection:
                 return
             except h11.RemoteProtocolError as error:
                 status = error.error_status_hint
-                await self.refuse(HttpError(status, f"malformed request: {error}"))
+                await self.refuse(HttpError(status, f"malformed request: {what_is_malformed(error)}"))
                 return
             except HttpError as error:
                 await self.refuse(error)
@@ -170,6 +211,8 @@ class _Connection:
         """Read one request and return what the handler answers; HttpError if it can't be read."""
         head = await self.read_head(first=first)
         self.method = head.method.decode("ascii")
+        if head.http_version > b"1.1":
+            raise HttpError(400, NO_HTTP_2)
         with trio.move_on_after(self.limits.request_deadline):
             body = await self.read_body(head)
             return await self.call(_request(head, body, self.peer))
@@ -184,7 +227,10 @@ class _Connection:
                 await self.receive(HEADER_READ)
             if idle.cancelled_caught:
                 raise _EndedError
-        with trio.move_on_after(self.limits.header_deadline):
+        head_by = trio.current_time() + self.limits.header_deadline
+        if first and self.head_by is not None:
+            head_by = self.head_by
+        with trio.move_on_at(head_by):
             while True:
                 event = self.h11.next_event()
                 if isinstance(event, h11.Request):

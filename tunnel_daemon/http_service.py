@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_daemon.crowd import Crowd, Use
 from tunnel_daemon.descriptors import Acceptor
-from tunnel_daemon.http1 import Handler, HttpLimits, serve_connection
+from tunnel_daemon.http1 import Handler, HttpError, HttpLimits, refuse_connection, serve_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tunnel_daemon.crowd import Guest
 
 log = logging.getLogger(__name__)
 
@@ -28,34 +31,64 @@ async def serve_http(
 ) -> None:
     """Answer HTTP on `listeners` until cancelled; closes them and every connection then.
 
-    `peer` names a connection's other side for ``request.peer``; where it raises OSError, the
-    connection is closed. A connection beyond `max_connections` is closed at once.
+    `peer` names a connection's other side for ``request.peer``, before anything is read: where it raises
+    HttpError, that is the answer, and where it raises OSError, there is none. Neither takes a place. Of
+    `max_connections` places, those that the idle take are taken from them (see `Crowd`); the rest wait.
     """
-    connections = 0
+    places = Crowd(max_connections, "HTTP connections")
+    refused = Crowd(max_connections, "HTTP connections that are refused")
 
-    async def serve(stream: trio.SocketStream) -> None:
-        nonlocal connections
-        if connections >= max_connections:
-            log.warning("a connection was closed: too many are open", extra={"open": connections})
-            await trio.aclose_forcefully(stream)
-            return
-        connections += 1
+    async def serve(stream: trio.SocketStream, who: object, guest: Guest) -> None:
         try:
-            await serve_connection(stream, handler, peer=peer(stream), limits=limits)
+            with guest.scope:
+                await serve_connection(stream, handler, peer=who, limits=limits, guest=guest)
         except OSError:
             pass  # the other side has gone
         except Exception:
             log.exception("a connection failed")
         finally:
-            connections -= 1
+            places.leave(guest)
+            await trio.aclose_forcefully(stream)
+
+    async def refuse(stream: trio.SocketStream, error: HttpError) -> None:
+        # Its answer is sent at once; that it may stay to read it is a courtesy.
+        guest = await refused.enter(_nothing_said)
+        try:
+            with guest.scope:
+                await refuse_connection(stream, error)
+        except Exception:
+            log.exception("a connection failed")
+        finally:
+            refused.leave(guest)
             await trio.aclose_forcefully(stream)
 
     async def accept(listener: trio.SocketListener) -> None:
         acceptor = Acceptor(listener, "an HTTP connection")
         async with listener:
             while True:
-                nursery.start_soon(serve, await acceptor.accept())
+                stream = await acceptor.accept()
+                try:
+                    who = peer(stream)
+                except HttpError as error:
+                    nursery.start_soon(refuse, stream, error)
+                    continue
+                except Exception as error:
+                    if not isinstance(error, OSError):
+                        log.exception("a connection failed")
+                    await trio.aclose_forcefully(stream)
+                    continue
+                # While there is no place, the others wait in the kernel's backlog.
+                try:
+                    guest = await places.enter(_nothing_said)
+                except trio.Cancelled:
+                    stream.socket.close()
+                    raise
+                nursery.start_soon(serve, stream, who, guest)
 
     async with trio.open_nursery() as nursery:
         for listener in listeners:
             nursery.start_soon(accept, listener)
+
+
+def _nothing_said() -> Use:
+    return Use.SILENT

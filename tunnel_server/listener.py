@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from certs.addresses import format_endpoint
+from tunnel_daemon.crowd import Crowd, Use
 from tunnel_daemon.descriptors import Acceptor
 from tunnel_daemon.failure_log import FailureLog
-from tunnel_daemon.http1 import Handler, serve_connection
-from tunnel_server.crowd import Crowd
+from tunnel_daemon.http1 import Handler, HttpError, refuse_connection, serve_connection
 from tunnel_server.peers import Peer
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.tls import TlsPump, TlsStream, handshake, strict_context
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from tunnel_daemon.crowd import Guest
     from tunnel_server.attempts import Attempts
-    from tunnel_server.crowd import Guest
     from tunnel_server.frontends.connect import ConnectFrontend
     from tunnel_server.links import Links
     from tunnel_server.metrics import Metrics
@@ -34,8 +35,8 @@ TUNNEL_PROTOCOL = "tunnel/1"
 
 _X509_V_FLAG_NO_CHECK_TIME = 0x200000  # openssl/x509_vfy.h; `ssl` has no name for it
 _CONNECT = b"CONNECT "
-_FIRST_WORD = 10.0
-"""Seconds until a connection that has said less is left to the API, which has a deadline of its own."""
+_HEAD_TIME = 10.0
+"""Seconds from the handshake to the end of the first request's head."""
 FOREIGN_EVERY = 60.0
 """Seconds at least between two lines about certificates that are refused for the same reason."""
 _API_CONNECTIONS = 256
@@ -103,7 +104,7 @@ class TunnelListener:
                 pump = TlsPump(self.context, server_side=True)
                 # While there is no place, the others wait in the kernel's backlog.
                 try:
-                    guest = await self._handshakes.enter(pump)
+                    guest = await self._handshakes.enter(partial(_use_of_handshake, pump))
                 except trio.Cancelled:
                     stream.socket.close()
                     raise
@@ -142,22 +143,28 @@ class TunnelListener:
         if guest is None:
             await stream.aclose()
             return
+        head_by = trio.current_time() + _HEAD_TIME
         connect = None
         try:
             with guest.scope:
-                connect = self._connect if await _asks_connect(stream) else None
+                try:
+                    connect = self._connect if await _asks_connect(stream, head_by) else None
+                except trio.TooSlowError:
+                    text = f"no whole request within {_HEAD_TIME:g} s"
+                    await refuse_connection(stream, HttpError(408, text))
+                    return
                 if connect is None:
-                    await serve_connection(stream, self._api, peer=peer)
+                    await serve_connection(stream, self._api, peer=peer, head_by=head_by, guest=guest)
                     return
                 if not connect.admits(peer):
-                    await connect.serve_tls(stream, peer)
+                    await connect.serve_tls(stream, peer, head_by=head_by)
                     return
         except trio.BrokenResourceError:
             return
         finally:
             self._api_connections.leave(guest)
         if connect is not None and not guest.scope.cancelled_caught:
-            await connect.serve_tls(stream, peer)
+            await connect.serve_tls(stream, peer, head_by=head_by)
 
     async def _handshake(
         self, sock: socket.socket, pump: TlsPump, peer: tuple[str, int], scope: trio.CancelScope
@@ -187,12 +194,17 @@ class TunnelListener:
         return False
 
 
-async def _asks_connect(stream: TlsStream) -> bool:
-    """Whether the first request is a CONNECT; what was read for that is read again. Raises
-    BrokenResourceError.
+def _use_of_handshake(pump: TlsPump) -> Use:
+    return Use.TALKING if pump.heard else Use.SILENT
+
+
+async def _asks_connect(stream: TlsStream, by: float) -> bool:
+    """Whether the first request is a CONNECT. What was read is read again.
+
+    Raises BrokenResourceError, and TooSlowError when that is not known `by` then.
     """
     start = b""
-    with trio.move_on_after(_FIRST_WORD):
+    with trio.fail_at(by):
         while len(start) < len(_CONNECT) and _CONNECT.startswith(start):
             part = await stream.receive_some(len(_CONNECT) - len(start))
             if not part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import socket
@@ -45,7 +46,12 @@ def ask(path: Path, method: str, target: str, body: object = None) -> dict[str, 
     connection = _UnixConnection(path)
     try:
         sent = None if body is None else json.dumps(body)
-        connection.request(method, target, sent, {"content-type": "application/json", "connection": "close"})
+        connection.connect()
+        # A server that refuses us answers, and closes, without waiting for what we ask.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(
+                method, target, sent, {"content-type": "application/json", "connection": "close"}
+            )
         response = connection.getresponse()
         raw = response.read(MAX_ANSWER)
         status = response.status
@@ -60,6 +66,11 @@ def ask(path: Path, method: str, target: str, body: object = None) -> dict[str, 
     except TimeoutError:
         raise NotReachableError(
             f"the server at {path} gave no answer in {TIMEOUT:g} s; see its log"
+        ) from None
+    except (ConnectionResetError, http.client.RemoteDisconnected):
+        raise NotReachableError(
+            f"{path}: the connection was closed without an answer: the server may be stopping, or have too "
+            "many users at once; try again, and see its log"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise NotReachableError(f"{path}: {error}; is it the socket of a tunnel-server?") from None

@@ -146,6 +146,30 @@ async def test_what_is_malformed_gets_400_and_the_connection_closes(data: bytes,
     assert b"Traceback" not in body
 
 
+async def test_http_2_is_told_what_to_speak() -> None:
+    [(status, _, body)] = parse(await exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+    assert (status, body) == (400, b'{"error":"HTTP/2 is not spoken here: use HTTP/1.1"}\n')
+
+
+async def test_the_first_head_may_have_a_time_of_its_own(autojump_clock) -> None:
+    client, server = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: serve_connection(server, echo, head_by=3.0))
+        await trio.sleep(2)
+        await client.send_all(GET)
+        assert b"200" in await client.receive_some()
+        await client.send_all(b"GET / HT")
+        assert b"408" in await client.receive_some()
+        assert trio.current_time() == pytest.approx(12)
+        await client.aclose()
+    client, server = trio.testing.memory_stream_pair()
+    began = trio.current_time()
+    await client.send_all(b"GET / HT")
+    await serve_connection(server, echo, head_by=began + 3.0)
+    assert b"408" in await client.receive_some()
+    assert trio.current_time() - began == pytest.approx(4)  # and what it still says is read for a moment
+
+
 async def test_absolute_form_is_understood() -> None:
     [(status, _, body)] = parse(await exchange(b"GET http://h:1/p?q=1 HTTP/1.1\r\nHost: h\r\n\r\n"))
     assert status == 200

@@ -8,9 +8,13 @@ import subprocess
 
 import pytest
 import trio
+import trio.testing
 
 from certs.authority import Authority
-from tests.tunnel_server.core import Core, running
+from tests.tunnel_server.core import DOMAIN, Core, running
+from tunnel_server.frontends.connect import ConnectFrontend
+from tunnel_server.frontends.naming import Naming
+from tunnel_server.rights import Rights
 from tunnel_wire.tls import TlsStream
 
 
@@ -164,3 +168,27 @@ async def test_a_context_is_replaced_while_it_runs() -> None:
             await core.connect(core.node())
         core.listener.context = before
         await core.agent()
+
+
+@pytest.mark.parametrize(
+    ("said", "then"),
+    [(b"", b""), (b"CONN", b""), (b"CONN", b"ECT edge-1:1 HTTP/1.1\r\n"), (b"GE", b"T / HTTP/1.1\r\n")],
+)
+async def test_a_head_has_ten_seconds_from_the_handshake_whatever_it_is(
+    said: bytes, then: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running() as core:
+        core.listener._connect = ConnectFrontend(
+            core.calls, Naming(core.registry), Rights({}), domain=DOMAIN, acceptance=core.acceptance
+        )
+        context = core.credentials(None, None)
+        context.set_alpn_protocols(["http/1.1"])
+        stream = TlsStream(*await core.connect(context))
+        began = trio.current_time()
+        await stream.send_all(said)
+        await trio.sleep(9)
+        await stream.send_all(then)
+        got = await stream.receive_some()
+        assert bytes(got).startswith(b"HTTP/1.1 408 ")
+        assert trio.current_time() - began == pytest.approx(10, abs=0.5)
+        await stream.aclose()

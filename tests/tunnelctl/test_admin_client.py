@@ -79,6 +79,27 @@ def test_odd_answers(impostor, answer: bytes, error: type[CommandError], message
     assert type(caught.value) is error
 
 
+@pytest.mark.parametrize("answer", [b"", b'HTTP/1.1 403 X\r\ncontent-length: 14\r\n\r\n{"error":"no"}'])
+def test_a_server_that_does_not_wait_for_the_question(tmp_path: Path, answer: bytes, monkeypatch) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def connect(self: admin_client._UnixConnection) -> None:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.connect(str(path))
+            with listener.accept()[0] as accepted:
+                accepted.sendall(answer)
+
+        monkeypatch.setattr(admin_client._UnixConnection, "connect", connect)
+        error, text = (
+            (RefusedError, "^no$") if answer else (NotReachableError, "was closed without an answer")
+        )
+        with pytest.raises(error, match=text):
+            ask(path, "GET", "/")
+
+
 def test_a_server_that_does_not_answer(impostor, monkeypatch) -> None:
     monkeypatch.setattr(admin_client, "TIMEOUT", 0.05)
     with pytest.raises(NotReachableError, match="gave no answer in"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.files import StateError
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.http1 import Handler, HttpError, Request, Response
 from tunnel_daemon.router import Router
 from tunnel_server.admin.diagnosis_api import DiagnosisApi, read_port
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 log = logging.getLogger(__name__)
+_REFUSED_EVERY = 60.0
+"""Seconds at least between two lines about the same user who may not use the socket."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ class AdminApi:
         self._sources = sources
         self._users = users or SocketUsers()
         self._changing = trio.Lock()
+        self._refusals = FailureLog(log, longest=_REFUSED_EVERY)
         routes: dict[tuple[str, str], Handler] = {
             ("GET", "/v1/nodes"): self._nodes,
             ("GET", "/v1/status"): self._status,
@@ -74,14 +78,17 @@ class AdminApi:
 
     async def __call__(self, request: Request) -> Response:
         """Answer root, the server's own user and the configured ones; 403 for the rest."""
-        peer = request.peer
-        if not isinstance(peer, Credentials) or peer.uid not in self._users:
-            who = f"uid {peer.uid}" if isinstance(peer, Credentials) else "an unknown peer"
-            log.warning("an admin request was refused", extra={"peer": who, "path": request.path})
-            raise HttpError(
-                403, f"{who} may not use the admin socket: run as root, or add the uid to admin-uids"
-            )
+        self.check(request.peer)  # again: the users may have changed since it connected
         return await self._router(request)
+
+    def check(self, peer: object) -> None:
+        """Raise HttpError 403 unless `peer` is the `Credentials` of somebody who may use the API."""
+        if isinstance(peer, Credentials) and peer.uid in self._users:
+            return
+        who = f"uid {peer.uid}" if isinstance(peer, Credentials) else "an unknown peer"
+        text = f"{who} may not use the admin socket: run as root, or add the uid to admin-uids"
+        self._refusals.failed(who, text)
+        raise HttpError(403, text)
 
     async def _nodes(self, _request: Request) -> Response:
         return Response.json({"nodes": [to_json(node) for node in self._sources.nodes()]})

@@ -8,7 +8,7 @@ import trio
 
 from tunnel_daemon.http_service import serve_http
 from tunnel_server.admin.api import AdminApi, AdminSources
-from tunnel_server.admin.unix_socket import SocketUsers, admin_listener, peer_credentials
+from tunnel_server.admin.unix_socket import Credentials, SocketUsers, admin_listener, peer_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,14 +25,22 @@ async def serve_admin(
 ) -> None:
     """Serve the admin API at `path` until cancelled, without `users` to root and the server's own user.
 
-    Raises ProgramError if that is not possible.
+    Who may not use it is told so before anything is read, and takes no place. Raises ProgramError if that
+    is not possible.
     """
     users = users or SocketUsers()
+    api = AdminApi(sources, users)
+
+    def admitted(stream: trio.SocketStream) -> Credentials:
+        credentials = peer_credentials(stream)
+        api.check(credentials)
+        return credentials
+
     with admin_listener(path, users) as listener:
         task_status.started()
         await serve_http(
             [listener],
-            AdminApi(sources, users),
-            peer=peer_credentials,
+            api,
+            peer=admitted,
             max_connections=MAX_CONNECTIONS,
         )

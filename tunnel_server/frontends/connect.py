@@ -18,6 +18,7 @@ import trio
 from certs.addresses import format_endpoint, parse_endpoint
 from certs.identity import Role
 from tunnel_daemon.failure_log import FailureLog
+from tunnel_daemon.malformed import what_is_malformed
 from tunnel_server.calls import Asked, TargetRefused
 from tunnel_server.direct import DirectTarget
 from tunnel_server.frontends.joining import join
@@ -93,8 +94,8 @@ class ConnectFrontend:
         """Whether the peer is a caller at all. Who is none gets an answer, but no place of its own."""
         return not self._caller(peer).problem
 
-    async def serve_tls(self, stream: TlsStream, peer: Peer) -> None:
-        """Serve a TLS connection to its end, and close it.
+    async def serve_tls(self, stream: TlsStream, peer: Peer, *, head_by: float | None = None) -> None:
+        """Serve a TLS connection to its end, and close it; its head has until `head_by`, in trio's time.
 
         One whose certificate is no longer accepted meanwhile (expired, revoked, of a root that is trusted no
         longer) is reset.
@@ -108,7 +109,7 @@ class ConnectFrontend:
         with trio.CancelScope() as scope, contextlib.ExitStack() as stack:
             if not caller.problem:
                 stack.enter_context(self._acceptance.watch(peer, end))
-            await self._serve(stream, caller)
+            await self._serve(stream, caller, head_by)
 
     async def serve_local(self, stream: trio.SocketStream, uid: int) -> None:
         """Serve a connection of a permitted user of the Unix socket to its end, and close it."""
@@ -134,14 +135,18 @@ class ConnectFrontend:
         ending = self._acceptance.refusal(peer)
         return Caller(place, identity, ending.why if ending else "")
 
-    async def _serve(self, stream: TlsStream | trio.SocketStream, caller: Caller) -> None:
+    async def _serve(
+        self, stream: TlsStream | trio.SocketStream, caller: Caller, head_by: float | None = None
+    ) -> None:
         self._open += 1
         try:
             if self._open > self._calls.limit:
                 text = f"{self._calls.limit} connections are open"
                 await _refuse(stream, *refusal_of(OpenFailed(Cause.NO_ROOM, text)))
                 return
-            await self._connect(stream, caller)
+            await self._connect(
+                stream, caller, trio.current_time() + _HEAD_TIME if head_by is None else head_by
+            )
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("a caller of CONNECT has gone", extra={"caller": caller.place})
         finally:
@@ -149,10 +154,10 @@ class ConnectFrontend:
             with trio.CancelScope(shield=True):  # waits for nobody
                 await stream.aclose()
 
-    async def _connect(self, stream: TlsStream | trio.SocketStream, caller: Caller) -> None:
+    async def _connect(self, stream: TlsStream | trio.SocketStream, caller: Caller, head_by: float) -> None:
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         try:
-            with trio.fail_after(_HEAD_TIME):
+            with trio.fail_at(head_by):
                 head = await _read_head(stream, parser)
             if head is None:
                 return
@@ -161,7 +166,8 @@ class ConnectFrontend:
             await _refuse(stream, *refusal(408, f"no request within {_HEAD_TIME:g} s"))
             return
         except h11.RemoteProtocolError as exc:
-            await _refuse(stream, *refusal(exc.error_status_hint, f"malformed request: {exc}"))
+            text = f"malformed request: {what_is_malformed(exc)}"
+            await _refuse(stream, *refusal(exc.error_status_hint, text))
             return
         except NotConnect as exc:
             await _refuse(stream, *refusal(405, str(exc)))

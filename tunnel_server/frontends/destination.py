@@ -9,6 +9,7 @@ from __future__ import annotations
 import h11
 
 from certs.addresses import parse_endpoint
+from tunnel_daemon.malformed import NO_HTTP_2
 
 HEADER = b"x-tunnel-proxy-dest"
 DEFAULT_PORT = 80
@@ -31,6 +32,8 @@ def read_destination(request: h11.Request) -> tuple[str, int, h11.Request]:
 
 
 def _check_framing(request: h11.Request) -> None:
+    if request.http_version > b"1.1":
+        raise ValueError(NO_HTTP_2)
     if request.method == b"CONNECT":
         raise ValueError(
             "CONNECT is served on connect-socket, and on tunnel-port with a caller's certificate"

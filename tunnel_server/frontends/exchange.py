@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import h11
 import trio
 
+from tunnel_daemon.malformed import what_is_malformed
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.splice import End, SpliceResult
 
@@ -98,7 +99,7 @@ class Exchange:
             await self._send_body()
             await self._watch_for_end()
         except h11.RemoteProtocolError as exc:
-            text = f"malformed request: {exc}"
+            text = f"malformed request: {what_is_malformed(exc)}"
             self._failure = CallerLeft(text) if self._answering else BadRequest(text)
             scope.cancel()
         except trio.BrokenResourceError:
@@ -152,7 +153,7 @@ class Exchange:
                     self._client.receive_data(bytes(data))
                     continue
             except h11.RemoteProtocolError as exc:
-                why = _CLOSED if ended else f"its answer is no HTTP/1.1: {exc}"
+                why = _CLOSED if ended else f"its answer is no HTTP/1.1: {what_is_malformed(exc)}"
                 raise self._edge_failed(why) from None
             except trio.BrokenResourceError as exc:
                 raise self._edge_failed(str(exc)) from None

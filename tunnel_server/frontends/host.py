@@ -14,6 +14,7 @@ import h11
 import trio
 
 from certs.addresses import format_endpoint
+from tunnel_daemon.malformed import what_is_malformed
 from tunnel_server.calls import Asked
 from tunnel_server.frontends.destination import read_destination
 from tunnel_server.frontends.exchange import MAX_HEAD, BadRequest, CallerLeft, Cut, Exchange
@@ -113,7 +114,8 @@ class _Connection:
             self._method = head.method
             host, port, request = read_destination(head)
         except h11.RemoteProtocolError as exc:
-            return await self._refuse(*refusal(exc.error_status_hint, f"malformed request: {exc}"))
+            text = f"malformed request: {what_is_malformed(exc)}"
+            return await self._refuse(*refusal(exc.error_status_hint, text))
         except trio.TooSlowError:
             return await self._refuse(*refusal(408, f"no whole request within {_HEAD_TIME:g} s"))
         except ValueError as exc:

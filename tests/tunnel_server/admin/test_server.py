@@ -76,6 +76,15 @@ else:
     sock.sendall(b"GET /v1/nodes HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
     print(sock.recv(100).split()[1].decode())
 """
+IDLE = """
+import os, socket, sys
+os.setuid(int(sys.argv[2]))
+socks = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[3]))]
+for sock in socks:
+    sock.connect(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="acts as other users, which takes root")
@@ -91,6 +100,21 @@ async def test_users_are_told_apart(tmp_path_factory) -> None:
             )
             return done.stdout.decode().strip()
 
+        async def ask_beside_idle(uid: int) -> str:
+            idle = await trio.lowlevel.open_process(
+                [sys.executable, "-c", IDLE, str(path), str(uid), "34"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+            assert idle.stdin is not None
+            assert idle.stdout is not None
+            with trio.fail_after(5):
+                assert await idle.stdout.receive_some() == b"ready\n"
+                answer = await ask(0)
+            await idle.stdin.aclose()
+            await idle.wait()
+            await idle.stdout.aclose()
+            return answer
+
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_admin, path, SOURCES)
             assert await ask(0) == "200"
@@ -102,6 +126,8 @@ async def test_users_are_told_apart(tmp_path_factory) -> None:
             ))  # fmt: skip
             assert await ask(54321) == "200"
             assert await ask(54322) == "403"
+            for uid in (54321, 54322):
+                assert await ask_beside_idle(uid) == "200"
             nursery.cancel_scope.cancel()
     finally:
         for each in directory.iterdir():

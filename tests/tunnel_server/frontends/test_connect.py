@@ -292,7 +292,7 @@ async def test_strangers_who_stall_are_bounded_and_shut_no_caller_out(
         await built.made.serve("edge-1", 80, echo)
         built.rights.callers = {"kube": rights()}
         monkeypatch.setattr(built.made.core.listener._api_connections, "limit", 3)
-        monkeypatch.setattr("tunnel_server.crowd._PATIENCE", 0)
+        monkeypatch.setattr("tunnel_daemon.crowd._PATIENCE", 0)
         strangers = [await built.tls(b"CONNECT edge-1:", None) for _ in range(3)]
         async with await built.tls(egress("edge-1:80")) as stream:
             assert await head_of(stream) == ESTABLISHED

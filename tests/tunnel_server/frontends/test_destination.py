@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import h11
 import pytest
 from hypothesis import given
@@ -71,6 +73,24 @@ def test_destinations(head: bytes, expected: tuple[str, int, bytes]) -> None:
 )
 def test_what_is_refused(head: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
+        read_destination(request(head))
+
+
+@pytest.mark.parametrize(
+    ("head", "why"),
+    [
+        (b"PRI * HTTP/2.0", "HTTP/2 is not spoken here: use HTTP/1.1"),
+        (b"GET / HTTP/1.1\r\nHost: a:1, b:2", "'a:1, b:2' is not an endpoint: write HOST:PORT"),
+        (b"GET / HTTP/1.1\r\nHost: a:b:c:1", "'a:b:c:1' is not an endpoint: write HOST:PORT"),
+        (
+            b"GET / HTTP/1.1\r\nHost: http://edge-1:1/",
+            "'http://edge-1:1/' is not an endpoint: write HOST:PORT",
+        ),
+        (b"GET / HTTP/1.1\r\nHost: fe80::1%eth0", "has a zone"),
+    ],
+)
+def test_what_is_wrong_is_said(head: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)):
         read_destination(request(head))
 
 

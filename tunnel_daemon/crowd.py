@@ -2,20 +2,21 @@
 
 A plain limit would be a lever: as many connections that say nothing as there are places, and nobody else
 is served until they time out. Dropping merely the oldest would be another, when every agent of a large
-site comes back at once. So the oldest that has said nothing goes first; then the oldest, once it has had its
-`_PATIENCE`.
+site comes back at once. So the oldest that is silent goes first; then the oldest, once it has had its
+`_PATIENCE`; and never one that waits for us.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
-    from tunnel_wire.tls import TlsPump
+    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +25,29 @@ _PATIENCE = 1.0
 _WARN_EVERY = 60.0
 
 
+class Use(Enum):
+    """What a guest makes of its place."""
+
+    SILENT = auto()
+    """Has said nothing, or nothing since it was last answered."""
+    TALKING = auto()
+    """It is its turn: to say the rest, or to read."""
+    SERVED = auto()
+    """It has said all, and we owe it an answer, within a time of our own."""
+
+
+def talking() -> Use:
+    """What is taken to be true of whoever can't be looked at."""
+    return Use.TALKING
+
+
 @dataclass(eq=False)
 class Guest:
     """One place. `scope` goes around whatever is done in it: it is cancelled to make room."""
 
     began: float
-    pump: TlsPump | None
+    use: Callable[[], Use]
+    """Asked when places are short; may be replaced."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -46,28 +64,29 @@ class Crowd:
     def __len__(self) -> int:
         return len(self._guests)
 
-    def enter_nowait(self, pump: TlsPump | None = None) -> Guest | None:
-        """Take a place, sending somebody away if there is none; None if all are in good use.
-
-        With `pump`, the guest counts as silent until something has come.
-        """
+    def enter_nowait(self, use: Callable[[], Use] = talking) -> Guest | None:
+        """Take a place, sending somebody away if there is none; None if all are in good use."""
         now = trio.current_time()
         if len(self._guests) >= self.limit:
             leaving = self._wasteful(now)
             if leaving is None:
                 return None
             self._send_away(leaving, now)
-        guest = Guest(now, pump)
+        guest = Guest(now, use)
         self._guests[guest] = None
         return guest
 
-    async def enter(self, pump: TlsPump | None = None) -> Guest:
+    async def enter(self, use: Callable[[], Use] = talking) -> Guest:
         """The same, but wait for a place. Cancelled, none is taken."""
-        while (guest := self.enter_nowait(pump)) is None:
+        while (guest := self.enter_nowait(use)) is None:
             oldest = next(iter(self._guests))
             if self._left.is_set():
                 self._left = trio.Event()
-            with trio.move_on_at(oldest.began + _PATIENCE):
+            # Whoever is served, and too old for patience already, may be silent when we look again.
+            look_again = oldest.began + _PATIENCE
+            if look_again <= trio.current_time():
+                look_again = trio.current_time() + _PATIENCE
+            with trio.move_on_at(look_again):
                 await self._left.wait()
         return guest
 
@@ -78,11 +97,14 @@ class Crowd:
             self._left.set()
 
     def _wasteful(self, now: float) -> Guest | None:
+        oldest = None
         for guest in self._guests:
-            if guest.pump is not None and not guest.pump.heard:
+            use = guest.use()
+            if use is Use.SILENT:
                 return guest
-        oldest = next(iter(self._guests))
-        return oldest if now >= oldest.began + _PATIENCE else None
+            if use is Use.TALKING and oldest is None:
+                oldest = guest
+        return oldest if oldest is not None and now >= oldest.began + _PATIENCE else None
 
     def _send_away(self, guest: Guest, now: float) -> None:
         del self._guests[guest]

@@ -94,12 +94,9 @@ class Naming:
                 return rest, port
         return name, default_port
 
-    def _held(self, address: IPAddress) -> bool:
-        return bool(self._registry.holders(address))
-
     def _through(self, address: IPAddress) -> str | None:
         """The node behind which `address` is, and not at which."""
-        if any(map(self._held, (address, *embedded_ipv4(address)))):
+        if any(map(self._registry.is_reserved, (address, *embedded_ipv4(address)))):
             return None
         return self.networks.node_of(address)
 

@@ -103,6 +103,10 @@ async def test_networks_behind_nodes() -> None:
         with pytest.raises(OpenFailed, match="no node has the address"):
             naming.find_captured(ip_address("10.42.1.7"), 80)
 
+        core.registry.withdraw(core.registry.nodes["edge-2"], "revoked")
+        with pytest.raises(OpenFailed, match="edge-2 had it: revoked"):
+            naming.find("10.42.1.9", 80)
+
         naming.networks = NodeNetworks({"edge-9": everything})
         assert naming.knows("10.42.1.7")
         with pytest.raises(OpenFailed, match="is in a network of edge-9, and no node is called so"):

@@ -203,6 +203,7 @@ def _audited(system: System, target: str) -> dict[str, object] | None:
         ("edge-1:10250", "403 not-allowed: this caller has no right to edge-1"),
         (f"{OTHER}:8099", f"502 refused: {OTHER}: Connection refused"),
         ("nowhere.invalid:80", "502 unresolvable: nowhere.invalid: "),
+        ("192.168.2.9:80", "403 not-allowed: 192.168.2.9 is no edge's, but inside edge-networks"),
     ],
 )
 def test_what_direct_does_not_open(own: System, target: str, status: str) -> None:
@@ -257,3 +258,12 @@ def test_socat_by_connect_through_the_unix_socket_and_through_tls(own: System) -
         refused = cloud.run(["socat", "-t5", "-", target.replace(":9081", ":9997")], stdin="x")
         assert (refused.returncode, refused.stdout) == (1, "")
         assert f"CONNECT edge-1:9997: refused: {EDGE_1}:9997: connection refused" in refused.stderr
+
+
+def test_the_address_of_a_revoked_edge_is_no_neighbour_of_the_server(own: System) -> None:
+    own.ctl("revoke", "edge-2", "--state-dir", own.state)
+    gone = "400 no-such-node: no node has the address 192.168.2.144 any more, edge-2 had it: node edge-2 was "
+    own.until(lambda: refusal(tcp(own, "past"), "192.168.2.144:80").startswith(gone), "server")
+    own.ctl("nodes", "forget", "edge-2")
+    forgotten = "403 not-allowed: 192.168.2.144 is no edge's, but inside edge-networks"
+    assert refusal(tcp(own, "past"), "192.168.2.144:80").startswith(forgotten)

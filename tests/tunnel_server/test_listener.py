@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from certs.authority import Authority
+from certs.requests import key_pem, new_key
 from tests.tunnel_server.core import DOMAIN, Core, running
 from tunnel_server.frontends.connect import ConnectFrontend
 from tunnel_server.frontends.naming import Naming
@@ -170,18 +171,21 @@ async def test_a_context_is_replaced_while_it_runs() -> None:
         await core.agent()
 
 
+@pytest.mark.parametrize("a_caller", [False, True])
 @pytest.mark.parametrize(
     ("said", "then"),
-    [(b"", b""), (b"CONN", b""), (b"CONN", b"ECT edge-1:1 HTTP/1.1\r\n"), (b"GE", b"T / HTTP/1.1\r\n")],
+    [(b"", b""), (b"CONN", b""), (b"CONN", b"ECT edge-1:1 HTTP/1.1\r\n"), (b"", b"GET / HTTP/1.1\r\n")],
 )
 async def test_a_head_has_ten_seconds_from_the_handshake_whatever_it_is(
-    said: bytes, then: bytes, autojump_clock: trio.testing.MockClock
+    said: bytes, then: bytes, a_caller: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with running() as core:
         core.listener._connect = ConnectFrontend(
             core.calls, Naming(core.registry), Rights({}), domain=DOMAIN, acceptance=core.acceptance
         )
-        context = core.credentials(None, None)
+        key = new_key()
+        pem = core.authority.issue_caller(key.public_key(), "kube") if a_caller else None
+        context = core.credentials(pem, key_pem(key))
         context.set_alpn_protocols(["http/1.1"])
         stream = TlsStream(*await core.connect(context))
         began = trio.current_time()

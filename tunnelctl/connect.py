@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunnelctl.errors import FAILED, OK
-from tunnelctl.ports import node_argument, port_argument
+from tunnelctl.ports import host_argument, port_argument
 from tunnelctl.ways import add_arguments, find_way
 
 if TYPE_CHECKING:
@@ -19,11 +19,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "connect",
         help="join standard input and output to a port of an edge",
-        description="Connect standard input and output to a port of an edge, by the edge's name. Nothing but "
-        "what the port sends is written to standard output. "
+        description="Connect standard input and output to a port of an edge, by the edge's name, its "
+        "address or one in a network behind it. Nothing but what the port sends is written to standard "
+        "output. "
         "For ssh: ssh -o ProxyCommand='tunnelctl connect %%h %%p' user@edge-1",
     )
-    parser.add_argument("node", metavar="NODE", type=node_argument)
+    parser.add_argument("node", metavar="NODE", type=host_argument)
     parser.add_argument("port", metavar="PORT", type=port_argument)
     add_arguments(parser)
     parser.set_defaults(run=run)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import h11
 import trio
 
+from certs.addresses import format_endpoint
 from certs.identity import Identity, Role
 from tunnel_agent.tls_errors import explain
 from tunnel_wire.causes import Cause
@@ -35,7 +36,7 @@ _REFUSALS = {401, 403, 404, 407, 421}
 
 
 async def dial(way: Way, node: str, port: int) -> SocketEnd | TlsEnd:
-    """Return an end whose other side is `port` of `node`.
+    """Return an end whose other side is `port` of `node`, a name or an address.
 
     Raises NotReachableError for the server, RefusedError for what it or the agent does not allow,
     CommandError for a target that fails. Failed or cancelled, nothing is left open.
@@ -123,7 +124,7 @@ async def _remote(way: RemoteWay) -> TlsEnd:
 async def _ask(way: Way, end: SocketEnd | TlsEnd, node: str, port: int) -> bytes:
     """Have the server connect; the bytes that came behind its answer."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_ANSWER)
-    target = f"{node}:{port}"
+    target = format_endpoint(node, port)
     # We shut down before we close: over a Unix socket that tells an end from a program that was killed.
     headers = [("Host", target), ("Tunnel-Close", "half")]
     request = h11.Request(method="CONNECT", target=target, headers=headers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 
-from tunnelctl.ports import Forward, node_argument
+from tunnelctl.ports import Forward, host_argument
 from tunnelctl.ways import add_arguments, find_way
 
 DEFAULT_ADDRESS = "127.0.0.1"
@@ -17,10 +17,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "port-forward",
         help="open ports here that lead to ports of an edge",
         description="Listen on ports of this machine; what connects there reaches the port of the edge, by "
-        "the edge's name. Goes on until it is interrupted, also while the edge is away: calls made then "
-        "fail, later ones work again.",
+        "the edge's name, its address or one in a network behind it. Goes on until it is interrupted, also "
+        "while the edge is away: calls made then fail, later ones work again.",
     )
-    parser.add_argument("node", metavar="NODE", type=node_argument)
+    parser.add_argument("node", metavar="NODE", type=host_argument)
     parser.add_argument(
         "ports",
         metavar="LOCAL:REMOTE",

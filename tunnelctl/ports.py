@@ -46,6 +46,18 @@ def node_argument(text: str) -> str:
     return text
 
 
+def host_argument(text: str) -> str:
+    """Read a node's name, or an address that leads to a node; raises ArgumentTypeError."""
+    from certs.addresses import parse_address
+
+    if ":" not in text:
+        return node_argument(text)  # which an IPv4 address passes
+    try:
+        return str(parse_address(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) < 65536:
         raise ValueError(text)

@@ -91,9 +91,11 @@ def test_by_host(own: System, header: str) -> None:
 
 
 def test_by_tunnelctl_connect(own: System) -> None:
-    words = [BIN / "tunnelctl", "connect", POD, "80", "--connect-socket", own.directory / "connect.sock"]
-    done = own.topology.cloud.run(words, stdin="GET / HTTP/1.0\r\n\r\n")
+    words = [BIN / "tunnelctl", "connect", "--connect-socket", own.directory / "connect.sock"]
+    done = own.topology.cloud.run([*words, POD, "80"], stdin="GET / HTTP/1.0\r\n\r\n")
     assert '"machine": "pod"' in done.stdout, done.stderr
+    done = own.topology.cloud.run([*words, POD6, "9"])
+    assert f"tunnelctl: [{POD6}]:9: refused" in done.stderr, "the pod answered"
 
 
 def test_what_is_refused(own: System) -> None:

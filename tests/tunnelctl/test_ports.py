@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnelctl.ports import Forward, node_argument, port_argument
+from tunnelctl.ports import Forward, host_argument, node_argument, port_argument
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,14 @@ def test_a_port_and_a_node() -> None:
         port_argument("ssh")
     with pytest.raises(argparse.ArgumentTypeError, match="is not a name"):
         node_argument("Edge_1")
+
+
+def test_a_host() -> None:
+    for text in ("edge-1.factory", "10.42.1.7", "fd00:42::7"):
+        assert host_argument(text) == text
+    assert host_argument("FD00:42:0::7") == "fd00:42::7"
+    for text in ("fd00::x", "::ffff:10.42.1.7", "fe80::1%lo"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"is not an IP address|IPv4 in IPv6|has a zone"):
+            host_argument(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a name"):
+        host_argument("Edge_1")

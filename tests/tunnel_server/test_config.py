@@ -73,7 +73,7 @@ def test_defaults_pass_their_own_checks_and_everything_is_documented(cls: type) 
         ("meta-port = 10262", "meta-port: 10262 is tunnel-port's already; each needs its own"),
         ("secure-port = 10264", "secure-port: 10264 is insecure-port's already; each needs its own"),
         ("name-suffix = 'edges example'", "name-suffix: 'edges example' is not a name"),
-        ("server-addresses = 'https://a:1'", 'is not an IP address; the form is "HOST:PORT", like'),
+        ("server-addresses = 'https://a:1'", "'https://a:1' is not an endpoint: write HOST:PORT"),
         ("secure-port = 0", "secure-port: captured connections need a port that is known"),
         ("bind-address = []", "bind-address: no agent can connect without one"),
         ("caller-networks = '10.0.0.0/8'", "IPv4 callers need a prerouting-address"),

@@ -502,9 +502,11 @@ async def test_a_malformed_body_is_a_400_and_a_reset_for_the_edge() -> None:
 
 async def test_a_caller_that_resets_ends_the_edges_work() -> None:
     gone = trio.Event()
+    asked = trio.Event()
 
     async def service(stream: trio.SocketStream) -> None:
         await read_head(stream)
+        asked.set()
         try:
             await stream.receive_some()
         except trio.BrokenResourceError:
@@ -515,8 +517,7 @@ async def test_a_caller_that_resets_ends_the_edges_work() -> None:
         stream = await trio.open_tcp_stream(*address)
         await stream.send_all(b"GET /watch HTTP/1.1\r\nHost: edge-1\r\n\r\n")
         with trio.fail_after(5):
-            while not made.dialled:
-                await trio.sleep(0.01)
+            await asked.wait()
         close_with_reset(stream.socket)  # type: ignore[arg-type]
         with trio.fail_after(5):
             await gone.wait()

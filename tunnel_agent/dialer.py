@@ -17,10 +17,10 @@ import trio
 
 from certs.addresses import format_endpoint
 from tunnel_agent.dial_places import DialPlaces
-from tunnel_agent.failures import FailureLog
 from tunnel_agent.own_addresses import OwnAddresses
 from tunnel_agent.resolve import Lookup, Resolver, UnresolvableError
 from tunnel_agent.tcp import connect_tcp
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import splice

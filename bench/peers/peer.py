@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 LISTENERS = range(10000, 32000)  # below the kernel's range for whoever dials
+_given: set[int] = set()  # whoever was given one may not listen on it yet
 
 
 class PeerFailed(Exception):
@@ -54,15 +55,20 @@ class Stage:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, at any address, and that the kernel gives to nobody who dials."""
+    """A port that nobody listens on, at any address, that the kernel gives to nobody who dials, and we to
+    nobody else.
+    """
     for _ in range(1000):
         port = random.choice(LISTENERS)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("", port))
             except OSError:
                 continue
-            return port
+        _given.add(port)
+        return port
     raise PeerFailed(f"no port from {LISTENERS.start} to {LISTENERS.stop - 1} is free")
 
 

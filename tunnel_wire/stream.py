@@ -122,9 +122,9 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         """Bytes that `write` takes now."""
         return self._stream.room()
 
-    def write(self, data: Buffer, segment: bytearray | None = None) -> None:
+    def write(self, data: Buffer) -> None:
         """Queue at most `room()` bytes, which must not change before their receipt. `flush` sends them."""
-        self._stream.write(data, segment)
+        self._stream.write(data)
 
     def flush(self) -> None:
         """Send what is queued, as far as turns, credit and the kernel allow."""

@@ -30,6 +30,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture
+def local_tunnelctl(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Run a command on a server's state that was made by `init`: its output, or its one line of error."""
+    monkeypatch.setattr("tunnelctl.local_server.DEFAULT_CONFIG", tmp_path / "server.toml")
+
+    def run(*words: str, state: str = "state", code: int = 0) -> str:
+        assert main([*words, "--state-dir", str(tmp_path / state)]) == code
+        said = capsys.readouterr()
+        assert len(said.err.splitlines()) == (1 if code else 0)
+        return said.err if code else said.out
+
+    run("init", "--cert-ips", "127.0.0.1")
+    return run
+
+
+@pytest.fixture
+def passphrase(tmp_path: Path) -> tuple[str, str]:
+    """The flag that names a file with a passphrase."""
+    path = tmp_path / "passphrase"
+    path.write_text("correct horse battery\nsecond line\n")
+    return ("--passphrase-file", str(path))
+
+
 class Core:
     """Nodes as a test wants them, and mappings."""
 

@@ -6,26 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tunnelctl.cli import main
 
-
-@pytest.fixture
-def tunnelctl(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tunnelctl.local_server.DEFAULT_CONFIG", tmp_path / "server.toml")
-
-    def run(*words, code=0):
-        assert main([*words, "--state-dir", str(tmp_path / "state")]) == code
-        said = capsys.readouterr()
-        assert len(said.err.splitlines()) == (1 if code else 0)
-        return said.err if code else said.out
-
-    run("init", "--cert-ips", "127.0.0.1")
-    return run
-
-
-def test_a_caller_from_its_making_to_its_end(tunnelctl, tmp_path):
+def test_a_caller_from_its_making_to_its_end(local_tunnelctl, tmp_path):
     out = tmp_path / "ci"
-    tunnelctl("caller", "create", "ci", "--ttl", "2d", "--out", str(out))
+    local_tunnelctl("caller", "create", "ci", "--ttl", "2d", "--out", str(out))
     assert sorted(each.name for each in out.iterdir()) == ["ca.crt", "caller.crt", "caller.key"]
     assert (out / "caller.key").stat().st_mode & 0o777 == 0o600
     done = subprocess.run(
@@ -35,28 +19,28 @@ def test_a_caller_from_its_making_to_its_end(tunnelctl, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     first = (out / "caller.crt").read_bytes()
-    assert "exists" in tunnelctl("caller", "create", "ci", "--out", str(out), code=4)
+    assert "exists" in local_tunnelctl("caller", "create", "ci", "--out", str(out), code=4)
     elsewhere = tmp_path / "elsewhere"
-    assert "a caller ci already" in tunnelctl("caller", "create", "ci", "--out", str(elsewhere), code=4)
+    assert "a caller ci already" in local_tunnelctl("caller", "create", "ci", "--out", str(elsewhere), code=4)
     assert not elsewhere.exists()
     assert (out / "caller.crt").read_bytes() == first
-    tunnelctl("revoke", "--caller", "ci")
-    assert json.loads(tunnelctl("caller", "list", "--json"))[0]["state"] == "revoked"
-    tunnelctl("caller", "create", "ci", "--out", str(out), "--renew")
+    local_tunnelctl("revoke", "--caller", "ci")
+    assert json.loads(local_tunnelctl("caller", "list", "--json"))[0]["state"] == "revoked"
+    local_tunnelctl("caller", "create", "ci", "--out", str(out), "--renew")
     assert (out / "caller.crt").read_bytes() != first
-    (listed,) = json.loads(tunnelctl("caller", "list", "--json"))
+    (listed,) = json.loads(local_tunnelctl("caller", "list", "--json"))
     assert listed["state"] == "valid"
     assert listed["expires"].endswith("Z")
     left = datetime.fromisoformat(listed["expires"]) - datetime.now(UTC)
     assert timedelta(days=364) < left < timedelta(days=366)
-    assert "ci" in tunnelctl("caller", "list")
+    assert "ci" in local_tunnelctl("caller", "list")
 
 
 @pytest.mark.parametrize(
     "words", [("local",), ("Bad Name",), ("ci", "--ttl", "soon"), ("ci", "--ttl", "9999d")]
 )
-def test_callers_that_cannot_be(tunnelctl, tmp_path, words, monkeypatch):
+def test_callers_that_cannot_be(local_tunnelctl, tmp_path, words, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tunnelctl("caller", "create", *words, code=2)
-    assert tunnelctl("caller", "list").startswith("no caller has a certificate yet")
+    local_tunnelctl("caller", "create", *words, code=2)
+    assert local_tunnelctl("caller", "list").startswith("no caller has a certificate yet")
     assert not (tmp_path / "ci").exists()

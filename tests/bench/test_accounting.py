@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 from bench.accounting import cpu_seconds, descendants, memory_kib, peak_kib, reset_peaks
 
-STAY = "print('ready', flush=True); sys.stdin.read()"
-GROW = f"import sys; sys.stdin.readline(); b = bytearray(64 << 20); del b; {STAY}"
-SPIN = f"import sys, time\nwhile time.process_time() < 0.3: pass\n{STAY}"
+# One write, so that the words of two processes at one pipe do not run together.
+STAY = "os.write(1, b'ready\\n'); sys.stdin.read()"
+GROW = f"import os, sys; sys.stdin.readline(); b = bytearray(64 << 20); del b; {STAY}"
+SPIN = f"import os, sys, time\nwhile time.process_time() < 0.3: pass\n{STAY}"
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SPIN!r}])"
 
 

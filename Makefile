@@ -7,10 +7,10 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e bench lint format lock clean
+.PHONY: help run test e2e cluster test-cluster bench lint format lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed-runtime ## the demo: an edge behind NAT answers at its own address (ARGS=--once checks itself and ends)
 	@$(BIN)/tunnelctl demo $(ARGS)
@@ -20,6 +20,12 @@ test: $(VENV)/.installed-dev ## all tests; those that need root or a program tha
 
 e2e: $(VENV)/.installed-dev ## only the end-to-end tests: real programs in network namespaces (root)
 	@$(BIN)/pytest tests/e2e $(ARGS)
+
+cluster: $(VENV)/.installed-dev ## build the Kubernetes that test-cluster runs: once, 6 to 10 minutes (Go 1.24 or newer)
+	@$(BIN)/python -m tests.e2e.cluster.components
+
+test-cluster: cluster ## the tests on a real Kubernetes, which `make test` leaves out (root; etcd, containerd and others)
+	@$(BIN)/pytest tests/e2e/cluster $(ARGS)
 
 bench: $(VENV)/.installed-bench ## this tunnel beside others, and none (root for all of it; ARGS=--help; ARGS=--quick only sees that it works)
 	@$(BIN)/python -m bench $(ARGS)

@@ -1,0 +1,57 @@
+"""Real clusters for tests. README.md beside this says how to use them."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster.components import build
+from tests.e2e.cluster.control_plane import ControlPlane
+from tests.e2e.system import missing
+from tunnelctl.demo.processes import Processes
+
+_HERE = Path(__file__).parent
+_PROGRAMS = ("etcd",)
+_count = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They need what `make cluster` builds, and etcd."""
+    reason = None
+    if lacking := missing(*_PROGRAMS):
+        reason = f"a real control plane needs {', '.join(lacking)}"
+    elif not build.place().exists():
+        reason = "Kubernetes is not built: make cluster"
+    for item in items:
+        if reason and _HERE in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A Kubernetes API on loopback, without controllers and nodes: for all tests, each in its namespace."""
+    with ExitStack() as stack:
+        yield _control_plane(stack, tmp_path_factory.mktemp("apiserver"))
+
+
+@pytest.fixture
+def own_apiserver(tmp_path: Path) -> Iterator[ControlPlane]:
+    """One to break: nobody else uses it. It takes three seconds."""
+    with ExitStack() as stack:
+        yield _control_plane(stack, tmp_path)
+
+
+@pytest.fixture
+def namespace(apiserver: ControlPlane) -> str:
+    """The name of a new namespace in `apiserver`."""
+    return apiserver.namespace(f"test-{next(_count)}")
+
+
+def _control_plane(stack: ExitStack, directory: Path) -> ControlPlane:
+    (logs := directory / "logs").mkdir()
+    made = ControlPlane(directory, stack.enter_context(Processes(logs)))
+    stack.callback(made.close)
+    made.start()
+    return made

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import trio
 
 from certs.validity import BACK_DATED
-from tunnel_agent.backoff import full_jitter
 from tunnel_agent.credentials import CERTIFICATE, Credentials, CredentialsError, load_credentials
+from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
-from tunnel_agent.backoff import full_jitter
 from tunnel_agent.connect import ConnectError, connect
 from tunnel_agent.credentials import Credentials, CredentialsError, load_credentials
 from tunnel_agent.proxy import choose_proxy
 from tunnel_agent.tls_errors import explain_end
+from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.flow import Budget

@@ -1,6 +1,6 @@
 from itertools import islice
 
-from tunnel_agent.backoff import full_jitter
+from tunnel_daemon.backoff import full_jitter
 
 
 def test_the_ceiling_doubles_up_to_the_maximum():

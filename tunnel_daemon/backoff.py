@@ -15,7 +15,7 @@ def full_jitter(
     """Yield delays in seconds, without end: anything from 0 to a ceiling that doubles from minimum to
     maximum.
 
-    Full jitter, because what ends one link (a server restarted, a line cut) ends thousands, and an agent that
+    Full jitter, because what ends one agent's link (a server restarted, a line cut) ends thousands, and one that
     waited "about as long as the others" would meet all of them again. Each outage takes a generator of its
     own.
     """

@@ -15,9 +15,9 @@ def full_jitter(
     """Yield delays in seconds, without end: anything from 0 to a ceiling that doubles from minimum to
     maximum.
 
-    Full jitter, because what ends one agent's link (a server restarted, a line cut) ends thousands, and one that
-    waited "about as long as the others" would meet all of them again. Each outage takes a generator of its
-    own.
+    Full jitter, because what ends one agent's link (a server restarted, a line cut) ends thousands, and one
+    that waited "about as long as the others" would meet all of them again. Each outage takes a generator of
+    its own.
     """
     ceiling = minimum
     while True:

@@ -7,7 +7,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e cluster test-cluster bench lint format lock clean
+.PHONY: help run test e2e cluster test-cluster manifests bench lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ cluster: $(VENV)/.installed-dev ## build the Kubernetes that test-cluster runs: 
 
 test-cluster: cluster ## the tests on a real Kubernetes, which `make test` leaves out (root; etcd, containerd and others)
 	@$(BIN)/pytest tests/e2e/cluster $(ARGS)
+
+manifests: $(VENV)/.installed-dev ## render deploy/chart as the plain YAML of deploy/kubernetes and of tunnelctl install (ARGS=--check)
+	@$(BIN)/python -m deploy.render $(ARGS)
 
 bench: $(VENV)/.installed-bench ## this tunnel beside others, and none (root for all of it; ARGS=--help; ARGS=--quick only sees that it works)
 	@$(BIN)/python -m bench $(ARGS)

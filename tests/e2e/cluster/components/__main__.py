@@ -1,12 +1,15 @@
-"""`python -m tests.e2e.cluster.components`: build the programs of Kubernetes that the tests run, once."""
+"""`python -m tests.e2e.cluster.components`: build the programs that the tests run: Kubernetes, Helm; once."""
 
 import functools
 import sys
 
-from tests.e2e.cluster.components import build, go
+from tests.e2e.cluster.components import build, go, helm
+
+say = functools.partial(print, flush=True)
 
 try:
-    print(f"cluster: the programs are in {build.make(functools.partial(print, flush=True))}")
+    for program in (build.make(say), helm.make(say)):
+        say(f"cluster: built: {program}")
 except go.BuildError as error:
     sys.exit(f"cluster: {error}")
 except KeyboardInterrupt:

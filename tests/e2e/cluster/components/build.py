@@ -48,9 +48,9 @@ def make(say: Say) -> Path:
     with (wanted.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not wanted.exists():  # nobody built it while we waited
-            for left in wanted.parent.glob("building-*"):  # by one that was killed
+            for left in wanted.parent.glob("building-kubernetes-*"):  # by one that was killed
                 shutil.rmtree(left)
-            with tempfile.TemporaryDirectory(dir=wanted.parent, prefix="building-") as temporary:
+            with tempfile.TemporaryDirectory(dir=wanted.parent, prefix="building-kubernetes-") as temporary:
                 _build(Path(temporary), say)
                 os.rename(Path(temporary, "bin"), wanted)  # noqa: PTH104  complete, or not there
     return wanted

@@ -1,0 +1,29 @@
+{{/* Labels of every object. */}}
+{{- define "edge-tunnel.labels" -}}
+app.kubernetes.io/name: edge-tunnel
+app.kubernetes.io/part-of: edge-tunnel
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* What selects the pods of a component: a dictionary of root and component. */}}
+{{- define "edge-tunnel.selector" -}}
+app.kubernetes.io/name: edge-tunnel
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "edge-tunnel.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* A list of strings in TOML, which writes them as JSON does. */}}
+{{- define "edge-tunnel.list" -}}
+[{{ range $n, $each := . }}{{ if $n }}, {{ end }}{{ $each | toJson }}{{ end }}]
+{{- end }}
+
+{{- define "edge-tunnel.addresses" -}}
+{{- if not .Values.serverAddresses -}}
+{{- fail "serverAddresses is empty: say where agents reach the server from outside, such as --set serverAddresses={tunnel.example.org:10262}" -}}
+{{- end -}}
+{{- include "edge-tunnel.list" .Values.serverAddresses -}}
+{{- end }}

@@ -18,11 +18,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.addresses import IPAddress
-from certs.files import StateDirectory, StateError
+from certs.files import StateError
 from certs.fingerprints import fingerprints
 from certs.identity import Identity, Role, check_domain
 from certs.pins import ca_hash
 from certs.requests import PublicKey, key_pem, load_key, new_key
+from certs.state import Change, State
 from certs.subjects import is_issued_by
 from certs.validity import BACK_DATED
 
@@ -86,35 +87,40 @@ class Authority:
         return cls(key, certificate, domain), files
 
     @classmethod
-    def create(cls, state: StateDirectory, domain: str) -> "Authority":
+    def create(cls, state: State, domain: str) -> "Authority":
         """Make one in `state`; raises StateError if there is one, and ValueError for a bad domain."""
         authority, files = cls.make(domain)
-        with state.transaction() as transaction:
+
+        def write(change: Change) -> None:
             if state.exists(CA_KEY) or state.exists(CA_CERTIFICATE):
-                raise StateError(f"{state.path} already has an authority")
-            transaction.write(files)
+                raise StateError(f"{state} already has an authority")
+            change.write(files)
+
+        state.change(write)
         return authority
 
     @classmethod
-    def load(cls, state: StateDirectory) -> "Authority":
+    def load(cls, state: State) -> "Authority":
         """Open the one in `state`; raises StateError, also where key and certificate are no pair."""
         for name in (CA_CERTIFICATE, CA_KEY):
             if not state.exists(name):
-                raise StateError(f"{state.path} has no {name}: run `tunnelctl init`")
-        path = state.path / CA_CERTIFICATE
+                raise StateError(f"{state} has no {name}: run `tunnelctl init`")
+        place = state.place(CA_CERTIFICATE)
         try:
             roots = x509.load_pem_x509_certificates(state.read(CA_CERTIFICATE))
             domains = {_domain(root) for root in roots}
             (domain,) = domains
         except (ValueError, x509.ExtensionNotFound):
-            raise StateError(f"{path} is not an authority's certificate: restore it from a backup") from None
+            raise StateError(f"{place} is not an authority's certificate: restore it from a backup") from None
         try:
             key = load_key(state.read_secret(CA_KEY))
         except ValueError as error:
-            raise StateError(f"{state.path / CA_KEY} is {error}: restore it from a backup") from None
+            raise StateError(f"{state.place(CA_KEY)} is {error}: restore it from a backup") from None
         own = [root for root in roots if root.public_key() == key.public_key()]
         if not own:
-            raise StateError(f"{state.path / CA_KEY} does not belong to {path}: restore both from one backup")
+            raise StateError(
+                f"{state.place(CA_KEY)} does not belong to {place}: restore both from one backup"
+            )
         return cls(key, own[0], domain, [root for root in roots if root is not own[0]])
 
     @property

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hmac import compare_digest
@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from certs.authority import CA_CERTIFICATE, CA_KEY
-from certs.files import StateDirectory
+from certs.files import StateNotEmptyError
+from certs.state import State
 
 VERSION = 1
 MAX_BACKUP = 256 * 1024 * 1024
@@ -42,19 +43,15 @@ class Backup:
     files: Mapping[str, bytes]
 
 
-def make_backup(state: StateDirectory, passphrase: bytes | None, now: datetime | None = None) -> bytes:
+def make_backup(state: State, passphrase: bytes | None, now: datetime | None = None) -> bytes:
     """Return a backup of every file in `state`, all of one moment; raises StateError, BackupError.
 
     Without `passphrase` it is not encrypted.
     """
-    with state.transaction():
-        names = sorted(
-            each.name for each in state.path.iterdir() if each.is_file() and not each.name.startswith(".")
-        )
-        files = {name: state.read(name) for name in names}
+    files = state.change(lambda _change: {name: state.read(name) for name in state.names()})
     for name in (CA_KEY, CA_CERTIFICATE):
         if name not in files:
-            raise BackupError(f"{state.path} has no {name}: there is nothing that could be restored from it")
+            raise BackupError(f"{state} has no {name}: there is nothing that could be restored from it")
     created = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     contents = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "data": base64.b64encode(data).decode()}
@@ -99,15 +96,15 @@ def read_backup(data: bytes, passphrase: bytes | None) -> Backup:
     return Backup(datetime.fromisoformat(str(head["created"])), files)
 
 
-def restore_backup(backup: Backup, state: StateDirectory) -> None:
-    """Write all files to a directory that must be empty, or none; raises BackupError, StateError."""
-    with state.transaction() as transaction:
-        present = sorted(each.name for each in state.path.iterdir())
-        if present:
-            raise BackupError(
-                f"{state.path} is not empty ({present[0]}): restore into another --state-dir, or move it away"
-            )
-        transaction.write(backup.files)
+def restore_backup(backup: Backup, state: State) -> Sequence[str]:
+    """Write all files to a place that must be empty, or none; raises BackupError, StateError.
+
+    Returns the names of those that such a place does not keep.
+    """
+    try:
+        return state.change(lambda change: change.fill(backup.files))
+    except StateNotEmptyError as error:
+        raise BackupError(str(error)) from None
 
 
 def _head(data: bytes) -> tuple[dict[str, object], bytes, bytes]:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from certs.files import StateDirectory, StateError
+from certs.files import StateError
 from certs.identity import check_name
+from certs.state import State
 
 CALLERS_FILE = "callers.json"
 
@@ -29,9 +30,9 @@ class CallerRecord:
 
 
 class CallerStore:
-    """`callers.json` of a state directory. Blocks on files; raises StateError."""
+    """`callers.json` of a server's state. Blocks; raises StateError."""
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
 
     def load(self) -> dict[str, CallerRecord]:
@@ -43,7 +44,7 @@ class CallerStore:
             return {name: _decode(name, entry) for name, entry in document["callers"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError(
-                f"{self._state.path / CALLERS_FILE} is damaged ({error}): restore it from a backup, "
+                f"{self._state.place(CALLERS_FILE)} is damaged ({error}): restore it from a backup, "
                 "or remove it; the callers' certificates stay good"
             ) from None
 

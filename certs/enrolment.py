@@ -13,11 +13,11 @@ from cryptography import x509
 
 from certs.addresses import DEFAULT_EDGE_NETWORKS, IPAddress, IPNetwork, check_edge_address, is_own_address
 from certs.authority import NODE_LIFE, Authority
-from certs.files import StateDirectory
 from certs.identity import Identity, Role
 from certs.nodes import NODES_FILE, NodeRecord, NodeStore
 from certs.requests import PublicKey, key_digest, read_request
 from certs.revocations import RevocationStore
+from certs.state import State
 from certs.tokens import Issued, TokenRecord, TokenStore
 
 log = logging.getLogger(__name__)
@@ -40,11 +40,11 @@ class Enrolled:
 
 
 class Enrolment:
-    """The server's desk for joining nodes. Its methods block on files; call them in threads."""
+    """The server's desk for joining nodes. Its methods block; call them in threads."""
 
     def __init__(
         self,
-        state: StateDirectory,
+        state: State,
         authority: Authority,
         *,
         edge_networks: Iterable[IPNetwork] = DEFAULT_EDGE_NETWORKS,

@@ -11,9 +11,11 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from certs.state import Result
 
 _RECORD = ".pending"
 _NEW = ".new"
@@ -24,8 +26,12 @@ class StateError(Exception):
     """Something about the directory or a file in it; the message is one line with the remedy."""
 
 
+class StateNotEmptyError(StateError):
+    """There are files already where there must be none."""
+
+
 class StateDirectory:
-    """One such directory. Safe for several threads and several processes."""
+    """One such directory, a `certs.state.State`. Safe for several threads and several processes."""
 
     def __init__(self, path: Path) -> None:
         """Take an existing directory; raises StateError if it is missing or others could change it."""
@@ -71,6 +77,38 @@ class StateDirectory:
                 with suppress(OSError):
                     each.rmdir()
             raise
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def place(self, name: str) -> str:
+        """Return the path of the file `name`."""
+        return str(self.path / name)
+
+    def names(self) -> list[str]:
+        """Return the names of all files, sorted; raises StateError."""
+        try:
+            return sorted(
+                each.name for each in self.path.iterdir() if each.is_file() and not each.name.startswith(".")
+            )
+        except OSError as error:
+            raise StateError(f"{self.path} cannot be read: {error.strerror}") from None
+
+    def version(self, *names: str) -> object:
+        """Return what differs when one of the files was replaced: a few stat calls. Raises nothing."""
+        return tuple(map(self._version, names))
+
+    def _version(self, name: str) -> tuple[int, int, int] | None:
+        try:
+            found = (self.path / name).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def change(self, body: Callable[["Transaction"], Result]) -> Result:
+        """Run `body` in a transaction; raises StateError."""
+        with self.transaction() as transaction:
+            return body(transaction)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file `name`; raises StateError if that cannot be told."""
@@ -186,6 +224,15 @@ class Transaction:
                 os.fsync(self._descriptor)
         except OSError as error:
             raise StateError(f"{self._path} cannot be written: {error.strerror}") from None
+
+    def fill(self, files: Mapping[str, bytes]) -> tuple[str, ...]:
+        """Write `files` to a directory that is empty; raises StateNotEmptyError if it is not."""
+        if present := sorted(os.listdir(self._descriptor)):  # noqa: PTH208 - as below
+            raise StateNotEmptyError(
+                f"{self._path} is not empty ({present[0]}): restore into another --state-dir, or move it away"
+            )
+        self.write(files)
+        return ()
 
     def check_room(self, size: int) -> None:
         """Raise StateError unless `size` bytes can be written: to ask before doing what is done only once."""

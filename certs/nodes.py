@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from certs.addresses import IPAddress, parse_address
-from certs.files import StateDirectory, StateError
+from certs.files import StateError
 from certs.identity import check_name
+from certs.state import Change, State
 
 NODES_FILE = "nodes.json"
 
@@ -32,9 +33,9 @@ class NodeRecord:
 
 
 class NodeStore:
-    """`nodes.json` of a state directory. All methods block on files; raises StateError."""
+    """`nodes.json` of a server's state. All methods block; raises StateError."""
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
 
     def load(self) -> dict[str, NodeRecord]:
@@ -46,18 +47,21 @@ class NodeStore:
             return {name: _decode(name, entry) for name, entry in document["nodes"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError(
-                f"{self._state.path / NODES_FILE} is damaged ({error}): restore it from a backup, "
+                f"{self._state.place(NODES_FILE)} is damaged ({error}): restore it from a backup, "
                 "or remove it; nodes are then known again as they join"
             ) from None
 
     def remove(self, name: str) -> NodeRecord | None:
         """Forget a node, and return what was known of it. Its certificate is as good as before."""
-        with self._state.transaction() as transaction:
+
+        def forget(change: Change) -> NodeRecord | None:
             known = self.load()
             record = known.pop(name, None)
             if record is not None:
-                transaction.write({NODES_FILE: self.encode(known)})
-        return record
+                change.write({NODES_FILE: self.encode(known)})
+            return record
+
+        return self._state.change(forget)
 
     @staticmethod
     def encode(nodes: Mapping[str, NodeRecord]) -> bytes:

@@ -7,15 +7,16 @@ only what it is exchanged for, and what the authority remembers of it. Knows no 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from certs.addresses import IPAddress
 from certs.authority import NODE_LIFE, SERVER_LIFE, Authority
 from certs.callers import CALLERS_FILE, CallerRecord, CallerStore
-from certs.files import StateDirectory
 from certs.identity import Identity, Role
 from certs.nodes import NODES_FILE, NodeRecord, NodeStore
 from certs.requests import PublicKey, RequestError, read_request
 from certs.revocations import RevocationList, RevocationStore
+from certs.state import Change, State
 from certs.subjects import Subject, read_subject
 
 MAX_CALLER_LIFE = timedelta(days=3650)
@@ -42,11 +43,11 @@ class Renewed:
 
 
 class Renewals:
-    """The server's desk for those who are known already. Its methods block on files; call them in threads."""
+    """The server's desk for those who are known already. Its methods block; call them in threads."""
 
     def __init__(
         self,
-        state: StateDirectory,
+        state: State,
         authority: Authority,
         *,
         node_life: timedelta = NODE_LIFE,
@@ -77,7 +78,8 @@ class Renewals:
             raise RevokedError(
                 f"the certificate of {current.identity} is of a root that is trusted no longer"
             )
-        with self._state.transaction() as transaction:
+
+        def issue(change: Change) -> Renewed:
             # What was revoked a moment ago must not be renewed on the strength of an older look.
             revoked = self._revocations.load()
             _refuse_revoked(revoked, current)
@@ -90,15 +92,17 @@ class Renewals:
                 addresses = known.addresses if known else current.addresses
                 pem = authority.issue_node(key, name, addresses, life=self.node_life, now=now)
                 fresh = _node_record(pem, known, name, addresses)
-                transaction.write({NODES_FILE: self._nodes.encode({**nodes, name: fresh})})
+                change.write({NODES_FILE: self._nodes.encode({**nodes, name: fresh})})
             else:
                 callers = self._callers.load()
                 caller = callers.get(name)
                 life = caller.life if caller else SERVER_LIFE
                 pem, addresses = authority.issue_caller(key, name, life=life, now=now), ()
                 record = _caller_record(pem, authority, name, life)
-                transaction.write({CALLERS_FILE: self._callers.encode({**callers, name: record})})
-        return Renewed(current.identity, addresses, pem, authority.pem)
+                change.write({CALLERS_FILE: self._callers.encode({**callers, name: record})})
+            return Renewed(current.identity, addresses, pem, authority.pem)
+
+        return self._state.change(issue)
 
     def seen(self, shown: bytes, roots: tuple[str, ...]) -> str:
         """Remember what a node shows (DER), and the fingerprints of the roots that it says it trusts.
@@ -111,18 +115,20 @@ class Renewals:
         if current.identity.role is Role.NODE:
             known = self._nodes.load().get(name)
             if known is not None and (known.issuer, known.roots) != (issuer, roots):
-                with self._state.transaction() as transaction:
-                    nodes = self._nodes.load()
-                    if name in nodes:
-                        nodes[name] = replace(nodes[name], issuer=issuer, roots=roots)
-                        transaction.write({NODES_FILE: self._nodes.encode(nodes)})
+                self._state.change(partial(self._remember, name, issuer, roots))
         if issuer != self.authority.fingerprints[0]:
             return "its certificate is of a root that is being replaced"
         return ""
 
+    def _remember(self, name: str, issuer: str, roots: tuple[str, ...], change: Change) -> None:
+        nodes = self._nodes.load()
+        if name in nodes:
+            nodes[name] = replace(nodes[name], issuer=issuer, roots=roots)
+            change.write({NODES_FILE: self._nodes.encode(nodes)})
+
 
 def create_caller(
-    state: StateDirectory,
+    state: State,
     authority: Authority,
     name: str,
     key: PublicKey,
@@ -139,7 +145,8 @@ def create_caller(
         raise ValueError(f"a caller's certificate lives more than 0 and at most {MAX_CALLER_LIFE.days} days")
     identity = Identity(authority.domain, Role.CALLER, name)
     store = CallerStore(state)
-    with state.transaction() as transaction:
+
+    def issue(change: Change) -> Renewed:
         callers = store.load()
         if name in callers and not again:
             until = f"{callers[name].expires:%Y-%m-%d}"
@@ -147,8 +154,10 @@ def create_caller(
         moment = RevocationStore(state).load().issue_time(identity, now or datetime.now(UTC))
         pem = authority.issue_caller(key, name, life=life, now=moment)
         callers[name] = _caller_record(pem, authority, name, life)
-        transaction.write({CALLERS_FILE: store.encode(callers)})
-    return Renewed(identity, (), pem, authority.pem)
+        change.write({CALLERS_FILE: store.encode(callers)})
+        return Renewed(identity, (), pem, authority.pem)
+
+    return state.change(issue)
 
 
 def _read(shown: bytes) -> Subject:

@@ -15,8 +15,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
-from certs.files import StateDirectory, StateError, Transaction
+from certs.files import StateError
 from certs.identity import Identity, Role, check_name
+from certs.state import Change, State
 from certs.validity import Validity, moment
 
 REVOCATIONS_FILE = "revocations.json"
@@ -114,11 +115,9 @@ class RevocationList:
 
 
 class RevocationStore:
-    """`revocations.json` of a state directory. Blocks on files; raises StateError."""
+    """`revocations.json` of a server's state. Blocks; raises StateError."""
 
-    def __init__(
-        self, state: StateDirectory, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, state: State, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._state = state
         self._clock = clock
 
@@ -131,19 +130,19 @@ class RevocationStore:
             return RevocationList(_decode(entry) for entry in document["revocations"])
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(
-                f"{self._state.path / REVOCATIONS_FILE} is damaged ({error}): restore it from a backup; "
+                f"{self._state.place(REVOCATIONS_FILE)} is damaged ({error}): restore it from a backup; "
                 "without it, whoever was revoked would be let in again"
             ) from None
 
     def add(
         self,
-        transaction: Transaction,
+        change: Change,
         kind: Kind,
         value: str,
         reason: str = "",
         others: Mapping[str, bytes] | None = None,
     ) -> Revocation:
-        """Revoke, and write `others` with it; raises ValueError for no name or serial.
+        """Revoke, in an open change, and write `others` with it; raises ValueError for no name or serial.
 
         A name may be revoked again: what was issued in between is then refused too.
         """
@@ -156,20 +155,23 @@ class RevocationStore:
             raise ValueError(f"there are {MAX_REVOCATIONS} revocations already: roll the authority instead")
         entry = Revocation(kind, value, self._clock().replace(microsecond=0), reason)
         kept = [each for each in entries if (each.kind, each.value) != (kind, value)]
-        transaction.write({REVOCATIONS_FILE: _encode([*kept, entry]), **(others or {})})
+        change.write({REVOCATIONS_FILE: _encode([*kept, entry]), **(others or {})})
         return entry
 
     def remove(self, kind: Kind, value: str) -> Revocation:
         """Undo a revocation and return it; raises KeyError if there is none, ValueError for no serial."""
         if kind is Kind.SERIAL:
             value = normal_serial(value)
-        with self._state.transaction() as transaction:
+
+        def take_back(change: Change) -> Revocation:
             known = self.load()
             entry = known.of(kind, value)
             if entry is None:
                 raise KeyError(value)
-            transaction.write({REVOCATIONS_FILE: _encode(each for each in known if each is not entry)})
-        return entry
+            change.write({REVOCATIONS_FILE: _encode(each for each in known if each is not entry)})
+            return entry
+
+        return self._state.change(take_back)
 
 
 def normal_serial(text: str) -> str:

@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.authority import CA_CERTIFICATE, CA_KEY, Authority
 from certs.callers import CallerRecord, CallerStore
-from certs.files import StateDirectory, StateError, Transaction
+from certs.files import StateError
 from certs.identity import Role
 from certs.nodes import NodeRecord, NodeStore
 from certs.pins import ca_hash
 from certs.requests import load_key
 from certs.revocations import RevocationStore
 from certs.server_state import SERVER_CERTIFICATE, load_server_key, read_server
+from certs.state import Change, State
 from certs.tokens import TokenState, TokenStore
 
 NEXT_KEY = "ca-next.key"
@@ -67,11 +68,9 @@ class RollStatus:
 
 
 class Roll:
-    """The roll of one state directory's authority. Blocks on files; raises StateError."""
+    """The roll of one server's authority. Blocks; raises StateError."""
 
-    def __init__(
-        self, state: StateDirectory, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, state: State, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._state = state
         self._clock = clock
 
@@ -102,15 +101,18 @@ class Roll:
 
     def start(self) -> RollStatus:
         """Make the new root, and trust it too; raises RollError if a roll is on already."""
-        with self._state.transaction() as transaction:
+
+        def make(change: Change) -> None:
             authority = Authority.load(self._state)
             if len(authority.roots) > 1:
                 raise RollError("a roll is on already: see `tunnelctl ca roll status`")
             fresh, files = Authority.make(authority.domain, self._clock())
-            transaction.write({
+            change.write({
                 NEXT_KEY: files[CA_KEY],
                 CA_CERTIFICATE: _bundle(authority.certificate, fresh.certificate),
             })  # fmt: skip
+
+        self._state.change(make)
         return self.status()
 
     def switch(self, *, force: bool = False) -> RollStatus:
@@ -118,22 +120,25 @@ class Roll:
 
         With `force`, those who do not trust the new root are cut off until they join again.
         """
-        with self._state.transaction() as transaction:
+
+        def switch(change: Change) -> None:
             now = self.status()
             if now.phase is not Phase.DISTRIBUTING:
                 raise RollError(_not_now(now.phase))
             if not now.ready and not force:
                 raise RollError(_waiting(now, "do not trust the new root yet"))
-            self._switch(transaction)
+            self._switch(change)
+
+        self._state.change(switch)
         return self.status()
 
-    def _switch(self, transaction: Transaction) -> None:
+    def _switch(self, change: Change) -> None:
         old = Authority.load(self._state)
         pem = self._state.read_secret(NEXT_KEY)
         try:
             key = load_key(pem)
         except ValueError as error:
-            raise StateError(f"{self._state.path / NEXT_KEY} is {error}: restore it from a backup") from None
+            raise StateError(f"{self._state.place(NEXT_KEY)} is {error}: restore it from a backup") from None
         (incoming,) = (root for root in old.roots if root.public_key() == key.public_key())
         fresh = Authority(key, incoming, old.domain, [old.certificate])
         files = {CA_KEY: pem, CA_CERTIFICATE: fresh.pem.encode()}
@@ -146,21 +151,24 @@ class Roll:
                 server.dns_names,
                 now=self._clock(),
             ).encode()
-        transaction.write(files, remove=[NEXT_KEY])
+        change.write(files, remove=[NEXT_KEY])
 
     def finish(self, *, force: bool = False) -> RollStatus:
         """Trust the old root no longer; raises RollError.
 
         With `force`, those who still show a certificate of it are cut off until they join again.
         """
-        with self._state.transaction() as transaction:
+
+        def finish(change: Change) -> None:
             now = self.status()
             if now.phase is not Phase.REPLACING:
                 raise RollError(_not_now(now.phase))
             if not now.ready and not force:
                 raise RollError(_waiting(now, "still show a certificate of the old root"))
             authority = Authority.load(self._state)
-            transaction.write({CA_CERTIFICATE: _bundle(authority.certificate)})
+            change.write({CA_CERTIFICATE: _bundle(authority.certificate)})
+
+        self._state.change(finish)
         return self.status()
 
     def _behind(

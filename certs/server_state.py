@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.addresses import IPAddress
 from certs.authority import CA_CERTIFICATE, CA_KEY, Authority
-from certs.files import StateDirectory, StateError
+from certs.files import StateError
 from certs.identity import Role, check_name
 from certs.requests import key_pem, load_key, new_key
+from certs.state import Change, State
 from certs.subjects import Subject, is_issued_by, read_subject
 
 SERVER_KEY, SERVER_CERTIFICATE = "server.key", "server.crt"
@@ -55,16 +56,16 @@ class Initialised:
     """Why a server certificate was issued, or empty if none was."""
 
 
-def server_names(state: StateDirectory) -> ServerNames:
+def server_names(state: State) -> ServerNames:
     """Return what agents may dial; raises StateError."""
     if not state.exists(SERVER_CERTIFICATE):
-        raise StateError(f"{state.path} has no {SERVER_CERTIFICATE}: run `tunnelctl init`")
+        raise StateError(f"{state} has no {SERVER_CERTIFICATE}: run `tunnelctl init`")
     subject = read_server(state)
     return ServerNames(subject.addresses, subject.dns_names)
 
 
 def initialise(
-    state: StateDirectory,
+    state: State,
     *,
     addresses: tuple[IPAddress, ...] | None = None,
     dns_names: tuple[str, ...] | None = None,
@@ -83,20 +84,21 @@ def initialise(
         check_name(dns_name)
         if dns_name.rsplit(".", 1)[-1].isdigit():
             raise ValueError(f"{dns_name!r} is no DNS name: addresses go to --cert-ips")
-    with state.transaction() as transaction:
+
+    def make(change: Change) -> Initialised:
         files: dict[str, bytes] = {}
         present = [state.exists(CA_KEY), state.exists(CA_CERTIFICATE)]
         if any(present):
             if not all(present):
                 missing = CA_CERTIFICATE if present[0] else CA_KEY
                 raise StateError(
-                    f"{state.path / missing} is missing: restore it from a backup, or move {state.path} away "
+                    f"{state.place(missing)} is missing: restore it from a backup, or move {state} away "
                     "and begin anew (every edge must then join again)"
                 )
             authority = Authority.load(state)
             if domain not in {None, authority.domain}:
                 raise StateError(
-                    f"{state.path} is of the trust domain {authority.domain}, which cannot be changed: "
+                    f"{state} is of the trust domain {authority.domain}, which cannot be changed: "
                     "use another --state-dir"
                 )
         else:
@@ -124,12 +126,14 @@ def initialise(
                 key.public_key(), name, wanted.addresses, wanted.dns_names, now=now
             ).encode()
             files[SERVER_CERTIFICATE] = pem
-            transaction.write(files)
+            change.write(files)
             expires = x509.load_pem_x509_certificate(pem).not_valid_after_utc
         else:
             wanted = ServerNames(current.addresses, current.dns_names)  # the same, in the order they have
             expires = current.certificate.not_valid_after_utc
         return Initialised(authority, wanted, expires, CA_KEY in files, why)
+
+    return state.change(make)
 
 
 def _reason(
@@ -156,22 +160,22 @@ def _reason(
     return ""
 
 
-def read_server(state: StateDirectory) -> Subject:
+def read_server(state: State) -> Subject:
     """Return what the server's certificate says; raises StateError."""
-    path = state.path / SERVER_CERTIFICATE
+    place = state.place(SERVER_CERTIFICATE)
     try:
         subject = read_subject(state.read(SERVER_CERTIFICATE))
     except ValueError as error:
-        raise StateError(f"{path}: {error}: remove it and run `tunnelctl init`") from None
+        raise StateError(f"{place}: {error}: remove it and run `tunnelctl init`") from None
     if subject.identity.role is not Role.SERVER:
-        raise StateError(f"{path} is for {subject.identity}: remove it and run `tunnelctl init`")
+        raise StateError(f"{place} is for {subject.identity}: remove it and run `tunnelctl init`")
     return subject
 
 
-def load_server_key(state: StateDirectory) -> ec.EllipticCurvePrivateKey:
+def load_server_key(state: State) -> ec.EllipticCurvePrivateKey:
     """Return the server's key; raises StateError, also if others may read it."""
     try:
         return load_key(state.read_secret(SERVER_KEY))
     except ValueError as error:
-        path = state.path / SERVER_KEY
-        raise StateError(f"{path} is {error}: remove it and run `tunnelctl init`") from None
+        place = state.place(SERVER_KEY)
+        raise StateError(f"{place} is {error}: remove it and run `tunnelctl init`") from None

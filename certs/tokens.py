@@ -19,8 +19,9 @@ from enum import StrEnum
 from hmac import compare_digest
 
 from certs.addresses import MAX_ADDRESSES, IPAddress, parse_address
-from certs.files import StateDirectory, StateError, Transaction
+from certs.files import StateError
 from certs.identity import check_node_name
+from certs.state import Change, State
 
 TOKENS_FILE = "tokens.json"
 MAX_TOKENS = 10_000
@@ -110,11 +111,9 @@ def check_token_form(token: str) -> str:
 
 
 class TokenStore:
-    """`tokens.json` of a state directory, shared with other processes. Blocks on files; raises StateError."""
+    """`tokens.json` of a server's state, shared with other processes. Blocks; raises StateError."""
 
-    def __init__(
-        self, state: StateDirectory, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, state: State, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._state = state
         self._clock = clock
         self._read: tuple[object, dict[str, TokenRecord]] = (None, {})
@@ -131,7 +130,8 @@ class TokenStore:
         if not timedelta(0) < life <= MAX_LIFE:
             raise ValueError(f"a token lives more than 0 seconds and at most {MAX_LIFE.days} days")
         now = self._clock().replace(microsecond=0)
-        with self._state.transaction() as transaction:
+
+        def add(change: Change) -> tuple[str, TokenRecord]:
             records = self._load()
             _make_room(records, now)
             token_id = secrets.token_hex(4)
@@ -139,8 +139,10 @@ class TokenStore:
                 token_id = secrets.token_hex(4)
             token = f"{token_id}.{secrets.token_urlsafe(32)}"
             record = TokenRecord(token_id, _digest(token), node, held, now, now + life)
-            self._save(transaction, {**records, token_id: record})
-        return token, record
+            change.write({TOKENS_FILE: _document({**records, token_id: record})})
+            return token, record
+
+        return self._state.change(add)
 
     def find(self, token: str, node: str | None = None) -> TokenRecord:
         """Return the token's record, live or used, or raise TokenRefusedError saying why it does not serve.
@@ -181,11 +183,12 @@ class TokenStore:
     ) -> TokenRecord:
         """Exchange the token for what `issue` makes, once; return its record with the certificate.
 
-        The token is used up in the same transaction that writes `Issued.files`: whatever `issue` raises, or
+        The token is used up in the same change that writes `Issued.files`: whatever `issue` raises, or
         a failing disk, leaves the token as it was. Raises TokenRefusedError.
         """
         self.find(token, node)
-        with self._state.transaction() as transaction:
+
+        def use(change: Change) -> TokenRecord:
             records = self._load()
             record = self._judge(token, node, records.get(check_token_form(token)))
             if record.used is not None:
@@ -199,8 +202,10 @@ class TokenStore:
                 key_digest=key_digest,
                 certificate=issued.certificate,
             )
-            self._save(transaction, {**records, record.id: used}, issued.files)
+            change.write({TOKENS_FILE: _document({**records, record.id: used}), **issued.files})
             return used
+
+        return self._state.change(use)
 
     def list(self) -> list[TokenRecord]:
         """Return all that are remembered, the oldest first."""
@@ -209,18 +214,21 @@ class TokenStore:
     def revoke(self, token_id: str) -> TokenRecord:
         """Make a live token useless and return its record; raises KeyError; ValueError if it is not live."""
         now = self._clock().replace(microsecond=0)
-        with self._state.transaction() as transaction:
+
+        def make_useless(change: Change) -> TokenRecord:
             records = self._load()
             record = records[token_id]
             state = record.state(now)
             if state is not TokenState.LIVE:
                 raise ValueError(f"token {token_id} (node {record.node}) is already {state.value}")
             revoked = replace(record, revoked=now)
-            self._save(transaction, {**records, token_id: revoked})
-        return revoked
+            change.write({TOKENS_FILE: _document({**records, token_id: revoked})})
+            return revoked
+
+        return self._state.change(make_useless)
 
     def without_node(self, node: str) -> dict[str, bytes]:
-        """Return the file as it is with the node's live tokens revoked, for a transaction that is open.
+        """Return the file as it is with the node's live tokens revoked, for a change that is open.
 
         Empty where nothing changes.
         """
@@ -236,11 +244,7 @@ class TokenStore:
     def _glance(self) -> dict[str, TokenRecord]:
         # Parsing thousands of records for each guess would be work for the asking. Good enough for a first
         # look only: a clock's tick can hide a change, so what decides reads the file itself.
-        try:
-            found = (self._state.path / TOKENS_FILE).stat()
-        except OSError:
-            return self._load()
-        version = (found.st_ino, found.st_mtime_ns, found.st_size)
+        version = self._state.version(TOKENS_FILE)
         if self._read[0] != version:
             self._read = (version, self._load())
         return self._read[1]
@@ -253,18 +257,10 @@ class TokenStore:
             records = [_decode(entry) for entry in document["tokens"]]
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(
-                f"{self._state.path / TOKENS_FILE} is damaged ({error}): restore it from a backup, "
+                f"{self._state.place(TOKENS_FILE)} is damaged ({error}): restore it from a backup, "
                 "or remove it; tokens that are not used yet must then be made again"
             ) from None
         return {record.id: record for record in records}
-
-    def _save(
-        self,
-        transaction: Transaction,
-        records: Mapping[str, TokenRecord],
-        others: Mapping[str, bytes] | None = None,
-    ) -> None:
-        transaction.write({TOKENS_FILE: _document(records), **(others or {})})
 
 
 def _document(records: Mapping[str, TokenRecord]) -> bytes:

@@ -1,7 +1,7 @@
-"""The server's own certificate and the authority, as they are on disk now, and who is told when they change.
+"""The server's own certificate and the authority, as the state has them, and who is told when they change.
 
-`tunnelctl` changes the files (`init`, `ca roll`, `revoke`), whether the server runs or not. A running server
-looks twice a second, which costs a few stat calls, so nothing has to reach it to take effect.
+`tunnelctl` changes the state (`init`, `ca roll`, `revoke`), whether the server runs or not. A running server
+looks twice a second, which costs next to nothing, so nothing has to reach it to take effect.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ from tunnel_server.revocation import Revocations
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from certs.files import StateDirectory
+    from certs.state import State
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks at the files."""
+"""Seconds between two looks."""
 
 _FILES = (CA_CERTIFICATE, CA_KEY, SERVER_CERTIFICATE, SERVER_KEY)
-_Version = tuple[tuple[int, int, int] | None, ...]
 
 
 class ServerIdentity:
     """Authority, public TLS context, revocations, and what is accepted by them, of one server."""
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: State) -> None:
         """Read everything; raises StateError, ssl.SSLError, OSError."""
         self._state = state
         self.revocations = Revocations(state)
@@ -45,18 +44,18 @@ class ServerIdentity:
         self.on_revocations: list[Callable[[], None]] = []
         """Called in trio's thread after the revocations were read again."""
         # Versions are read first: what changes in between is seen at the next look.
-        self._seen = self._version(*_FILES)
-        self._seen_revocations = self._version(Revocations.FILE)
+        self._seen = state.version(*_FILES)
+        self._seen_revocations = state.version(Revocations.FILE)
         self.authority, self.context = self._load()
         self.acceptance = Acceptance(self.revocations, self.authority)
 
     def reload_tls(self) -> bool:
-        """Use what the files say from the next handshake on; whether anything had changed.
+        """Use what the state says from the next handshake on; whether anything had changed.
 
         Raises StateError, ssl.SSLError, OSError; then everything stays as it was.
         """
         before = self._seen
-        self._seen = self._version(*_FILES)
+        self._seen = self._state.version(*_FILES)
         if self._seen == before:
             return False
         self.authority, self.context = self._load()
@@ -70,9 +69,9 @@ class ServerIdentity:
         return True
 
     def reload_revocations(self) -> bool:
-        """Put the revocations on disk into force; whether the file had changed. Raises StateError."""
+        """Put the revocations that are kept into force; whether they had changed. Raises StateError."""
         before = self._seen_revocations
-        self._seen_revocations = self._version(Revocations.FILE)
+        self._seen_revocations = self._state.version(Revocations.FILE)
         if self._seen_revocations == before:
             return False
         self.revocations.reload()
@@ -82,7 +81,7 @@ class ServerIdentity:
         return True
 
     async def watch(self) -> None:
-        """Look at the files until cancelled. What cannot be used is told once, and nothing changes."""
+        """Look at the state until cancelled. What cannot be used is told once, and nothing changes."""
         while True:
             for reload in (self.reload_revocations, self.reload_tls):
                 try:
@@ -94,18 +93,10 @@ class ServerIdentity:
 
     def _load(self) -> tuple[Authority, ssl.SSLContext]:
         authority = Authority.load(self._state)
-        path = self._state.path
         context = tls_context(
-            path / SERVER_CERTIFICATE, path / SERVER_KEY, authority.pem, clock_matters=False
+            self._state.read(SERVER_CERTIFICATE),
+            self._state.read(SERVER_KEY),
+            authority.pem,
+            clock_matters=False,
         )
         return authority, context
-
-    def _version(self, *names: str) -> _Version:
-        return tuple(self._stat(name) for name in names)
-
-    def _stat(self, name: str) -> tuple[int, int, int] | None:
-        try:
-            found = (self._state.path / name).stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,4 +1,4 @@
-"""The nodes that the state directory knows, and the registry with them.
+"""The nodes that the server's state knows, and the registry with them.
 
 A known node's addresses are captured while it is away. One whose last certificate is revoked stays known, and
 holds no address: another machine may have come in its place. It holds them again when the revocation is
@@ -45,7 +45,7 @@ class KnownNodes:
         self._changed = trio.Event()
 
     def load(self) -> None:
-        """Know what the state directory knows. Blocks on a file; raises StateError."""
+        """Know what the state knows. Blocks; raises StateError."""
         self.learn(self._store.load())
 
     async def read(self) -> Mapping[str, NodeRecord]:

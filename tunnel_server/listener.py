@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +22,6 @@ from tunnel_wire.tls import TlsPump, TlsStream, handshake, strict_context
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
-    from pathlib import Path
 
     from tunnel_daemon.crowd import Guest
     from tunnel_server.attempts import Attempts
@@ -44,13 +44,14 @@ _API_CONNECTIONS = 256
 
 
 def tls_context(
-    certificate: Path, key: Path, authority: str, *, clock_matters: bool = True
+    certificate: bytes, key: bytes, authority: str, *, clock_matters: bool = True
 ) -> ssl.SSLContext:
     """The public port's TLS: 1.3, a client certificate asked for but not required, no session tickets.
 
-    Joining has no certificate yet; what needs one checks for it after the handshake. Without `clock_matters`,
-    OpenSSL leaves a client certificate's times unchecked: whoever uses the context asks `Peer.time_problem`,
-    and can then say whose certificate it was, and what both clocks say. Raises OSError, ssl.SSLError.
+    `certificate`, its `key` and the `authority` are PEM. Joining has no certificate yet; what needs one
+    checks for it after the handshake. Without `clock_matters`, OpenSSL leaves a client certificate's times
+    unchecked: whoever uses the context asks `Peer.time_problem`, and can then say whose certificate it was,
+    and what both clocks say. Raises OSError, ssl.SSLError.
     """
     context = strict_context(server_side=True)
     context.verify_mode = ssl.CERT_OPTIONAL
@@ -58,7 +59,11 @@ def tls_context(
         context.verify_flags |= _X509_V_FLAG_NO_CHECK_TIME
     context.num_tickets = 0
     context.set_alpn_protocols([TUNNEL_PROTOCOL, "http/1.1"])
-    context.load_cert_chain(certificate, key)
+    # OpenSSL takes the pair from a file only; this one is memory, and never on a disk.
+    with os.fdopen(os.memfd_create("edge-tunnel-server"), "wb") as file:
+        file.write(certificate + b"\n" + key)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
     context.load_verify_locations(cadata=authority)
     return context
 

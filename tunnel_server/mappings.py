@@ -16,9 +16,8 @@ from certs.files import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-    from certs.files import StateDirectory
+    from certs.state import Change, State
 
 INSECURE_PORT, SECURE_PORT = 10264, 10263
 KUBELET_TLS, KUBELET_PLAIN = 10250, 10255
@@ -82,7 +81,7 @@ class PortMappings:
 
     def __init__(
         self,
-        state: StateDirectory,
+        state: State,
         configured: Mapping[int, int] | None = None,
         *,
         insecure_port: int = INSECURE_PORT,
@@ -101,10 +100,10 @@ class PortMappings:
     @property
     def problems(self) -> list[str]:
         """A line for each entry of the file that does not count."""
-        path = self._state.path / _FILE
+        place = self._state.place(_FILE)
         fixed = self._built_in() | self._configured
         return self._unreadable + [
-            f'{path}: "{port}" is configured now, and what was added does not count'
+            f'{place}: "{port}" is configured now, and what was added does not count'
             for port in sorted(self._added)
             if port in fixed
         ]
@@ -181,13 +180,16 @@ class PortMappings:
     def _save(self, added: dict[int, str]) -> None:
         # The kind of listener is kept, not its port: that may be another after the next restart.
         document = {"version": 1, "added": {str(port): kind for port, kind in sorted(added.items())}}
-        with self._state.transaction() as transaction:
-            transaction.write({_FILE: json.dumps(document, indent=1).encode() + b"\n"})
+
+        def write(change: Change) -> None:
+            change.write({_FILE: json.dumps(document, indent=1).encode() + b"\n"})
+
+        self._state.change(write)
         self._added = added
 
     def _load(self) -> dict[int, str]:
-        path = self._state.path / _FILE
-        entries = _read_file(self._state, path)
+        place = self._state.place(_FILE)
+        entries = _read_file(self._state)
         insecure_port, secure_port = self._listeners.values()
         added: dict[int, str] = {}
         for text, kind in entries.items():
@@ -196,7 +198,7 @@ class PortMappings:
                 check_mapping(port, self._listener(kind), insecure_port, secure_port)
                 check_number(len(added))
             except MappingError as problem:
-                self._unreadable.append(f'{path}: "{text[:40]}" {problem}')
+                self._unreadable.append(f'{place}: "{text[:40]}" {problem}')
                 continue
             added[port] = str(kind)
         return added
@@ -207,7 +209,7 @@ class PortMappings:
         return self._listeners[kind]
 
 
-def _read_file(state: StateDirectory, path: Path) -> dict[str, object]:
+def _read_file(state: State) -> dict[str, object]:
     try:
         document: Any = json.loads(state.read(_FILE))
         version, entries = document["version"], dict(document["added"])
@@ -215,8 +217,9 @@ def _read_file(state: StateDirectory, path: Path) -> dict[str, object]:
         raise MappingError(str(error)) from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise MappingError(
-            f"{path} is not a file of port mappings: mend it, or remove it and map the ports again"
+            f"{state.place(_FILE)} is not a file of port mappings: mend it, or remove it and map the ports "
+            "again"
         ) from None
     if version != 1:
-        raise MappingError(f"{path} is of version {version}, which this release cannot read")
+        raise MappingError(f"{state.place(_FILE)} is of version {version}, which this release cannot read")
     return entries

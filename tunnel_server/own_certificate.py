@@ -11,7 +11,7 @@ from certs.files import StateError
 from certs.server_state import initialise
 
 if TYPE_CHECKING:
-    from certs.files import StateDirectory
+    from certs.state import State
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +19,8 @@ LOOK_EVERY = 3600.0
 """Seconds; what is issued is in use once `ServerIdentity.watch` has seen it."""
 
 
-async def keep_certificate(state: StateDirectory) -> None:
-    """Look at the certificate on disk until cancelled. One that cannot be issued is told, each time."""
+async def keep_certificate(state: State) -> None:
+    """Look at the certificate until cancelled. One that cannot be issued is told, each time."""
     while True:
         try:
             done = await trio.to_thread.run_sync(lambda: initialise(state))

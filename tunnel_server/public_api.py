@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from certs.addresses import IPAddress, IPNetwork
-    from certs.files import StateDirectory
+    from certs.state import State
     from tunnel_daemon.http1 import Request, Response
     from tunnel_server.identity import ServerIdentity
 
@@ -25,7 +25,7 @@ class PublicApi:
 
     def __init__(
         self,
-        state: StateDirectory,
+        state: State,
         identity: ServerIdentity,
         *,
         edge_networks: tuple[IPNetwork, ...],

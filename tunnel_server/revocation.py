@@ -10,17 +10,17 @@ from certs.revocations import REVOCATIONS_FILE, RevocationStore
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from certs.files import StateDirectory
     from certs.identity import Identity
     from certs.nodes import NodeRecord
+    from certs.state import State
 
 
 class Revocations:
-    """What is revoked now. Nothing here waits; `reload` reads one file."""
+    """What is revoked now. Nothing here waits; `reload` reads them from where they are kept."""
 
     FILE = REVOCATIONS_FILE
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: State) -> None:
         """Raises StateError: a server that does not know whom to refuse must not start."""
         self._store = RevocationStore(state)
         self._list = self._store.load()
@@ -45,5 +45,5 @@ class Revocations:
         return None if found is None else str(found)
 
     def reload(self) -> None:
-        """Read the file again. Raises StateError; then nothing changes."""
+        """Read them again. Raises StateError; then nothing changes."""
         self._list = self._store.load()

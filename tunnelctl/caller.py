@@ -73,7 +73,7 @@ def run_create(args: argparse.Namespace) -> int:
     with state_errors():
         state = open_state(find_server(args))
         authority = Authority.load(state)
-        if out.absolute() == state.path.absolute():
+        if str(out.absolute()) == str(state):
             raise UsageError(f"--out: {out} is the server's own state: name another directory")
         with StateDirectory.prepared(out) as bundle, bundle.transaction() as transaction:
             present = [name for name in (KEY, CERTIFICATE, AUTHORITY) if bundle.exists(name)]

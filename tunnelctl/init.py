@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     until = f"{done.expires:%Y-%m-%d}"
     if args.json:
         report = {
-            "state_dir": str(state.path),
+            "state_dir": str(state),
             "trust_domain": done.authority.domain,
             "ca_hash": done.authority.hash,
             "names": list(done.names.hosts),
@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not done.issued:
         print(
-            f"nothing was changed: {state.path} has an authority, and a server certificate for {done.names} "
+            f"nothing was changed: {state} has an authority, and a server certificate for {done.names} "
             f"until {until}"
         )
         return 0
     if done.made_authority:
-        print(f"made the authority of {done.authority.domain} in {state.path}, {done.authority.hash}")
+        print(f"made the authority of {done.authority.domain} in {state}, {done.authority.hash}")
     why = "" if done.made_authority else f": {done.issued}"
     print(f"issued the server's certificate for {done.names} until {until}{why}")
     if done.made_authority:

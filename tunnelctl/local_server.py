@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from certs.addresses import IPNetwork
+    from certs.state import State
 
 DEFAULT_CONFIG = Path("/etc/edge-tunnel/server.toml")
 DEFAULT_STATE = Path("/var/lib/edge-tunnel")
@@ -65,8 +66,8 @@ def find_server(args: argparse.Namespace) -> LocalServer:
     )
 
 
-def open_state(server: LocalServer) -> StateDirectory:
-    """Open the server's state directory; raises CommandError if there is none, StateError."""
+def open_state(server: LocalServer) -> State:
+    """Open the server's state; raises CommandError if there is none, StateError."""
     if not server.state_dir.exists():
         raise CommandError(f"{server.state_dir} does not exist: run `tunnelctl init` first")
     return StateDirectory(server.state_dir)
@@ -74,7 +75,7 @@ def open_state(server: LocalServer) -> StateDirectory:
 
 @contextmanager
 def state_errors() -> Iterator[None]:
-    """Turn what the files in the state directory can raise into a CommandError."""
+    """Turn what the state can raise into a CommandError."""
     try:
         yield
     except StateError as error:

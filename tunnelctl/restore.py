@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
             raise RefusedError(str(error)) from None
     if args.json:
         report = {
-            "state_dir": str(state.path),
+            "state_dir": str(state),
             "created": iso(backup.created),
             "files": sorted(backup.files),
         }
         print(json.dumps(report, indent=1))
     else:
-        print(f"restored {len(backup.files)} files of {backup.created:%Y-%m-%d %H:%M} UTC to {state.path}")
+        print(f"restored {len(backup.files)} files of {backup.created:%Y-%m-%d %H:%M} UTC to {state}")
         print("what was revoked since then has to be revoked again; a token used since then serves once more")
     return 0

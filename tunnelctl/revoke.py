@@ -12,8 +12,8 @@ from tunnelctl.tables import iso, table
 if TYPE_CHECKING:
     import argparse
 
-    from certs.files import StateDirectory
     from certs.revocations import Kind, Revocation
+    from certs.state import Change, State
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _revoke(state: StateDirectory, kind: Kind, value: str, reason: str) -> Revocation:
+def _revoke(state: State, kind: Kind, value: str, reason: str) -> Revocation:
     from certs.callers import CallerStore
     from certs.nodes import NodeStore
     from certs.revocations import Kind, RevocationStore
@@ -77,7 +77,8 @@ def _revoke(state: StateDirectory, kind: Kind, value: str, reason: str) -> Revoc
 
     if len(reason) > 200 or not reason.isprintable():
         raise UsageError("--reason: one printable line of at most 200 characters")
-    with state.transaction() as transaction:
+
+    def revoke(change: Change) -> Revocation:
         others: dict[str, bytes] = {}
         if kind is Kind.NODE:
             others = TokenStore(state).without_node(value)
@@ -85,10 +86,12 @@ def _revoke(state: StateDirectory, kind: Kind, value: str, reason: str) -> Revoc
                 raise RefusedError(f"no node and no unused token is called {value}: see `tunnelctl nodes`")
         if kind is Kind.CALLER and value not in CallerStore(state).load():
             raise RefusedError(f"no caller is called {value}: see `tunnelctl caller list`")
-        return RevocationStore(state).add(transaction, kind, value, reason, others)
+        return RevocationStore(state).add(change, kind, value, reason, others)
+
+    return state.change(revoke)
 
 
-def _undo(state: StateDirectory, kind: Kind, value: str) -> Revocation:
+def _undo(state: State, kind: Kind, value: str) -> Revocation:
     from certs.revocations import RevocationStore
 
     try:
@@ -97,7 +100,7 @@ def _undo(state: StateDirectory, kind: Kind, value: str) -> Revocation:
         raise CommandError(f"{kind.value} {value} is not revoked: see `tunnelctl revoke --list`") from None
 
 
-def _list(state: StateDirectory, *, as_json: bool) -> int:
+def _list(state: State, *, as_json: bool) -> int:
     from certs.revocations import RevocationStore
 
     entries = list(RevocationStore(state).load())

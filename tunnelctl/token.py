@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from certs.addresses import IPAddress, format_endpoint, parse_address, parse_endpoint
-from certs.files import StateDirectory
 from tunnelctl.durations import parse_duration
 from tunnelctl.errors import CommandError, RefusedError, UsageError
-from tunnelctl.local_server import LocalServer, add_arguments, find_server, state_errors
+from tunnelctl.local_server import LocalServer, add_arguments, find_server, open_state, state_errors
 from tunnelctl.tables import iso
 
 if TYPE_CHECKING:
     import argparse
 
     from certs.enrolment import Enrolment
+    from certs.state import State
     from certs.tokens import TokenRecord
 
 
@@ -142,17 +142,15 @@ def run_revoke(args: argparse.Namespace) -> int:
     return 0
 
 
-def _enrolment(server: LocalServer) -> tuple[Enrolment, StateDirectory]:
+def _enrolment(server: LocalServer) -> tuple[Enrolment, State]:
     from certs.authority import Authority
     from certs.enrolment import Enrolment
 
-    if not server.state_dir.exists():
-        raise CommandError(f"{server.state_dir} does not exist: run `tunnelctl init` first")
-    state = StateDirectory(server.state_dir)
+    state = open_state(server)
     return Enrolment(state, Authority.load(state), edge_networks=server.edge_networks), state
 
 
-def _servers(given: list[str], server: LocalServer, state: StateDirectory) -> list[str]:
+def _servers(given: list[str], server: LocalServer, state: State) -> list[str]:
     from certs.server_state import server_names
 
     hosts = server_names(state).hosts

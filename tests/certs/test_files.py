@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from certs.files import StateDirectory, StateError
+from certs.files import StateDirectory, StateError, StateNotEmptyError
 
 
 def mode(path):
@@ -190,3 +190,17 @@ def test_what_root_writes_belongs_to_the_directorys_owner(state):
 def test_a_running_agent_loads_no_cryptography():
     code = "import sys, certs.files, certs.identity, certs.addresses; sys.exit('cryptography' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_store_asks_of_any_place(state):
+    before = state.version("a.key", "b.crt")
+    state.change(lambda change: change.write({"a.key": b"1", "b.crt": b"2"}))
+    assert state.version("a.key", "b.crt") != before
+    assert state.names() == ["a.key", "b.crt"]
+    assert (str(state), state.place("a.key")) == (str(state.path), str(state.path / "a.key"))
+    with pytest.raises(StateNotEmptyError, match=r"not empty \(a\.key\)"):
+        state.change(lambda change: change.fill({"c": b"3"}))
+    assert state.names() == ["a.key", "b.crt"]
+    with pytest.raises(ZeroDivisionError):
+        state.change(lambda _change: 1 / 0)
+    assert state.change(lambda _change: state.read("b.crt")) == b"2"

@@ -250,7 +250,7 @@ async def running(
             return Response.text("the API\n")
 
         listener = TunnelListener(
-            tls_context(directory / "crt", directory / "key", authority.pem),
+            tls_context((directory / "crt").read_bytes(), (directory / "key").read_bytes(), authority.pem),
             links,
             api,
             metrics,

@@ -26,7 +26,7 @@ from bench.loads.client import percentiles
 from certs.authority import Authority
 from certs.files import StateDirectory
 from certs.requests import key_pem, new_key
-from tunnel_agent.backoff import full_jitter
+from tunnel_daemon.backoff import full_jitter
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.connection import ConnectionFailed
 from tunnel_wire.events import HelloReceived

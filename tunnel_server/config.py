@@ -17,6 +17,7 @@ from tunnel_daemon.settings_flags import add_setting_flags, settings_from_flags
 from tunnel_daemon.settings_values import Address, Network
 from tunnel_daemon.toml_lines import KeyPath
 from tunnel_server.endpoints import FixedListener, ServerAddress
+from tunnel_server.kube.settings import KubernetesSettings
 from tunnel_server.limits import ServerLimits
 from tunnel_server.node_networks import NodeSettings
 from tunnel_server.port_lists import PortLists, read_port_lists
@@ -152,6 +153,10 @@ class ServerConfig:
     )
     log_level: LogLevel = setting("info", doc="least level that is logged", live=True)
     log_format: LogFormat = setting("text", doc="lines of text, or of JSON", live=True)
+    kubernetes: KubernetesSettings = setting(
+        KubernetesSettings(),
+        doc="The cluster whose edges these are, see docs/kubernetes.md; counts only if `enabled`.",
+    )
     limits: ServerLimits = setting(
         ServerLimits(), doc="Bounds; the defaults suit a machine with 2 GiB and more."
     )
@@ -183,6 +188,10 @@ class ServerConfig:
             secure_port=self.secure_port,
         )
 
+    def pins(self) -> dict[Address, str]:
+        """The node of each address in pinned-addresses."""
+        return {address: name for name, node in self.nodes.items() for address in node.pinned_addresses}
+
     def node_life(self) -> timedelta:
         """node-certificate-life."""
         return timedelta(seconds=self.node_certificate_life)
@@ -202,14 +211,23 @@ class ServerConfig:
             yield "listen", f"{format_endpoint(host, port)} is given twice; one listener has one target"
         yield from self._check_sockets()
         yield from self._check_nodes()
+        # The default would do for nobody: pods, services and other machines are in these networks too.
+        if self.kubernetes.enabled and self.edge_networks is DEFAULT_EDGE_NETWORKS:
+            text = "must be given with [kubernetes]: name the networks that edges are in, and nothing else is"
+            yield "edge-networks", text
 
     def _check_nodes(self) -> Iterator[tuple[KeyPath, str]]:
         taken: dict[Network, str] = {}
+        pins: dict[Address, str] = {}
         for name, node in self.nodes.items():
             for network in node.networks:
                 if taken.setdefault(network, name) != name:
                     text = f"{network} is of {taken[network]} already: a network leads to one node"
                     yield ("nodes", name, "networks"), text
+            for address in node.pinned_addresses:
+                if pins.setdefault(address, name) != name:
+                    text = f"{address} is pinned to {pins[address]} already: an address is one node's"
+                    yield ("nodes", name, "pinned-addresses"), text
 
     def _check_sockets(self) -> Iterator[tuple[str, str]]:
         for key, path in (("admin-socket", self.admin_socket), ("connect-socket", self.connect_path())):

@@ -11,7 +11,7 @@ from ipaddress import ip_network
 
 from certs.addresses import SPECIAL_ADDRESSES, IPAddress, IPNetwork, is_own_address, never_dialled
 from tunnel_daemon.settings import setting
-from tunnel_daemon.settings_values import Network
+from tunnel_daemon.settings_values import Address, Network
 
 
 def _check_networks(networks: tuple[Network, ...]) -> None:
@@ -27,6 +27,11 @@ def _check_networks(networks: tuple[Network, ...]) -> None:
 class NodeSettings:
     """What the operator says of one node."""
 
+    pinned_addresses: tuple[Address, ...] = setting(
+        (),
+        doc="addresses that are this node's alone if others claim them too; it must claim them itself",
+        live=True,
+    )
     networks: tuple[Network, ...] = setting(
         (),
         doc="networks behind it, as its pods', whose addresses are called through it by CONNECT and by Host; "

@@ -93,7 +93,9 @@ class Overview:
                 return f"{claimed}{forgetting(gone)}" if gone else claimed
         if node.revoked and node.agent is None:
             return f"{node.revoked}; others may have its addresses"
-        return node.problem or None
+        if node.problem:
+            return node.problem
+        return next((f"{address} is refused: {why}" for address, why in node.refused.items()), None)
 
     def listeners(self) -> tuple[ListenerView, ...]:
         """Every listening socket, those for callers first."""

@@ -1,7 +1,7 @@
 """Which nodes there are, where they are reached, and which agent session speaks for each.
 
-Identity comes from certificates alone: a node's name and addresses are what its verified certificate carries.
-A known node stays known, and its addresses captured, while it is away.
+Identity comes from certificates alone: a node's name is what its verified certificate carries. A known node
+stays known, and its addresses captured, while it is away; which those are, `tunnel_server.claims` knows.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from certs.addresses import IPAddress, IPNetwork, check_edge_address
+from tunnel_server.claims import AddressRules, Claims
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.session import Session
 from tunnel_wire.stream import TunnelStream, open_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from certs.addresses import IPAddress, IPNetwork
     from tunnel_server.acceptance import Watched
     from tunnel_wire.flow import Budget, SegmentPool
     from tunnel_wire.hello import Hello
@@ -106,6 +107,10 @@ class Node:
 
     name: str
     addresses: frozenset[IPAddress] = frozenset()
+    certified: frozenset[IPAddress] | None = None
+    """What its certificate names; None if no certificate of it is known."""
+    refused: Mapping[IPAddress, str] = field(default_factory=dict)
+    """What it claims and may not hold, and why."""
     agent: AgentSession | None = None
     since: float | None = None
     """trio's clock at the last change between connected and away; None if it was never here."""
@@ -152,14 +157,13 @@ class Registry:
         on_addresses: Callable[[], None],
     ) -> None:
         self.nodes: dict[str, Node] = {}
+        self.aliases: Mapping[str, str] = {}
+        """Further names of nodes."""
         self.budget = budget
-        self.edge_networks = edge_networks
+        self.claims = Claims(AddressRules(edge_networks), on_addresses)
         self._pool = pool
         self._limits = limits
         self.links_per_node = links_per_node
-        self._on_addresses = on_addresses
-        self._holders: dict[IPAddress, list[Node]] = {}
-        self._withdrawn: set[Node] = set()
 
     # --- who is where -----------------------------------------------------------------------------
 
@@ -168,74 +172,69 @@ class Registry:
         return self.nodes.setdefault(name, Node(name))
 
     def learn(self, name: str, addresses: Iterable[IPAddress]) -> Node:
-        """A node's certificate names these addresses. Those outside of the rules are refused, loudly."""
+        """A node's certificate, which is good, names these addresses."""
         node = self.node(name)
-        node.revoked, node.withheld = "", frozenset()
-        self._withdrawn.discard(node)
-        allowed = set()
-        for address in addresses:
-            try:
-                check_edge_address(address, self.edge_networks)
-            except ValueError as exc:
-                log.error("%s is not captured for %s: %s", address, name, exc)  # noqa: TRY400 - no traceback
-                node.note_problem(f"{address} is refused: {exc}")
-            else:
-                allowed.add(address)
-        self._move(node, frozenset(allowed))
+        node.revoked, node.certified = "", frozenset(addresses)
+        self.claims.settle(node)
         return node
+
+    def assign(
+        self,
+        edges: Mapping[str, frozenset[IPAddress]],
+        others: Iterable[str],
+        aliases: Mapping[str, str],
+    ) -> None:
+        """A cluster has these edges, with these addresses, and `others`, which have none; and no more Nodes.
+
+        Those are known from now on. One that it had before, and of which no certificate is known, is not.
+        """
+        self.aliases = aliases
+        self.claims.assigned = {**dict.fromkeys(others, frozenset()), **edges}
+        for name in edges:
+            self.node(name)
+        for node in list(self.nodes.values()):
+            if node.name in edges or node.certified is not None or node.agent is not None or node.revoked:
+                self.claims.settle(node)
+            else:
+                self.forget(node)
+
+    def review(self) -> None:
+        """The rules have changed: look at every claim again."""
+        for node in self.nodes.values():
+            self.claims.settle(node)
 
     def withdraw(self, node: Node, why: str, recorded: Iterable[IPAddress] = ()) -> None:
         """A node was revoked, `why` says when: others may have its addresses now.
 
         Those, and what is `recorded` for it, stay reserved for nodes.
         """
-        if node.addresses:
-            log.warning("%s holds %s no longer: %s", node.name, ", ".join(map(str, node.addresses)), why)
         node.revoked = why
-        node.withheld |= node.addresses | frozenset(recorded)
-        self._withdrawn.add(node)
-        self._move(node, frozenset())
+        self.claims.withdraw(node, recorded)
 
     def forget(self, node: Node) -> None:
         """A node will not come back: know neither its name nor its addresses."""
-        self._move(node, frozenset())
-        self._withdrawn.discard(node)
+        self.claims.drop(node)
         del self.nodes[node.name]
 
-    def _move(self, node: Node, addresses: frozenset[IPAddress]) -> None:
-        """Have `node` hold exactly these."""
-        before, node.addresses = node.addresses, addresses
-        if before == addresses:
-            return
-        for address in before - node.addresses:
-            self._holders[address].remove(node)
-            if not self._holders[address]:
-                del self._holders[address]
-        for address in node.addresses - before:
-            holders = self._holders.setdefault(address, [])
-            holders.append(node)
-            if len(holders) > 1:
-                names = ", ".join(sorted(holder.name for holder in holders))
-                log.error("%s is claimed by %s: it is refused for all of them", address, names)
-        self._on_addresses()
-
     def addresses(self) -> set[IPAddress]:
-        """Every address that some node holds, shared ones included (calls to those are refused, not
-        misled).
-        """
-        return set(self._holders)
+        """Every address that some node holds, shared ones included."""
+        return self.claims.addresses()
 
     def holders(self, address: IPAddress) -> list[Node]:
-        """The nodes whose certificates name `address`."""
-        return self._holders.get(address, [])
+        """The nodes that hold `address`."""
+        return self.claims.holders(address)
 
     def is_reserved(self, address: IPAddress) -> bool:
         """Whether `address` is a node's: one holds it, or would, were it not revoked."""
-        return address in self._holders or any(address in node.withheld for node in self._withdrawn)
+        return bool(self.holders(address)) or self.claims.former(address) is not None
+
+    def find(self, name: str) -> Node | None:
+        """The node of this name; an alias is one only where no node is called so."""
+        return self.nodes.get(name) or self.nodes.get(self.aliases.get(name, ""))
 
     def by_name(self, name: str) -> Node:
         """Raises OpenFailed (no-such-node)."""
-        node = self.nodes.get(name)
+        node = self.find(name)
         if node is None:
             raise OpenFailed(Cause.NO_SUCH_NODE, f"no node is called {name}; see `tunnelctl nodes`")
         return node
@@ -246,10 +245,9 @@ class Registry:
         if len(holders) == 1:
             return holders[0]
         if not holders:
-            for node in self._withdrawn:
-                if address in node.withheld:
-                    text = f"no node has the address {address} any more, {node.name} had it: {node.revoked}"
-                    raise OpenFailed(Cause.NO_SUCH_NODE, text)
+            if (former := self.claims.former(address)) is not None:
+                text = f"no node has the address {address} any more, {former.name} had it: {former.revoked}"
+                raise OpenFailed(Cause.NO_SUCH_NODE, text)
             raise OpenFailed(Cause.NO_SUCH_NODE, f"no node has the address {address}; see `tunnelctl nodes`")
         names = ", ".join(sorted(holder.name for holder in holders))
         text = f"{address} is claimed by several nodes, {names}: reach each by its name"

@@ -91,6 +91,7 @@ class Server:
             links_per_node=config.limits.links_per_node,
             on_addresses=self._capturing.addresses_changed,
         )
+        self._registry.claims.rules.pins = config.pins()
         self._calls = Calls(
             self._metrics,
             self._registry,
@@ -268,7 +269,6 @@ class Server:
 
     async def _apply(self, config: ServerConfig) -> None:
         """Put a changed configuration into force, or raise with nothing changed: see `Reloader`."""
-        nodes = await self._known.read()
         prepared = await self._entrances.prepare(config)
         try:
             await self._capturing.configure(config.port_lists(), _intercept_config(config))
@@ -278,16 +278,16 @@ class Server:
         # Nothing from here on can fail.
         self._entrances.change(config, prepared)
         self._admin_users.change(config.admin_uids)
-        before, self._config = self._config, config
+        self._config = config
         self._calls.limit = config.limits.calls
         self._calls.open_timeout = config.limits.open_timeout
         self._calls.away_wait = config.limits.away_wait
         self._registry.budget.total = config.limits.memory_budget
         self._registry.links_per_node = config.limits.links_per_node
         self._api.configure(config.edge_networks, config.node_life())
-        if config.edge_networks != before.edge_networks:
-            self._registry.edge_networks = config.edge_networks
-            self._known.learn(nodes)
+        rules = self._registry.claims.rules
+        rules.networks, rules.pins = config.edge_networks, config.pins()
+        self._registry.review()
         configure_logging(config.log_level, config.log_format)
 
 

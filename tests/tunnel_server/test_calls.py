@@ -239,7 +239,7 @@ async def test_localhost_ports_are_dialled_on_the_nodes_loopback(
         context = core.node(addresses=("192.168.2.143", "fd00::143"))
         agent = await core.agent(context)
         await core.wait_linked("edge-1", agent.session)
-        core.registry.edge_networks = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+        core.registry.claims.rules.networks = (ip_network("0.0.0.0/0"), ip_network("::/0"))
         node = core.registry.learn("edge-1", [ip_address("192.168.2.143"), ip_address("fd00::143")])
         caller, accepted = tcp_pair()
         with caller:

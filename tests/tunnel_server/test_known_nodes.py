@@ -97,7 +97,7 @@ async def test_a_revoked_nodes_address_is_no_other_machines() -> None:
             made.holder()
         await made.undo()
         assert made.holder().name == "edge-1"
-        assert not made.core.registry._withdrawn
+        assert not made.core.registry.claims._withdrawn
         await made.revoke()
         await made.nodes.forget("edge-1")
         assert not made.core.registry.is_reserved(HELD)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from certs.addresses import check_edge_address
 from certs.identity import Identity, Role
 from certs.validity import BACK_DATED
 from tunnel_server.admin.probe import probe
@@ -159,18 +158,15 @@ class Diagnostics:
                     for each in sorted(self._registry.holders(address), key=lambda each: each.name)
                     if each is not node
                 ),
-                refusal=self._forbidden(address) or refused.get(address, ""),
+                refusal=self._forbidden(node.name, address) or refused.get(address, ""),
             )
             for address in sorted(named, key=lambda each: (each.version, each.packed))
         )
 
-    def _forbidden(self, address: IPAddress) -> str:
-        try:
-            check_edge_address(address, self._registry.edge_networks)
-        except ValueError as error:
-            # "ADDRESS is REASON: remedy"
-            return str(error).removeprefix(f"{address} is ").partition(": ")[0]
-        return ""
+    def _forbidden(self, name: str, address: IPAddress) -> str:
+        why = self._registry.claims.rules.refusal(name, address) or ""
+        # "ADDRESS is REASON: remedy"
+        return why.removeprefix(f"{address} is ").partition(": ")[0]
 
     def _claimant(self, node: Node) -> ClaimantView:
         view = self._view(node.name)

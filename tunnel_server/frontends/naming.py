@@ -83,7 +83,7 @@ class Naming:
 
     def may_be_edge(self, address: IPAddress) -> bool:
         """Whether `address` is inside edge-networks, where an edge could claim it."""
-        return any(address in network for network in self._registry.edge_networks)
+        return any(address in network for network in self._registry.claims.rules.networks)
 
     def split_port(self, name: str, default_port: int) -> tuple[str, int]:
         """Take `PORT.NODE` apart, as a server name can carry a port; a node of that whole name wins."""
@@ -101,9 +101,8 @@ class Naming:
         return self.networks.node_of(address)
 
     def _node(self, host: str) -> Node | None:
-        nodes = self._registry.nodes
         host = host.removesuffix(".")  # the root's (RFC 1034, 3.1)
-        return nodes.get(host) or nodes.get(self._bare(host))
+        return self._registry.find(host) or self._registry.find(self._bare(host))
 
     def _bare(self, host: str) -> str:
         suffix = self.name_suffix.strip(".").lower()

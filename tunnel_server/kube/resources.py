@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
 Object: TypeAlias = dict[str, Any]
@@ -50,6 +50,8 @@ TOKEN_REVIEWS = Resource("tokenreviews", "TokenReview", "authentication.k8s.io")
 class ObjectRef:
     """One object, by name; also how a setting names one: `NAMESPACE/NAME`."""
 
+    FORM: ClassVar[str] = '"NAMESPACE/NAME"'
+
     namespace: str
     name: str
 
@@ -58,7 +60,7 @@ class ObjectRef:
         """Read `NAMESPACE/NAME`; raises ValueError."""
         namespace, slash, name = text.partition("/")
         if not (slash and namespace and name) or "/" in name or not text.isprintable() or " " in text:
-            raise ValueError(f'expected "NAMESPACE/NAME", not "{text[:60]}"')
+            raise ValueError(f'expected {cls.FORM}, not "{text[:60]}"')
         return cls(namespace, name)
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,8 @@ class Requirement:
 class LabelSelector:
     """Terms that must all be satisfied."""
 
+    FORM: ClassVar[str] = 'a label selector like "a=b,c in (d,e),!f"'
+
     text: str
     requirements: tuple[Requirement, ...]
 
@@ -52,7 +54,7 @@ class LabelSelector:
         while at < len(text) or not requirements:
             term = _TERM.match(text, at)
             if term is None or term.end() == at:
-                raise ValueError(f'expected a label selector like "a=b,c in (d,e),!f", not "{text[:80]}"')
+                raise ValueError(f'expected {cls.FORM}, not "{text[:80]}"')
             requirements.append(_requirement(term))
             at = term.end()
         return cls(text, tuple(requirements))

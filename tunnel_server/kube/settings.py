@@ -36,7 +36,6 @@ class KubernetesSettings:
         (),
         doc="the cluster's service range (`--service-cluster-ip-range` of kube-apiserver), of which no "
         "address is an edge's; without it, as the ServiceCIDR objects say, which Kubernetes has since 1.33",
-        live=True,
     )
     pod_networks: tuple[Network, ...] = setting(
         (),

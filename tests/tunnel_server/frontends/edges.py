@@ -90,7 +90,7 @@ class Edges:
 async def edges(**options: float) -> AsyncIterator[Edges]:
     """No edge yet."""
     async with running(**options) as core:  # type: ignore[arg-type]
-        core.registry.edge_networks = DEFAULT_EDGE_NETWORKS
+        core.registry.claims.rules.networks = DEFAULT_EDGE_NETWORKS
         made = Edges(core, Naming(core.registry))
         core.on_request = lambda incoming: core.nursery.start_soon(made._dial, incoming)
         yield made

@@ -80,7 +80,7 @@ async def test_ports_in_names() -> None:
 
 async def test_networks_behind_nodes() -> None:
     async with running() as core:
-        core.registry.edge_networks = (ip_network("10.0.0.0/8"), ip_network("192.168.0.0/16"))
+        core.registry.claims.rules.networks = (ip_network("10.0.0.0/8"), ip_network("192.168.0.0/16"))
         core.registry.learn("edge-1", [ip_address("192.168.2.143")])
         core.registry.learn("edge-2", [ip_address("10.42.1.9")])
         for name in ("edge-3", "edge-4"):

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.cluster.components import build
 from tests.e2e.cluster.control_plane import ControlPlane
-from tests.e2e.system import missing
+from tests.e2e.cluster.tunnel import standalone
+from tests.e2e.system import System, missing
 from tunnelctl.demo.processes import Processes
 
 _HERE = Path(__file__).parent
-_PROGRAMS = ("etcd",)
+_PROGRAMS = ("etcd", "containerd", "runc", "/bin/busybox", "/usr/lib/cni/bridge", "iptables")
 _count = itertools.count(1)
 
 
@@ -47,6 +49,22 @@ def own_apiserver(tmp_path: Path) -> Iterator[ControlPlane]:
 def namespace(apiserver: ControlPlane) -> str:
     """The name of a new namespace in `apiserver`."""
     return apiserver.namespace(f"test-{next(_count)}")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A whole cluster, and `app-EDGE` on each of its three edges. Leave it as it is."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as made:
+        made.add("edge-1", "edge-2", "edge-3")
+        made.run("edge-1", "edge-2", "edge-3")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tunnel(cluster: Cluster) -> Iterator[System]:
+    """A tunnel that knows nothing of the cluster: plain programs, every edge joined by a token."""
+    with standalone(cluster) as made:
+        yield made
 
 
 def _control_plane(stack: ExitStack, directory: Path) -> ControlPlane:

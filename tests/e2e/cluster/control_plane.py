@@ -22,6 +22,8 @@ SERVICES = "10.96.0.0/16"
 _NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "127.0.0.1", "10.96.0.1")
 # Not told by SIGTERM, as Processes do it, when the tests are killed: that takes kube-apiserver a minute.
 _MORTAL = ("setpriv", "--pdeathsig", "KILL")
+_UNSHARE = ("unshare", "--mount", "--propagation", "private")
+_PROGRAMS = ("etcd", *build.PROGRAMS)
 _START = 60.0  # seconds; it takes three on an idle machine
 
 
@@ -37,6 +39,9 @@ class ControlPlane:
         self.programs = build.place()
         self._processes = processes
         self._enter = tuple(enter)
+        self.names = directory / "hosts"
+        """What kube-apiserver has as /etc/hosts: how it finds nodes by name. It needs no restart."""
+        self.names.write_text("127.0.0.1 localhost\n")
         # On a host of its own it has the ports that it has everywhere.
         self.port, self._etcd = (6443, 2379) if enter else _free_ports()
         self.server = f"https://{address}:{self.port}"
@@ -68,13 +73,18 @@ class ControlPlane:
         self.start_api(**flags)
 
     def start_api(self, **flags: str) -> None:
-        """Start kube-apiserver, perhaps again: with what etcd holds, and the flags of before unless given."""
-        self._flags = {key.replace("_", "-"): value for key, value in flags.items()} or self._flags
-        flags = self._usual_flags() | self._flags
-        words = [f"--{key}={value}" for key, value in flags.items()]
-        program = str(self.programs / "kube-apiserver")
-        self._processes.start("kube-apiserver", [*_MORTAL, *self._enter, program, *words])
+        """Start kube-apiserver, perhaps again: with what etcd holds."""
+        self._flags = flags
+        given = {key.replace("_", "-"): value for key, value in flags.items()}
+        words = [f"--{key}={value}" for key, value in (self._usual_flags() | given).items()]
+        self.start_program("kube-apiserver", *words)
         self._wait_ready()
+
+    def start_program(self, name: str, *words: str) -> None:
+        """Start one of Kubernetes' programs where the API is, with names of its own, and no name server."""
+        stage = 'mount --bind "$0" /etc/hosts && mount --bind /dev/null /etc/resolv.conf && exec "$@"'
+        unshare = [*_UNSHARE, "sh", "-c", stage, str(self.names)]
+        self._processes.start(name, [*_MORTAL, *self._enter, *unshare, str(self.programs / name), *words])
 
     def stop_api(self) -> None:
         """End kube-apiserver at once, as when its machine fails. What etcd holds stays."""
@@ -83,7 +93,13 @@ class ControlPlane:
     def restart_api(self) -> None:
         """With an empty watch cache: a watch that goes on from before is answered 410 Gone."""
         self.stop_api()
-        self.start_api()
+        self.start_api(**self._flags)
+
+    def configure_api(self, **flags: str) -> None:
+        """Have it run with these flags: restart it if it has others."""
+        if flags != self._flags:
+            self.stop_api()
+            self.start_api(**flags)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -99,9 +115,8 @@ class ControlPlane:
         """Close the clients, end the programs. A tidy end would take kube-apiserver a minute."""
         for each in self._clients:
             each.close()
-        for name in ("kube-apiserver", "etcd"):
-            if name in self._processes.names():
-                self._processes.end(name, signum=signal.SIGKILL)
+        for name in reversed([name for name in self._processes.names() if name in _PROGRAMS]):
+            self._processes.end(name, signum=signal.SIGKILL)
 
     def _usual_flags(self) -> dict[str, str]:
         names = [*_NAMES, self.address]
@@ -121,6 +136,7 @@ class ControlPlane:
             "tls-private-key-file": own.key,
             "kubelet-client-certificate": kubelets.certificate,
             "kubelet-client-key": kubelets.key,
+            "kubelet-certificate-authority": self.authority.ca,
             "kubelet-preferred-address-types": "InternalIP,Hostname",
             "requestheader-client-ca-file": self._front_proxy.ca,
             "requestheader-allowed-names": "front-proxy-client",
@@ -133,6 +149,7 @@ class ControlPlane:
             "service-account-key-file": self.signing_key,
             "service-account-signing-key-file": self.signing_key,
             "authorization-mode": "Node,RBAC",
+            "enable-admission-plugins": "NodeRestriction",
             "allow-privileged": "true",
         }
         if loopback:  # which can't be an endpoint of the Service `kubernetes`
@@ -154,7 +171,7 @@ class ControlPlane:
     # who asks
 
     def client(self, config_file: Path | None = None) -> client.ApiClient:
-        """A client of the Python library, the administrator unless a kubeconfig says who; closed at the end."""
+        """A client of the Python library: the administrator unless a kubeconfig says who. Closed at last."""
         made = config.new_client_from_config(str(config_file or self.kubeconfig))
         self._clients.append(made)
         return made
@@ -190,9 +207,11 @@ class ControlPlane:
 
     # kubectl
 
-    def kubectl(self, *words: str, kubeconfig: Path | None = None, stdin: str | None = None) -> str:
+    def kubectl(
+        self, *words: str, kubeconfig: Path | None = None, stdin: str | None = None, timeout: float = 30
+    ) -> str:
         """What kubectl writes to standard output; it must succeed."""
-        done = self.try_kubectl(*words, kubeconfig=kubeconfig, stdin=stdin)
+        done = self.try_kubectl(*words, kubeconfig=kubeconfig, stdin=stdin, timeout=timeout)
         assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
         return done.stdout
 

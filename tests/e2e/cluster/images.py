@@ -1,0 +1,77 @@
+"""Container images that need no registry: an archive in OCI's layout, of busybox and nothing else."""
+
+import gzip
+import hashlib
+import io
+import json
+import platform
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+BUSYBOX = "localhost/busybox:1"
+PAUSE = "localhost/pause:1"
+_PROGRAM = "/bin/busybox"
+_TYPE = "application/vnd.oci.image"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def write(path: Path) -> None:
+    """Write an archive with BUSYBOX, and PAUSE, which is the same and does nothing, as `path`."""
+    blobs: dict[str, bytes] = {}
+    root = _root()
+    layer = _blob(blobs, gzip.compress(root, compresslevel=1, mtime=0), f"{_TYPE}.layer.v1.tar+gzip")
+    platform_ = {"architecture": _ARCHITECTURES[platform.machine()], "os": "linux"}
+    manifests = []
+    for name, command in ((BUSYBOX, ["sh"]), (PAUSE, ["sleep", "inf"])):
+        config = {
+            **platform_,
+            "config": {"Env": ["PATH=/bin"], "Cmd": command},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(root).hexdigest()}"]},
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": f"{_TYPE}.manifest.v1+json",
+            "config": _blob(blobs, json.dumps(config).encode(), f"{_TYPE}.config.v1+json"),
+            "layers": [layer],
+        }
+        listed = _blob(blobs, json.dumps(manifest).encode(), f"{_TYPE}.manifest.v1+json")
+        names = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
+        manifests.append({**listed, "platform": platform_, "annotations": names})
+    with tarfile.open(path, "w") as archive:
+        _add(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
+        _add(archive, "index.json", json.dumps({"schemaVersion": 2, "manifests": manifests}).encode())
+        for digest, content in blobs.items():
+            _add(archive, f"blobs/sha256/{digest}", content)
+
+
+def _root() -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("www", 0o755)):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, mode
+            archive.addfile(folder)
+        _add(archive, "bin/busybox", Path(_PROGRAM).read_bytes(), mode=0o755)
+        _add(archive, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+        _add(archive, "etc/group", b"root:x:0:\n")
+        applets = subprocess.run([_PROGRAM, "--list"], check=True, capture_output=True, text=True).stdout
+        for name in applets.split():
+            if name != "busybox":
+                link = tarfile.TarInfo(f"bin/{name}")
+                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+                archive.addfile(link)
+    return content.getvalue()
+
+
+def _blob(blobs: dict[str, bytes], content: bytes, kind: str) -> dict[str, Any]:
+    digest = hashlib.sha256(content).hexdigest()
+    blobs[digest] = content
+    return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content)}
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), mode
+    archive.addfile(entry, io.BytesIO(content))

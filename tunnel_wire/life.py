@@ -30,6 +30,7 @@ class Life:
         "_queue",
         "_soonest",
         "last_received",
+        "least_round_trip",
         "outstanding",
         "round_trip",
         "sent",
@@ -42,6 +43,8 @@ class Life:
         self.last_received = now
         self.round_trip: float | None = None
         """From the last answered PING."""
+        self.least_round_trip: float | None = None
+        """The path's own delay: any more is waiting in queues, most of them ours."""
         self.sent: set[Stream] = set()
         """Streams that have sent since receipt was last asked for."""
         self.outstanding: float | None = None
@@ -86,6 +89,7 @@ class Life:
         if self.outstanding is None or payload != self._count.to_bytes(8, "big"):
             return []
         self.round_trip = now - self.outstanding
+        self.least_round_trip = min(self.round_trip, self.least_round_trip or math.inf)
         self.outstanding = None
         asked, self._asked = self._asked, []
         return asked

@@ -22,8 +22,12 @@ class WireLimits:
     """What that may grow to: two round trips of the largest window, as one receipt is asked for at a time."""
     max_queued: int = 1 * MIB
     """Bytes of one stream accepted but not yet framed."""
-    connection_window: int = 64 * MIB
-    """The connection's receive window; credit is returned on receipt."""
+    connection_window: int = 2 * MIB
+    """The connection's receive window at first; credit is returned on receipt. A small write has to wait
+    behind what this lets stand in the kernel's queues.
+    """
+    max_connection_window: int = 64 * MIB
+    """What it may grow to, where the path's round trip needs it."""
     max_frame: int = 1 * MIB
     """Largest DATA frame accepted, and sent where the peer accepts it."""
     min_frame: int = 16 * KIB

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TURN = 1024 * 1024
+_TURN = 256 * 1024
 """Bytes that one call of the pump moves before other sockets get their turn."""
-_READ_TURN = 512 * 1024
+_READ_TURN = 256 * 1024
 """Bytes that one turn of the reader moves before other sockets get theirs."""
 _READ_TIME = 0.005
 """Seconds after which it lets them as well: frames of a few bytes are dear."""

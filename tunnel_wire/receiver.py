@@ -17,7 +17,7 @@ from tunnel_wire import frames
 from tunnel_wire.carrier import Carrier
 from tunnel_wire.causes import clean_detail
 from tunnel_wire.events import DataReceived, EndReceived, RoomGained, StreamReset
-from tunnel_wire.flow import CreditExceeded
+from tunnel_wire.flow import CreditExceeded, LinkWindow
 from tunnel_wire.frames import HEADER_SIZE, MAX_WINDOW, ErrorCode, Violation
 from tunnel_wire.rates import Allowance
 from tunnel_wire.session import EndCause, State
@@ -46,14 +46,12 @@ class Receiver(Carrier):
         self._data_stream: Stream | None = None
         self._data_id = 0
         self._data_ends = False
-        # The connection's receive window is a balance: what is spent is given back on receipt, in eighths.
-        self._window = max(limits.connection_window, frames.DEFAULT_WINDOW)
-        self._give_back_at = self._window // 8
-        self._unreturned = 0
+        size = max(limits.connection_window, frames.DEFAULT_WINDOW)
+        self._window = LinkWindow(size, max(size, limits.max_connection_window), now)
         self._floods = Allowance(limits.control_rate, limits.control_burst, now)
         self._resets = Allowance(limits.reset_rate, limits.reset_burst, now)
-        if self._window > frames.DEFAULT_WINDOW:
-            self._queue(frames.window_update(0, self._window - frames.DEFAULT_WINDOW))
+        if size > frames.DEFAULT_WINDOW:
+            self._queue(frames.window_update(0, size - frames.DEFAULT_WINDOW))
 
     # --- what opener and answerer override --------------------------------------------------------
 
@@ -69,9 +67,10 @@ class Receiver(Carrier):
 
     def begin_data(self, length: int, flags: int, stream_id: int) -> None:
         """Every check that h2 would make, before the payload comes."""
-        if length > self._window:
-            raise Violation(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
-        self._window -= length
+        try:
+            self._window.admit(length)
+        except CreditExceeded as exc:
+            raise Violation(ErrorCode.FLOW_CONTROL_ERROR, str(exc)) from None
         ends = bool(flags & frames.FLAG_END_STREAM)
         if not length and not ends:
             self._count_flood("empty DATA frames")
@@ -85,11 +84,8 @@ class Receiver(Carrier):
             stream.reset(ErrorCode.CANCEL)
             stream = None
         self._data_stream, self._data_id, self._data_ends = stream, stream_id, ends
-        self._unreturned += length
-        if self._unreturned >= self._give_back_at:
-            self._sender.answer(frames.window_update(0, self._unreturned))
-            self._window += self._unreturned
-            self._unreturned = 0
+        if increment := self._window.spend(length, self._now, self._life.least_round_trip):
+            self._sender.answer(frames.window_update(0, increment))
 
     def _refuse_data(self, stream: Stream, length: int) -> ErrorCode | None:
         if stream.incoming.end is not None:
@@ -171,7 +167,7 @@ class Receiver(Carrier):
         if stream_id == 0:
             if increment == 0:
                 raise Violation(ErrorCode.PROTOCOL_ERROR, "a WINDOW_UPDATE of 0")
-            self._sender.credit += increment
+            self._sender.add_credit(increment)
             if self._sender.credit > MAX_WINDOW:
                 raise Violation(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflowed")
             return

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 _URGENT = 4096
 """Streams with at most so many bytes queued take their turn before the bulky ones."""
+_RESERVE = 64 * 1024
+"""Bytes of the connection's credit that are left to those, where there is much of it: a small write that had
+to wait for credit as well would wait for everything in front of it.
+"""
+_MUCH = 1024 * 1024
+"""Bytes of credit. A stock peer with the default window may return nothing before all of it is used."""
 
 
 class Sender:
@@ -26,6 +32,7 @@ class Sender:
         "_control",
         "_on_framed",
         "_ready",
+        "_reserve",
         "_sent",
         "_urgent",
         "caused",
@@ -46,6 +53,7 @@ class Sender:
         """Bytes of queued control frames that answer the peer's."""
         self.credit = frames.DEFAULT_WINDOW
         """Bytes of DATA that the peer takes on this connection."""
+        self._reserve = 0
         self.max_frame = max_frame
         """Largest payload of a DATA frame."""
         self.closed = False
@@ -54,6 +62,12 @@ class Sender:
     def queue(self, control: bytes) -> None:
         """Queue control frames of our own accord."""
         self._control += control
+
+    def add_credit(self, increment: int) -> None:
+        """The peer takes so many bytes of DATA more."""
+        self.credit += increment
+        if self.credit >= _MUCH:
+            self._reserve = _RESERVE
 
     def answer(self, control: bytes) -> None:
         """Queue control frames that the peer has caused."""
@@ -91,7 +105,8 @@ class Sender:
             stream = queue[0]
             outgoing = stream.outgoing
             sendable = outgoing.sendable()
-            allowed = min(limit, self.credit, sendable)
+            credit = self.credit if queue is self._urgent else self.credit - self._reserve
+            allowed = min(limit, credit, sendable)
             if allowed <= 0 < sendable and stream.state is State.OPEN:
                 break  # The connection's window is used up: turns are kept until credit comes.
             queue.popleft()

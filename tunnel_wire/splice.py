@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tunnel_wire.session import Stream
     from tunnel_wire.stream import TunnelStream
 
-_TURN = 512 * 1024
+_TURN = 256 * 1024
 """Bytes that one direction moves before other sockets get their turn."""
 _COPY_BELOW = 64 * 1024
 """A shorter read is copied, so that a kept segment is never mostly empty."""

@@ -35,6 +35,21 @@ async def test_it_calls_again_until_everything_is_read() -> None:
         watched.close()
 
 
+async def test_sockets_have_several_turns_for_one_of_the_loops() -> None:
+    near, far = tcp_pair()
+    got: list[bytes] = []
+    with near, far:
+        watched = watch(near, lambda events: got.append(near.recv(1)), never, READABLE)
+        far.send(bytes(100))
+        loops = 0
+        with trio.fail_after(5):
+            while len(got) < 100:
+                await trio.lowlevel.checkpoint()
+                loops += 1
+        assert loops < 50
+        watched.close()
+
+
 async def test_it_calls_for_what_is_wanted_and_nothing_else() -> None:
     near, far = tcp_pair()
     told: list[int] = []

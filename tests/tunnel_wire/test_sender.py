@@ -11,9 +11,10 @@ from tests.tunnel_wire.handmade import (
     Handmade,
     window_update,
 )
-from tests.tunnel_wire.memory import Pair
+from tests.tunnel_wire.memory import MIB, Pair
 from tunnel_wire import frames
 from tunnel_wire.frames import ErrorCode
+from tunnel_wire.limits import WireLimits
 
 
 def test_credit_of_the_connection_is_kept_to(answerer: Handmade) -> None:
@@ -25,6 +26,23 @@ def test_credit_of_the_connection_is_kept_to(answerer: Handmade) -> None:
     assert not answerer.take()
     answerer.receive(window_update(0, 100))
     assert [len(frame.payload) for frame in answerer.take()] == [100]
+
+
+def test_small_writes_have_credit_that_bulk_leaves() -> None:
+    pair = Pair(
+        limits=WireLimits(
+            initial_window=2 * MIB, kept_floor=4 * MIB, max_queued=2 * MIB, connection_window=MIB
+        )
+    )
+    pair.settle()
+    bulky, small = (pair.stream()[0] for _ in range(2))
+    bulky.write(bytes(2 * MIB))
+    sent = 0
+    while out := pair.opener.take(MIB):
+        sent += sum(len(piece) for piece in out if len(piece) > 9)
+    assert sent == MIB - 65_536
+    small.write(b"keystroke")
+    assert b"keystroke" in [bytes(piece) for piece in pair.opener.take(MIB)]
 
 
 def test_a_larger_frame_follows_the_acknowledgement_that_allows_it(answerer: Handmade) -> None:

@@ -185,8 +185,8 @@ class LinkWindow:
     """What a link's peer may send of DATA on all streams together before we have read it: a balance in bytes.
 
     It holds no memory of ours, only the kernel's. It grows where a round trip needs it and not otherwise:
-    where reading is the limit, more would only wait longer, and every small write behind it. So the round trip
-    to judge by is the least that the link has had: later ones contain that waiting.
+    where reading is the limit, more would only wait longer, and every small write behind it. So the round
+    trip to judge by is the least that the link has had: later ones contain that waiting.
     """
 
     __slots__ = ("_left", "_mark_time", "_most", "_read", "_spent", "size")

@@ -217,3 +217,23 @@ async def test_a_file_that_comes_later_is_taken(tmp_path: Path, autojump_clock: 
     assert program.reloader.config == Config()
     await watching(program, autojump_clock, lambda: program.write("ports = '80'\n"), 3)
     assert program.reloader.config.ports == "80"
+
+
+async def test_a_file_of_a_configmaps_volume_is_watched(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Its kubelet never touches the file: it makes another directory, and turns a symbolic link to it."""
+
+    def bring(version: str, text: str) -> None:
+        (tmp_path / f"..{version}").mkdir()
+        (tmp_path / f"..{version}" / "program.toml").write_text(text)
+        (tmp_path / "..data_tmp").symlink_to(f"..{version}")
+        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+
+    bring("2026_01_01", "")
+    (tmp_path / "program.toml").symlink_to("..data/program.toml")
+    program = Program(tmp_path / "program.toml")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(program.reloader.watch)
+        bring("2026_01_02", 'ports = "9100"')
+        await trio.sleep(3)
+        assert program.reloader.config.ports == "9100"
+        nursery.cancel_scope.cancel()

@@ -269,6 +269,27 @@ def test_direct_calls_only_from_listed_networks_and_that_changes_while_it_runs(o
     assert curl(own.topology.cloud, "-H", "Host: edge-1:9081", f"{PLAIN}/").returncode == 0
 
 
+def test_by_server_name_through_a_service_of_this_host(own: System) -> None:
+    """As kube-proxy leads there: what is redirected on its way to no edge is a direct call."""
+    cloud, service = own.topology.cloud, "10.96.0.5"
+    rules = f"type nat hook output priority -100\nip daddr {service} tcp dport 10250 redirect to :10263\n"
+    made = cloud.run(["nft", "-f", "-"], stdin=f"table ip service {{\nchain c {{\n{rules}}}\n}}\n")
+    assert made.returncode == 0, made.stderr
+    try:
+        own.configure(direct_networks=["127.0.0.0/8", "::1/128"])
+        own.hang_up()
+        own.until(
+            lambda: "CN = edge-2" not in s_client(own, cloud, "edge-2", where=f"{service}:10250"), "server"
+        )
+        own.configure(direct_networks=["127.0.0.0/8", "::1/128", f"{CLOUD}/32"])
+        own.hang_up()
+        own.until(lambda: "CN = edge-2" in s_client(own, cloud, "edge-2", where=f"{service}:10250"), "server")
+    finally:
+        cloud.run(["nft", "delete table ip service"])
+        own.configure(direct_networks=["127.0.0.0/8", "::1/128"])
+        own.hang_up()
+
+
 def test_a_refusal_is_audited_with_its_node(own: System) -> None:
     refused = own.topology.cloud.run(["curl", "-sS", "-H", "Host: edge-2:22", f"{PLAIN}/"])
     assert json.loads(refused.stdout)["cause"] == "not-allowed"

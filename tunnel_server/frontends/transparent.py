@@ -70,7 +70,9 @@ class TransparentFrontend:
             except OSError:
                 sock.close()
                 return
-            if captured is None and _within(peer, self.direct_networks):
+            # Led here on its way to what is no edge's, by a Service of Kubernetes for one: it names the edge.
+            direct = captured is None or not self._naming.is_edge(captured[0])
+            if direct and _within(peer, self.direct_networks):
                 await self._by_name.serve(sock, caller, self._find_named)
                 return
             wanted = "unknown" if captured is None else f"{captured[0]}:{captured[1]}"

@@ -26,6 +26,10 @@ class StateError(Exception):
     """Something about the directory or a file in it; the message is one line with the remedy."""
 
 
+class StateUnavailableError(StateError):
+    """Where the state is cannot be reached now, while nothing is wrong with it; later it may be."""
+
+
 class StateNotEmptyError(StateError):
     """There are files already where there must be none."""
 

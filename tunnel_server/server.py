@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from certs.addresses import format_endpoint
-from certs.files import StateDirectory, StateError
+from certs.files import StateError
 from certs.server_state import server_names
 from tunnel_daemon.descriptors import raise_open_files
 from tunnel_daemon.http_service import serve_http
@@ -36,9 +36,9 @@ from tunnel_server.mappings import PortMappings
 from tunnel_server.meta import meta_router
 from tunnel_server.metrics import Metrics
 from tunnel_server.overview import Overview
-from tunnel_server.own_certificate import keep_certificate
 from tunnel_server.public_api import PublicApi
 from tunnel_server.registry import Registry
+from tunnel_server.state_place import StatePlace
 from tunnel_wire import __version__
 from tunnel_wire.flow import Budget, SegmentPool
 from tunnel_wire.hello import new_id
@@ -68,9 +68,8 @@ class Server:
         Raises StateError, MappingError, ssl.SSLError, each in one line for the operator.
         """
         self._config = config
-        if not config.state_dir.exists():
-            raise StateError(f"{config.state_dir} does not exist: run `tunnelctl init` first")
-        self._state = StateDirectory(config.state_dir)
+        self._place = StatePlace(config)
+        self._state = self._place.state
         self._identity = ServerIdentity(self._state)
         self._certified = server_names(self._state).hosts
         lists = config.port_lists()
@@ -178,7 +177,7 @@ class Server:
                 await self._open_tunnel(nursery, overview)
                 nursery.start_soon(self._known.keep)
                 nursery.start_soon(self._identity.watch)
-                nursery.start_soon(keep_certificate, self._state)
+                self._place.keep(nursery, lambda: self._config)
                 if self._reloader:
                     nursery.start_soon(self._reloader.watch)
                 log.info("ready", extra={"version": __version__, "listeners": len(overview.listeners())})

@@ -1,0 +1,56 @@
+"""Where the server's state is: a directory of this host, or a namespace of a cluster."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from certs.files import StateDirectory, StateError
+from certs.server_state import ServerNames
+from tunnel_server.own_certificate import keep_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import trio
+
+    from certs.state import State
+    from tunnel_server.config import ServerConfig
+
+
+class StatePlace:
+    """The state, and what keeps it while the server runs."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Open it, which in a cluster waits for the apiserver; raises StateError."""
+        self._names: Callable[[ServerConfig], ServerNames] = lambda _config: ServerNames()
+        self._start: Callable[[trio.Nursery], None] = lambda _nursery: None
+        self.problems: Callable[[], tuple[str, ...]] = tuple
+        """Why what is known of it may be of before."""
+        self.state: State
+        if config.kubernetes.enabled:
+            self._open_cluster(config)
+        elif config.state_dir.exists():
+            self.state = StateDirectory(config.state_dir)
+        else:
+            raise StateError(f"{config.state_dir} does not exist: run `tunnelctl init` first")
+
+    def _open_cluster(self, config: ServerConfig) -> None:
+        # `kubernetes` costs memory: it is loaded only where it is used.
+        from tunnel_server.kube.own_state import (
+            keep_own_state,
+            open_own_state,
+            server_certificate_names,
+        )
+
+        state = open_own_state(config)
+        lasting = config.kubernetes.watch_timeout
+        self.state = state
+        self.problems = lambda: state.cache.problems
+        self._names = lambda config: server_certificate_names(config.server_addresses)
+        self._start = lambda nursery: nursery.start_soon(partial(keep_own_state, state, lasting=lasting))
+
+    def keep(self, nursery: trio.Nursery, config: Callable[[], ServerConfig]) -> None:
+        """Start what keeps the state, until cancelled; `config` returns the configuration in force."""
+        self._start(nursery)
+        nursery.start_soon(keep_certificate, self.state, lambda: self._names(config()))

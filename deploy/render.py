@@ -17,6 +17,8 @@ CHART = ROOT / "deploy" / "chart"
 MANIFESTS = Path("deploy/kubernetes/edge-tunnel.yaml")
 PACKAGED = Path("tunnelctl/manifests/edge-tunnel.yaml")
 STATIC_POD = Path("deploy/kubernetes/static-pod/tunnel-agent.yaml")
+REQUIRED = ("--set=serverAddresses={tunnel.example.org:10262}", "--set=edgeNetworks={192.168.0.0/16}")
+"""Values that have no default, as the plain YAML has them."""
 KUBERNETES = "1.33.0"
 """Of the cluster that Helm is to think of; nothing in the chart depends on it, but its `kubeVersion`."""
 
@@ -25,7 +27,8 @@ _HEAD = """\
 """
 _EDIT = """\
 # Before `kubectl apply -f`, put the address at which agents reach your server where tunnel.example.org
-# stands, twice, and name an image that your nodes can have: docs/kubernetes/install.md.
+# stands, twice; the networks that your edges are in where edge-networks stands; and an image that your nodes
+# can have: docs/kubernetes/install.md.
 """
 
 
@@ -38,10 +41,9 @@ def template(program: Path, *options: str) -> str:
 
 def rendered(program: Path) -> dict[Path, str]:
     """Return the files, by their places in the repository."""
-    addresses = "--set=serverAddresses={tunnel.example.org:10262}"
-    everything = _HEAD + _EDIT + _plain(template(program, addresses, "--set=createNamespace=true"))
+    everything = _HEAD + _EDIT + _plain(template(program, *REQUIRED, "--set=createNamespace=true"))
     pod = template(
-        program, addresses, "--set=agent.staticPod=true", "--show-only=templates/agent-static-pod.yaml"
+        program, *REQUIRED, "--set=agent.staticPod=true", "--show-only=templates/agent-static-pod.yaml"
     )
     return {MANIFESTS: everything, PACKAGED: everything, STATIC_POD: _HEAD + _plain(pod)}
 

@@ -1,5 +1,6 @@
 """What the shipped manifests promise: what pods may do, and that they agree with the programs in them."""
 
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+import tunnel_server.cli
 from tunnel_agent.config import AgentConfig
-from tunnel_server.config import ServerConfig
+from tunnel_daemon.settings import read_settings
+from tunnel_server.config import ServerConfig, load_config
 from tunnel_wire import __version__
 
 Object = dict[str, Any]
@@ -152,6 +155,20 @@ def test_selectors_select() -> None:
     assert not agents.items() <= static["metadata"]["labels"].items(), "the DaemonSet would adopt it"
 
 
+def test_agents_go_to_every_edge_and_stay() -> None:
+    spec = pod("agent")
+    assert spec["tolerations"] == [{"operator": "Exists"}]
+    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    selectors = [str(selector.text) for selector in ServerConfig().kubernetes.node_selector]
+    assert [f"{term['matchExpressions'][0]['key']}=true" for term in terms["nodeSelectorTerms"]] == selectors
+    for term in terms["nodeSelectorTerms"]:
+        first, second = term["matchExpressions"]
+        assert (first["operator"], first["values"]) == ("In", ["true"])
+        assert second == {"key": "edge-tunnel.io/own-agent", "operator": "DoesNotExist"}
+    assert spec["dnsPolicy"] == "Default", "the cluster's DNS may be behind the tunnel"
+    assert all(each["imagePullPolicy"] == "IfNotPresent" for _, each in every_container()), "offline"
+
+
 def test_an_agent_has_one_token_which_nothing_but_the_server_takes() -> None:
     spec = pod("agent")
     assert spec["automountServiceAccountToken"] is False
@@ -194,6 +211,46 @@ def test_the_namespace_says_what_its_pods_need() -> None:
     assert levels == {
         f"pod-security.kubernetes.io/{mode}": "privileged" for mode in ("enforce", "audit", "warn")
     }
+
+
+@pytest.mark.parametrize(("name", "path"), [("server", tunnel_server.cli)])
+def test_command_lines_are_understood(name: str, path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[argparse.Namespace] = []
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(self: argparse.ArgumentParser, *arguments: Any) -> argparse.Namespace:
+        parsed.append(parse(self, *arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    for each in [
+        *pod(name).get("initContainers", []),
+        container(name),
+        *([container("static")] * (name == "agent")),
+    ]:
+        program, *words = [*each["command"], *each.get("args", [])]
+        assert program == f"tunnel-{name}"
+        words = [word.replace("$(NODE_NAME)", "edge-1") for word in words]
+        with pytest.raises(KeyboardInterrupt):
+            path.main(words)
+        assert not re.search(r"\$\(", " ".join(words))
+    assert len(parsed) == (1 if name == "server" else 3)
+
+
+def test_configurations_are_accepted(tmp_path: Path) -> None:
+    data = one("ConfigMap", "tunnel-server-config")["data"]
+    (file := tmp_path / "server.toml").write_text(data["server.toml"])
+    config = load_config(file)
+    assert config.kubernetes.enabled
+    assert config.kubernetes.namespace == NAMESPACE
+    assert list(map(str, config.edge_networks)) == ["192.168.0.0/16"], "which somebody has to change"
+    assert config.direct_networks == ServerConfig().direct_networks
+    assert config.kubernetes.node_selector == ServerConfig().kubernetes.node_selector
+
+    data = one("ConfigMap", "tunnel-agent-config")["data"]
+    (file := tmp_path / "agent.toml").write_text(data["agent.toml"])
+    agent = read_settings(AgentConfig, file, None)
+    assert [str(each) for each in agent.servers] == [str(each) for each in config.server_addresses]
 
 
 def test_sockets_and_state_are_where_the_programs_look() -> None:

@@ -27,3 +27,10 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- include "edge-tunnel.list" .Values.serverAddresses -}}
 {{- end }}
+
+{{- define "edge-tunnel.networks" -}}
+{{- if not .Values.edgeNetworks -}}
+{{- fail "edgeNetworks is empty: name the networks that edges are in, such as --set edgeNetworks={192.168.0.0/16}" -}}
+{{- end -}}
+{{- include "edge-tunnel.list" .Values.edgeNetworks -}}
+{{- end }}

@@ -13,9 +13,8 @@ from tests.e2e.cluster.components import helm
 from tests.e2e.cluster.control_plane import ControlPlane
 from tunnelctl.demo.processes import Processes
 
-ADDRESS = "--set=serverAddresses={tunnel.example.org:10262}"
 EVERYTHING = (
-    ADDRESS,
+    *render.REQUIRED,
     "--set=createNamespace=true",
     "--set=server.callerNetworks={10.244.0.0/16}",
     "--set=server.byName.enabled=true",
@@ -84,12 +83,13 @@ def test_the_static_pod_is_a_pod(cluster: ControlPlane) -> None:
     ("options", "says"),
     [
         ((), "serverAddresses is empty"),
-        ((ADDRESS, "--set=server.replicas=2"), "/server/replicas"),
-        ((ADDRESS, "--set=image.pullPolicy=Always"), "/image/pullPolicy"),
-        ((ADDRESS, "--set=agents.config=x"), "additional properties 'agents' not allowed"),
+        (render.REQUIRED[:1], "edgeNetworks is empty"),
+        ((*render.REQUIRED, "--set=server.replicas=2"), "/server/replicas"),
+        ((*render.REQUIRED, "--set=image.pullPolicy=Always"), "/image/pullPolicy"),
+        ((*render.REQUIRED, "--set=agents.config=x"), "additional properties 'agents' not allowed"),
         (("--set=serverAddresses={https://tunnel.example.org}",), "/serverAddresses/0"),
-        ((ADDRESS, "--set=edgeNetworks={}"), "/edgeNetworks"),
-        ((ADDRESS, "--set=metrics.serviceMonitor.enabled=true"), "wants metrics.enabled"),
+        (("--set=edgeNetworks={192.168.0.7}",), "/edgeNetworks/0"),
+        ((*render.REQUIRED, "--set=metrics.serviceMonitor.enabled=true"), "wants metrics.enabled"),
     ],
 )
 def test_a_wrong_value_is_named(options: tuple[str, ...], says: str) -> None:
@@ -122,11 +122,11 @@ def test_helm_installs_and_uninstalls_it(cluster: ControlPlane, tmp_path: Path) 
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run("install", "edge-tunnel", str(render.CHART), ADDRESS)
+    run("install", "edge-tunnel", str(render.CHART), *render.REQUIRED)
     assert json.loads(run("list", "-o", "json"))[0]["status"] == "deployed"
     subjects = json.loads(cluster.kubectl("get", "clusterrolebinding", "edge-tunnel-server", "-o", "json"))
     assert subjects["subjects"][0]["namespace"] == "tunnel"
-    run("upgrade", "edge-tunnel", str(render.CHART), ADDRESS, "--set=metrics.enabled=true")
+    run("upgrade", "edge-tunnel", str(render.CHART), *render.REQUIRED, "--set=metrics.enabled=true")
     run("uninstall", "edge-tunnel")
     left = cluster.kubectl("get", "deploy,ds,svc,cm,sa", "-n", "tunnel", "-o", "name").split()
     assert left == ["serviceaccount/default"]

@@ -1,4 +1,4 @@
-"""Turning a token and a request into a node's certificate: all of it happens, or nothing.
+"""Turning a token, or another's word, and a request into a node's certificate: all of it happens, or nothing.
 
 Ties authority, tokens and nodes together; knows no transport. Names and addresses come from the token,
 whatever the request claims.
@@ -15,9 +15,10 @@ from certs.addresses import DEFAULT_EDGE_NETWORKS, IPAddress, IPNetwork, check_e
 from certs.authority import NODE_LIFE, Authority
 from certs.identity import Identity, Role
 from certs.nodes import NODES_FILE, NodeRecord, NodeStore
+from certs.renewal import RevokedError
 from certs.requests import PublicKey, key_digest, read_request
-from certs.revocations import RevocationStore
-from certs.state import State
+from certs.revocations import Kind, RevocationStore
+from certs.state import Change, State
 from certs.tokens import Issued, TokenRecord, TokenStore
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Enrolment:
     ) -> None:
         self.authority = authority
         """May be replaced at any time, when the authority is rolled."""
+        self._state = state
         self.tokens = TokenStore(state, clock)
         self.nodes = NodeStore(state)
         self._revocations = RevocationStore(state, clock)
@@ -94,8 +96,30 @@ class Enrolment:
         )
         return Enrolled(record.node, record.addresses, record.certificate, authority.pem)
 
+    def enrol(self, node: str, request: bytes) -> Enrolled:
+        """Issue a certificate over the key in `request` to a node that somebody trusted vouches for.
+
+        It proves the name and carries no address: what vouches for such a node also says where it is. A node
+        that was revoked stays out until that is undone, or it has joined with a token since: whatever was
+        revoked would be vouched for as before. Raises RevokedError, RequestError, StateError.
+        """
+        key = read_request(request)
+        authority = self.authority
+
+        def issue(change: Change) -> Issued:
+            known = self.nodes.load().get(node)
+            revoked = self._revocations.load().of(Kind.NODE, node)
+            issued = known.issued if known else None
+            if revoked is not None and (issued is None or issued <= revoked.at):
+                raise RevokedError(f"{revoked}; to let it in again: tunnelctl revoke --undo {node}")
+            made = self._certify(node, (), key, authority)
+            change.write(made.files)
+            return made
+
+        made = self._state.change(issue)
+        return Enrolled(node, (), made.certificate, authority.pem)
+
     def _issue(self, record: TokenRecord, key: PublicKey, authority: Authority) -> Issued:
-        known = self.nodes.load()
         for address in record.addresses:
             self.check_address(address)
             if others := [name for name in self.holders(address) if name != record.node]:
@@ -103,17 +127,22 @@ class Enrolment:
                     "%s is now held by %s and by %s: none of them is reached by it, only by name",
                     address, record.node, ", ".join(others),
                 )  # fmt: skip
-        identity = Identity(authority.domain, Role.NODE, record.node)
+        return self._certify(record.node, record.addresses, key, authority)
+
+    def _certify(
+        self, node: str, addresses: tuple[IPAddress, ...], key: PublicKey, authority: Authority
+    ) -> Issued:
+        identity = Identity(authority.domain, Role.NODE, node)
         now = self._revocations.load().issue_time(identity, self._clock())
-        pem = authority.issue_node(key, record.node, record.addresses, life=self._node_life, now=now)
+        pem = authority.issue_node(key, node, addresses, life=self._node_life, now=now)
         certificate = x509.load_pem_x509_certificate(pem.encode())
-        known[record.node] = NodeRecord(
-            record.node,
-            record.addresses,
+        record = NodeRecord(
+            node,
+            addresses,
             f"{certificate.serial_number:x}",
             certificate.not_valid_after_utc,
             issued=now.replace(microsecond=0),  # as the certificate has it
             issuer=authority.fingerprints[0],
             roots=authority.fingerprints,
         )
-        return Issued(pem, {NODES_FILE: self.nodes.encode(known)})
+        return Issued(pem, {NODES_FILE: self.nodes.encode({**self.nodes.load(), node: record})})

@@ -1,6 +1,7 @@
 """The HTTPS API by which an edge joins: `GET /v1/ca` and `POST /v1/join`.
 
-It is reached before there is any identity, by anybody. Whatever goes wrong is answered as
+It is reached before there is any identity, by anybody. An edge shows a join token; an agent in a cluster, the
+token of its ServiceAccount instead (`tunnel_server.attestor`). Whatever goes wrong is answered as
 `{"error": {"code": ..., "message": ...}}`: the code for programs, the message for whoever ran the join line.
 Failures are limited by source address. A right token is looked at first and never refused for them, because a
 whole factory is one source.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -19,19 +20,24 @@ import trio
 
 from certs.enrolment import AddressRefusedError, Enrolled, Enrolment
 from certs.files import StateError
+from certs.renewal import RevokedError
 from certs.requests import MAX_REQUEST, RequestError
 from certs.tokens import Refusal, TokenRefusedError
 from tunnel_daemon.http1 import Handler, Request, Response
 from tunnel_daemon.router import Router
+from tunnel_server.attestor import AttestationRefusedError, AttestationUnavailableError
 from tunnel_server.peers import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from certs.addresses import IPAddress
+    from tunnel_server.attestor import Attestor
 
 log = logging.getLogger(__name__)
 
+_RETRY_AFTER = 5
+"""Seconds after which an agent may ask again whom nobody can vouch for now."""
 _STATUS = {Refusal.MALFORMED: 400, Refusal.USED: 409}  # the others are 403
 
 
@@ -60,12 +66,15 @@ class JoinApi:
         on_issued: Callable[[str, tuple[IPAddress, ...]], None] = lambda _node, _addresses: None,
         on_ended: Callable[[str], None] = lambda _outcome: None,
         limits: JoinLimits | None = None,
+        attestor: Attestor | None = None,
     ) -> None:
         """Take what answers: `servers` returns `HOST:PORT` of each server that agents may dial.
 
-        `on_issued(node, addresses)` is called in trio's thread after each join; `on_ended` after each request
-        to join, with "ok" or the code of its refusal.
+        `on_issued(node, addresses)` is called in trio's thread after each join with a join token; `on_ended`
+        after each request to join, with "ok" or the code of its refusal. Without an `attestor`, only join
+        tokens serve.
         """
+        self._attestor = attestor
         self._limits = limits or JoinLimits()
         self.enrolment = enrolment
         """May be replaced at any time; what is known of failures stays."""
@@ -93,27 +102,53 @@ class JoinApi:
 
     async def _join(self, request: Request) -> Response:
         try:
-            token, node, csr = _fields(request.body)
-            enrolled = await trio.to_thread.run_sync(
-                self.enrolment.join, token, node, csr, limiter=self._threads
-            )
+            asked = _asked(request)
+            enrolled = await (self._attest(asked) if asked.attested else self._redeem(asked))
         except TokenRefusedError as error:
             return self._refuse(request, _STATUS.get(error.refusal, 403), error.refusal.value, str(error))
+        except AttestationRefusedError as error:
+            return self._refuse(request, 403, error.code, str(error))
+        except RevokedError as error:
+            return self._refuse(request, 403, "revoked", str(error))
         except AddressRefusedError as error:
             return self._refuse(request, 403, "address-not-allowed", str(error))
         except RequestError as error:
             return self._refuse(request, 400, "bad-certificate-request", str(error))
         except _BodyError as error:
             return self._refuse(request, 400, "bad-request", str(error))
+        except AttestationUnavailableError as error:
+            self._on_ended("unavailable")
+            return _error(503, "unavailable", str(error), {"Retry-After": str(_RETRY_AFTER)})
         except StateError:
             log.exception("a join failed")
             message = "the server cannot use its own state, see its log; the token stays good"
             self._on_ended("server-state")
             return _error(503, "server-state", message)
         self._on_ended("ok")
-        self._on_issued(enrolled.node, enrolled.addresses)
-        log.info("node %s joined from %s", enrolled.node, source_of(request.peer))
         return Response.json(self._answer(enrolled))
+
+    async def _redeem(self, asked: _Asked) -> Enrolled:
+        enrolled = await trio.to_thread.run_sync(
+            self.enrolment.join, asked.token, asked.node, asked.csr, limiter=self._threads
+        )
+        self._on_issued(enrolled.node, enrolled.addresses)
+        log.info("node %s joined from %s", enrolled.node, asked.source)
+        return enrolled
+
+    async def _attest(self, asked: _Asked) -> Enrolled:
+        if self._attestor is None:
+            text = "this server is no cluster's: it takes join tokens (`tunnelctl token create`), no others"
+            raise AttestationRefusedError("not-attesting", text)
+        suspect = self._failures.exhausted(asked.source, trio.current_time())
+        attested = await self._attestor.attest(asked.token, suspect=suspect)
+        if asked.node not in {None, attested.node}:
+            text = f"{attested.evidence}, runs on {attested.node}, and asks for a certificate of {asked.node}"
+            raise AttestationRefusedError("other-node", text)
+        enrolled = await trio.to_thread.run_sync(
+            self.enrolment.enrol, attested.node, asked.csr, limiter=self._threads
+        )
+        log.info("node %s is attested from %s: %s", enrolled.node, asked.source, attested.evidence)
+        return enrolled
 
     def _answer(self, enrolled: Enrolled) -> dict[str, object]:
         return {
@@ -141,6 +176,13 @@ class FailureLimiter:
     def __init__(self, limits: JoinLimits) -> None:
         self._limits = limits
         self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()  # failures left, at which time
+
+    def exhausted(self, source: str, now: float) -> bool:
+        """Whether one more failure of `source` at `now` would be out of bounds."""
+        if source not in self._sources:
+            return False
+        left, then = self._sources[source]
+        return left + (now - then) / self._limits.seconds_per_failure < 1
 
     def failed(self, source: str, now: float) -> float:
         """Count one failure at `now` (seconds); return 0, or the seconds until one would be in bounds."""
@@ -177,20 +219,36 @@ class _BodyError(Exception):
     """The body is not what the route takes."""
 
 
-def _fields(body: bytes) -> tuple[str, str | None, bytes]:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request to join, taken apart."""
+
+    token: str = field(repr=False)
+    attested: bool
+    """It is a ServiceAccount's."""
+    node: str | None
+    csr: bytes
+    source: str
+
+
+def _asked(request: Request) -> _Asked:
     try:
-        document = json.loads(body)
+        document = json.loads(request.body)
     except (ValueError, RecursionError):
         raise _BodyError("the body is not JSON") from None
     if not isinstance(document, dict):
         raise _BodyError('the body is no JSON object: {"token": ..., "csr": ...}')
-    token, node, csr = (document.get(name) for name in ("token", "node", "csr"))
+    attested = "service_account_token" in document
+    token = document.get("service_account_token" if attested else "token")
+    node, csr = document.get("node"), document.get("csr")
     if not isinstance(token, str) or not isinstance(csr, str) or not isinstance(node, str | None):
         raise _BodyError('the body must have "token" and "csr", and may have "node", all of them strings')
+    if attested and "token" in document:
+        raise _BodyError('the body has both "token" and "service_account_token"; one of them counts')
     if len(csr) > MAX_REQUEST:
         raise RequestError(f"the certificate request has more than {MAX_REQUEST} bytes")
-    return token, node, csr.encode(errors="replace")
+    return _Asked(token, attested, node, csr.encode(errors="replace"), source_of(request.peer))
 
 
-def _error(status: int, code: str, message: str) -> Response:
-    return Response.json({"error": {"code": code, "message": message}}, status)
+def _error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response.json({"error": {"code": code, "message": message}}, status, headers)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from certs.addresses import IPAddress, IPNetwork
     from certs.state import State
     from tunnel_daemon.http1 import Request, Response
+    from tunnel_server.attestor import Attestor
     from tunnel_server.identity import ServerIdentity
 
 
@@ -33,13 +34,16 @@ class PublicApi:
         servers: Callable[[], Sequence[str]],
         on_issued: Callable[[str, tuple[IPAddress, ...]], None],
         on_join_ended: Callable[[str], None] = lambda _outcome: None,
+        attestor: Attestor | None = None,
     ) -> None:
         self._state = state
         self._identity = identity
         self._renewals = Renewals(state, identity.authority, node_life=node_life)
         identity_api = IdentityApi(self._renewals, identity.revocations, servers=servers)
         enrolment = self._enrolment(edge_networks, node_life)
-        self._join = JoinApi(enrolment, servers=servers, on_issued=on_issued, on_ended=on_join_ended)
+        self._join = JoinApi(
+            enrolment, servers=servers, on_issued=on_issued, on_ended=on_join_ended, attestor=attestor
+        )
         self._router = Router({**self._join.routes, **identity_api.routes})
         identity.on_change.append(self._authority_changed)
 

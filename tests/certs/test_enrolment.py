@@ -9,6 +9,7 @@ import pytest
 from certs.authority import Authority
 from certs.enrolment import AddressRefusedError, Enrolment
 from certs.files import StateDirectory
+from certs.renewal import RevokedError
 from certs.requests import RequestError, make_request, new_key
 from certs.revocations import Kind, RevocationStore
 from certs.subjects import read_subject
@@ -112,3 +113,58 @@ def test_a_revoked_node_holds_no_address(state, enrolment, caplog):
                 RevocationStore(state).add(transaction, Kind.NODE, "edge-1")
     assert enrolment.holders(ADDRESS) == ["edge-2"]
     assert "is now held by" not in caplog.text
+
+
+def test_one_that_is_vouched_for(enrolment):
+    """Its certificate proves the name; where it is, its Node object says, whatever an earlier token did."""
+    token, _ = enrolment.tokens.create("edge-1", [ADDRESS], HOUR)
+    enrolment.join(token, None, make_request(new_key()))
+    key = new_key()
+    enrolled = enrolment.enrol("edge-1", make_request(key))
+    subject = read_subject(enrolled.certificate.encode(), enrolment.authority.certificate)
+    assert (subject.identity.uri, subject.addresses) == ("spiffe://d/node/edge-1", ())
+    assert subject.certificate.public_key() == key.public_key()
+    assert (enrolled.addresses, enrolled.ca) == ((), enrolment.authority.pem)
+    node = enrolment.nodes.load()["edge-1"]
+    assert (node.addresses, int(node.serial, 16)) == ((), subject.certificate.serial_number)
+
+
+@pytest.mark.parametrize("name", ["edge 1", "", "x" * 254])
+def test_only_a_name_can_be_vouched_for(state, enrolment, name):
+    before = contents(state)
+    with pytest.raises(ValueError, match="name"):
+        enrolment.enrol(name, make_request(new_key()))
+    with pytest.raises(RequestError):
+        enrolment.enrol("edge-1", b"nonsense")
+    assert contents(state) == before
+
+
+def test_a_revoked_one_is_not_let_in_because_it_is_vouched_for(state, enrolment):
+    enrolment.enrol("edge-1", make_request(new_key()))
+    revocations = RevocationStore(state)
+    state.change(lambda change: revocations.add(change, Kind.NODE, "edge-1", "stolen"))
+    before = contents(state)
+    with pytest.raises(RevokedError, match="stolen; to let it in again: tunnelctl revoke --undo edge-1"):
+        enrolment.enrol("edge-1", make_request(new_key()))
+    assert contents(state) == before
+    enrolment.enrol("edge-2", make_request(new_key()))
+    revocations.remove(Kind.NODE, "edge-1")
+    enrolment.enrol("edge-1", make_request(new_key()))
+
+
+def test_a_revoked_one_that_has_joined_since(state, enrolment):
+    revocations = RevocationStore(state)
+    state.change(lambda change: revocations.add(change, Kind.NODE, "edge-1"))
+    with pytest.raises(RevokedError):
+        enrolment.enrol("edge-1", make_request(new_key()))
+    token, _ = enrolment.tokens.create("edge-1", [], HOUR)
+    enrolment.join(token, None, make_request(new_key()))
+    enrolment.enrol("edge-1", make_request(new_key()))
+
+
+def test_a_revoked_serial_is_that_certificate_only(state, enrolment):
+    enrolment.enrol("edge-1", make_request(new_key()))
+    serial = enrolment.nodes.load()["edge-1"].serial
+    state.change(lambda change: RevocationStore(state).add(change, Kind.SERIAL, serial))
+    enrolment.enrol("edge-1", make_request(new_key()))
+    assert enrolment.nodes.load()["edge-1"].serial != serial

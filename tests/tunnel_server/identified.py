@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from certs.addresses import IPAddress
+    from tunnel_server.attestor import Attestor
     from tunnel_wire.stream import TunnelStream
 
 
@@ -83,7 +84,7 @@ def prepare(path: Path) -> StateDirectory:
 
 @asynccontextmanager
 async def identified(
-    path: Path, *, port: int = 0, node_life: timedelta = NODE_LIFE
+    path: Path, *, port: int = 0, node_life: timedelta = NODE_LIFE, attestor: Attestor | None = None
 ) -> AsyncIterator[Identified]:
     """Serve links and the HTTPS API with what is in `path`."""
     state = StateDirectory(path)
@@ -107,7 +108,7 @@ async def identified(
         acceptance=identity.acceptance,
     )
     servers: list[str] = []
-    join_api = JoinApi(enrolment, servers=lambda: servers)
+    join_api = JoinApi(enrolment, servers=lambda: servers, attestor=attestor)
     identity_api = IdentityApi(renewals, identity.revocations, servers=lambda: servers)
     listener = TunnelListener(
         identity.context,

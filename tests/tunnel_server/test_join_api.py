@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +13,14 @@ from certs.authority import Authority
 from certs.enrolment import Enrolment
 from certs.files import StateDirectory
 from certs.requests import make_request, new_key
+from certs.revocations import Kind, RevocationStore
 from certs.subjects import read_subject
 from tunnel_daemon.http1 import Request
+from tunnel_server.attestor import (
+    AttestationRefusedError,
+    AttestationUnavailableError,
+    Attested,
+)
 from tunnel_server.join_api import FailureLimiter, JoinApi, JoinLimits, source_of
 
 ADDRESS = ip_address("192.168.2.143")
@@ -219,3 +226,116 @@ def test_the_sources_remembered_are_bounded():
         True,
         False,
     ]
+
+
+class Vouching:
+    """Attests whatever the test says; remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+        self.answer = Attested("edge-1", "pod edge-tunnel/tunnel-agent-x7k2p, a-pod")
+
+    async def attest(self, token, *, suspect=False):
+        self.asked.append((token, suspect))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def vouching():
+    return Vouching()
+
+
+@pytest.fixture
+def attesting(enrolment, issued, vouching):
+    return JoinApi(
+        enrolment,
+        servers=lambda: ["203.0.113.5:10262"],
+        on_issued=lambda *given: issued.append(given),
+        limits=JoinLimits(failures=3, seconds_per_failure=10),
+        attestor=vouching,
+    )
+
+
+async def test_an_attested_agent(attesting, enrolment, issued, vouching):
+    key = new_key()
+    status, answer = await post(attesting, service_account_token="jwt", node="edge-1", csr=csr(key))
+    assert status == 200
+    assert (answer["node"], answer["addresses"]) == ("edge-1", [])
+    assert answer["servers"] == ["203.0.113.5:10262"]
+    subject = read_subject(answer["certificate"].encode(), enrolment.authority.certificate)
+    assert (subject.identity.name, subject.addresses) == ("edge-1", ())
+    assert subject.certificate.public_key() == key.public_key()
+    assert vouching.asked == [("jwt", False)]
+    # Where it is, its Node object says: what came from there must not be forgotten here.
+    assert issued == []
+    assert (await post(attesting, service_account_token="jwt", csr=csr()))[0] == 200
+
+
+async def test_join_tokens_serve_beside(attesting, enrolment, vouching):
+    token, _ = token_for(enrolment)
+    assert (await post(attesting, token=token, csr=csr()))[0] == 200
+    assert vouching.asked == []
+
+
+async def test_another_node_than_the_pods(attesting, enrolment):
+    status, answer = await post(attesting, service_account_token="jwt", node="edge-2", csr=csr())
+    assert (status, answer["error"]["code"]) == (403, "other-node")
+    assert "runs on edge-1, and asks for a certificate of edge-2" in answer["error"]["message"]
+    assert enrolment.nodes.load() == {}
+
+
+async def test_a_standalone_server_attests_nobody(api):
+    status, answer = await post(api, service_account_token="jwt", csr=csr())
+    assert (status, answer["error"]["code"]) == (403, "not-attesting")
+
+
+async def test_who_is_not_attested(attesting, vouching, enrolment):
+    vouching.answer = AttestationRefusedError("pod-gone", "pod edge-tunnel/x is gone")
+    status, answer = await post(attesting, service_account_token="jwt", csr=csr())
+    assert (status, answer["error"]) == (403, {"code": "pod-gone", "message": "pod edge-tunnel/x is gone"})
+    assert enrolment.nodes.load() == {}
+
+
+async def test_nobody_can_vouch_now(attesting, vouching):
+    vouching.answer = AttestationUnavailableError("ask again later")
+    for _ in range(5):  # more often than failures are allowed: this is none
+        body = json.dumps({"service_account_token": "jwt", "csr": csr()}).encode()
+        response = await attesting.handle(Request("POST", "/v1/join", {}, {}, body, PEER))
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert json.loads(response.body)["error"]["code"] == "unavailable"
+
+
+async def test_a_right_one_is_never_refused_for_others_failures(autojump_clock, attesting, vouching):
+    right, vouching.answer = vouching.answer, AttestationRefusedError("token-refused", "no")
+    said = [(await post(attesting, service_account_token="x", csr=csr()))[0] for _ in range(5)]
+    assert said == [403, 403, 403, 429, 429]
+    assert [suspect for _, suspect in vouching.asked] == [False, False, False, True, True]
+    vouching.answer = right
+    assert (await post(attesting, service_account_token="jwt", csr=csr()))[0] == 200
+    other = ("198.51.100.8", 40000)
+    assert (await post(attesting, peer=other, service_account_token="jwt", csr=csr()))[0] == 200
+    assert [suspect for _, suspect in vouching.asked[5:]] == [True, False]
+    await trio.sleep(11)
+    assert (await post(attesting, service_account_token="jwt", csr=csr()))[0] == 200
+    assert vouching.asked[-1] == ("jwt", False)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"service_account_token": 7}, {"service_account_token": "a", "token": "b"}, {}]
+)
+async def test_a_body_with_not_one_token(attesting, vouching, fields):
+    status, answer = await post(attesting, csr=csr(), **fields)
+    assert (status, answer["error"]["code"]) == (400, "bad-request")
+    assert vouching.asked == []
+
+
+async def test_a_revoked_node_is_not_attested(attesting, enrolment, state, clock):
+    assert (await post(attesting, service_account_token="jwt", csr=csr()))[0] == 200
+    revocations = RevocationStore(state, clock)
+    state.change(lambda change: revocations.add(change, Kind.NODE, "edge-1", "stolen"))
+    clock.now += timedelta(hours=1)
+    status, answer = await post(attesting, service_account_token="jwt", csr=csr())
+    assert (status, answer["error"]["code"]) == (403, "revoked")
+    assert "stolen; to let it in again: tunnelctl revoke --undo edge-1" in answer["error"]["message"]

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from tunnel_server.metrics import Metrics
 
 
-def meta_router(metrics: Metrics, checks: Callable[[], Mapping[str, str | None]]) -> Router:
+def meta_router(
+    metrics: Metrics,
+    checks: Callable[[], Mapping[str, str | None]],
+    notes: Callable[[], Mapping[str, str]] = dict,
+) -> Router:
     """Return the handler for the meta port.
 
     `checks` maps each part that must work to None, or to what is wrong with it. /healthz says
-    200 as long as the event loop answers at all; /readyz is 503 while a part is not ready.
+    200 as long as the event loop answers at all; /readyz is 503 while a part is not ready. `notes` has what
+    an operator should know besides: what is served goes on being served.
     """
 
     async def healthz(_request: Request) -> Response:
@@ -28,7 +33,8 @@ def meta_router(metrics: Metrics, checks: Callable[[], Mapping[str, str | None]]
         found = checks()
         ready = all(problem is None for problem in found.values())
         detail = {name: problem or "ok" for name, problem in found.items()}
-        return Response.json({"ready": ready, "checks": detail}, 200 if ready else 503)
+        document = {"ready": ready, "checks": detail, "notes": dict(notes())}
+        return Response.json(document, 200 if ready else 503)
 
     async def render(_request: Request) -> Response:
         return Response(200, metrics.render(), CONTENT_TYPE)

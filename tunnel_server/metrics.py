@@ -45,6 +45,12 @@ class Metrics:
         self.interception_restores = self._counter(
             "interception_restores", "How often the table was put back after somebody removed it."
         )
+        self.addresses_refused = self._gauge(
+            "addresses_refused", "Addresses that nodes claim and may not have."
+        )
+        self.addresses_shared = self._gauge(
+            "addresses_shared", "Addresses that several nodes claim: refused for all of them."
+        )
         self.mapping_problems = self._gauge(
             "mapping_problems", "Entries of the port lists that do not count; the status names them."
         )
@@ -61,6 +67,17 @@ class Metrics:
         )
         self._handshake_failures = self._counter("handshake_failures", "TLS handshakes failed.", ("reason",))
         self._joins = self._counter("joins", "Requests to join, by outcome.", ("outcome",))
+        self._watch_up = self._gauge(
+            "kubernetes_watch_up",
+            "1 while what is known of it is what the cluster has.",
+            ("resource",),
+        )
+        self._watch_failures = self._counter(
+            "kubernetes_watch_failures", "How often listing or watching a resource failed.", ("resource",)
+        )
+        self._cluster_events = self._counter(
+            "kubernetes_events", "Events on objects of the cluster, by outcome.", ("outcome",)
+        )
         ProcessCollector(registry=self.registry)
 
     def call_opened(self, frontend: str, seconds: float) -> None:
@@ -82,6 +99,15 @@ class Metrics:
     def join_ended(self, outcome: str) -> None:
         """Count a request to join: "ok", or the code of its refusal."""
         self._joins.labels(self._bounded("join", outcome)).inc()
+
+    def watch_seen(self, resource: str, *, up: bool, failures: int) -> None:
+        """Note how a resource of the cluster is watched; `failures` are those since it was last noted."""
+        self._watch_up.labels(resource).set(up)
+        self._watch_failures.labels(resource).inc(failures)
+
+    def cluster_event_ended(self, outcome: str) -> None:
+        """Count an Event: "told", "failed" or "dropped"."""
+        self._cluster_events.labels(outcome).inc()
 
     def render(self) -> bytes:
         """Return everything in the text format that `CONTENT_TYPE` names."""

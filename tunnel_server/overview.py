@@ -181,6 +181,8 @@ class Overview:
         metrics.addresses_captured.set(view.addresses)
         metrics.interception_restores.inc(view.restored - self._restores_counted)
         self._restores_counted = view.restored
+        metrics.addresses_refused.set(sum(len(node.refused) for node in registry.nodes.values()))
+        metrics.addresses_shared.set(len(registry.claims.shared()))
         metrics.mapping_problems.set(len(self._problems()))
 
     def _moment(self, clock: float) -> datetime:

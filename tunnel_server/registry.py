@@ -187,15 +187,17 @@ class Registry:
         """A cluster has these edges, with these addresses, and `others`, which have none; and no more Nodes.
 
         Those are known from now on. One that it had before, and of which no certificate is known, is not.
+        Whoever has changed the rules too calls `review` besides.
         """
         self.aliases = aliases
+        before = self.claims.assigned
         self.claims.assigned = {**dict.fromkeys(others, frozenset()), **edges}
-        for name in edges:
-            self.node(name)
+        for name in edges.keys() - self.nodes.keys():
+            self.claims.settle(self.node(name))
         for node in list(self.nodes.values()):
-            if node.name in edges or node.certified is not None or node.agent is not None or node.revoked:
+            if before.get(node.name) != self.claims.assigned.get(node.name):
                 self.claims.settle(node)
-            else:
+            if node.name not in edges and node.certified is None and node.agent is None and not node.revoked:
                 self.forget(node)
 
     def review(self) -> None:

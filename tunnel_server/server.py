@@ -45,12 +45,16 @@ from tunnel_wire.hello import new_id
 from tunnel_wire.limits import WireLimits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from ipaddress import IPv4Address, IPv6Address
 
     from certs.addresses import IPAddress
     from tunnel_daemon.reloading import Source
     from tunnel_server.config import ServerConfig
     from tunnel_server.intercept.interception import Interception
+    from tunnel_server.kube.client import Cluster
+    from tunnel_server.kube.following import Following
+    from tunnel_server.port_lists import PortLists
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +77,7 @@ class Server:
         self._identity = ServerIdentity(self._state)
         self._certified = server_names(self._state).hosts
         lists = config.port_lists()
+        self._configuring = trio.Lock()
         self._mappings = PortMappings(
             self._state, lists.captured, insecure_port=config.insecure_port, secure_port=config.secure_port
         )
@@ -88,9 +93,10 @@ class Server:
             pool=SegmentPool(),
             limits=limits,
             links_per_node=config.limits.links_per_node,
-            on_addresses=self._capturing.addresses_changed,
+            on_addresses=self._addresses_changed,
         )
         self._registry.claims.rules.pins = config.pins()
+        self._following = self._follow(self._place.cluster) if self._place.cluster else None
         self._calls = Calls(
             self._metrics,
             self._registry,
@@ -171,6 +177,8 @@ class Server:
                 overview = self._overview()
                 # In this order: who can ask sees only what works.
                 await self._entrances.open(nursery)
+                if self._following:
+                    await nursery.start(self._following.run)
                 await self._capturing.capture()
                 nursery.start_soon(self._capturing.keep)
                 await self._open_local_services(nursery, overview)
@@ -210,8 +218,8 @@ class Server:
         config = self._config
         meta = await open_tcp_listeners([str(config.meta_address)], config.meta_port, setting="meta-port")
         overview.own += [listener_view("meta", listener) for listener in meta]
-        nursery.start_soon(serve_http, meta, meta_router(self._metrics, overview.checks))
-        nursery.start_soon(_keep_gauges, overview)
+        nursery.start_soon(serve_http, meta, meta_router(self._metrics, overview.checks, self._notes))
+        nursery.start_soon(self._keep_gauges, overview)
         sources = AdminSources(
             nodes=overview.nodes,
             forget=self._known.forget,
@@ -246,6 +254,35 @@ class Server:
         overview.own += [listener_view("tunnel", listener) for listener in listeners]
         nursery.start_soon(self._listener.serve, listeners)
 
+    async def _keep_gauges(self, overview: Overview) -> None:
+        while True:
+            overview.count()
+            if self._following:
+                self._following.count()
+            await trio.sleep(_GAUGES_EVERY)
+
+    def _notes(self) -> Mapping[str, str]:
+        return self._following.notes() if self._following else {}
+
+    def _addresses_changed(self) -> None:
+        self._capturing.addresses_changed()
+        if self._following:
+            self._following.changed()  # for what it tells of an address that two claim now
+
+    def _follow(self, cluster: Cluster) -> Following:
+        from tunnel_server.kube.following import Following
+
+        return Following(cluster, self._config, self._registry, self._metrics, self._ports_changed)
+
+    def _port_lists(self, config: ServerConfig) -> PortLists:
+        return self._following.port_lists(config) if self._following else config.port_lists()
+
+    async def _ports_changed(self) -> None:
+        """The cluster says other ports. Raises InterceptUnavailable, with nothing changed."""
+        async with self._configuring:
+            config = self._config
+            await self._capturing.configure(self._port_lists(config), _intercept_config(config))
+
     def _learn(self, node: str, addresses: tuple[IPAddress, ...]) -> None:
         self._registry.learn(node, addresses)
 
@@ -268,9 +305,13 @@ class Server:
 
     async def _apply(self, config: ServerConfig) -> None:
         """Put a changed configuration into force, or raise with nothing changed: see `Reloader`."""
+        async with self._configuring:
+            await self._reconfigure(config)
+
+    async def _reconfigure(self, config: ServerConfig) -> None:
         prepared = await self._entrances.prepare(config)
         try:
-            await self._capturing.configure(config.port_lists(), _intercept_config(config))
+            await self._capturing.configure(self._port_lists(config), _intercept_config(config))
         except BaseException:
             self._entrances.give_up(prepared)
             raise
@@ -287,6 +328,8 @@ class Server:
         rules = self._registry.claims.rules
         rules.networks, rules.pins = config.edge_networks, config.pins()
         self._registry.review()
+        if self._following:
+            self._following.configure(config)
         configure_logging(config.log_level, config.log_format)
 
 
@@ -304,9 +347,3 @@ def _intercept_config(config: ServerConfig) -> InterceptConfig:
         prerouting_address4=cast("IPv4Address | None", by_version.get(4)),
         prerouting_address6=cast("IPv6Address | None", by_version.get(6)),
     )
-
-
-async def _keep_gauges(overview: Overview) -> None:
-    while True:
-        overview.count()
-        await trio.sleep(_GAUGES_EVERY)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from certs.state import State
     from tunnel_server.config import ServerConfig
+    from tunnel_server.kube.client import Cluster
 
 
 class StatePlace:
@@ -28,6 +29,8 @@ class StatePlace:
         self.problems: Callable[[], tuple[str, ...]] = tuple
         """Why what is known of it may be of before."""
         self.state: State
+        self.cluster: Cluster | None = None
+        """Where it is, if it is in one."""
         if config.kubernetes.enabled:
             self._open_cluster(config)
         elif config.state_dir.exists():
@@ -46,6 +49,7 @@ class StatePlace:
         state = open_own_state(config)
         lasting = config.kubernetes.watch_timeout
         self.state = state
+        self.cluster = state.cluster
         self.problems = lambda: state.cache.problems
         self._names = lambda config: server_certificate_names(config.server_addresses)
         self._start = lambda nursery: nursery.start_soon(partial(keep_own_state, state, lasting=lasting))

@@ -85,6 +85,11 @@ def test_a_cluster_decides_for_its_nodes_and_only_for_them(registry: Registry) -
     # A certificate that is shown later is of no more weight.
     registry.learn("edge-1", [ONE])
     assert registry.by_name("edge-1").addresses == {THREE}
+    # Forgotten by the operator, but not by the cluster.
+    registry.forget(registry.by_name("edge-1"))
+    registry.assign({"edge-1": frozenset({THREE}), "edge-2": frozenset()}, ["cp-1"], {})
+    assert registry.by_address(THREE).name == "edge-1"
+    registry.learn("edge-1", [ONE])
     # Relabelled: no edge any more.
     registry.assign({"edge-2": frozenset({THREE})}, ["cp-1", "edge-1"], {})
     assert registry.by_name("edge-1").addresses == frozenset()
@@ -115,6 +120,7 @@ def test_what_is_something_else_is_no_edges_whoever_says_so(registry: Registry) 
     registry.learn("outside", [ONE])
     registry.claims.rules.otherwise = lambda address: "kube-apiserver's" if address == ONE else None
     registry.assign({"edge-1": frozenset({ONE, TWO})}, [], {})
+    registry.review()
     assert registry.addresses() == {TWO}
     refused = registry.by_name("outside").refused
     assert refused == {ONE: "192.168.2.1 is kube-apiserver's: no edge can hold it"}

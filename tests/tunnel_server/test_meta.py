@@ -16,7 +16,8 @@ from tunnel_server.metrics import Metrics
 async def ask(nursery):
     checks: dict[str, str | None] = {"listener": None, "interception": None}
     listeners = await open_tcp_listeners(["127.0.0.1"], 0, setting="meta-port")
-    nursery.start_soon(serve_http, listeners, meta_router(Metrics("1"), lambda: checks))
+    router = meta_router(Metrics("1"), lambda: checks, lambda: {"cluster": "away"})
+    nursery.start_soon(serve_http, listeners, router)
     base = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
 
     async def curl(path: str) -> tuple[int, str]:
@@ -40,12 +41,17 @@ async def test_readiness_names_what_is_not_ready(ask) -> None:
     curl, checks = ask
     status, body = await curl("/readyz")
     assert (status, json.loads(body)) == (
-        200, {"ready": True, "checks": {"listener": "ok", "interception": "ok"}}
+        200, {"ready": True, "checks": {"listener": "ok", "interception": "ok"}, "notes": {"cluster": "away"}}
     )  # fmt: skip
     checks["interception"] = "no nftables"
     status, body = await curl("/readyz")
     assert (status, json.loads(body)) == (
-        503, {"ready": False, "checks": {"listener": "ok", "interception": "no nftables"}}
+        503,
+        {
+            "ready": False,
+            "checks": {"listener": "ok", "interception": "no nftables"},
+            "notes": {"cluster": "away"},
+        },
     )  # fmt: skip
 
 

@@ -28,6 +28,13 @@ app.kubernetes.io/component: {{ .component }}
 {{- include "edge-tunnel.list" .Values.serverAddresses -}}
 {{- end }}
 
+{{- define "edge-tunnel.services" -}}
+{{- if and (not .Values.serviceNetworks) (semverCompare "<1.33.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "serviceNetworks is empty, and Kubernetes %s does not say it itself: give kube-apiserver's --service-cluster-ip-range, such as --set serviceNetworks={10.96.0.0/12}" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- include "edge-tunnel.list" .Values.serviceNetworks -}}
+{{- end }}
+
 {{- define "edge-tunnel.networks" -}}
 {{- if not .Values.edgeNetworks -}}
 {{- fail "edgeNetworks is empty: name the networks that edges are in, such as --set edgeNetworks={192.168.0.0/16}" -}}

@@ -89,6 +89,7 @@ def test_the_static_pod_is_a_pod(cluster: ControlPlane) -> None:
         ((*render.REQUIRED, "--set=agents.config=x"), "additional properties 'agents' not allowed"),
         (("--set=serverAddresses={https://tunnel.example.org}",), "/serverAddresses/0"),
         (("--set=edgeNetworks={192.168.0.7}",), "/edgeNetworks/0"),
+        ((*render.REQUIRED, "--kube-version=1.32.0"), "--service-cluster-ip-range"),
         ((*render.REQUIRED, "--set=metrics.serviceMonitor.enabled=true"), "wants metrics.enabled"),
     ],
 )

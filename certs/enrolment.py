@@ -5,11 +5,9 @@ whatever the request claims.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-from cryptography import x509
 
 from certs.addresses import DEFAULT_EDGE_NETWORKS, IPAddress, IPNetwork, check_edge_address, is_own_address
 from certs.authority import NODE_LIFE, Authority
@@ -19,6 +17,7 @@ from certs.renewal import RevokedError
 from certs.requests import PublicKey, key_digest, read_request
 from certs.revocations import Kind, RevocationStore
 from certs.state import Change, State
+from certs.subjects import read_subject
 from certs.tokens import Issued, TokenRecord, TokenStore
 
 log = logging.getLogger(__name__)
@@ -92,9 +91,17 @@ class Enrolment:
         key = read_request(request)
         authority = self.authority
         record = self.tokens.redeem(
-            token, node, key_digest(key), lambda found: self._issue(found, key, authority)
+            token, node, key_digest(key), lambda found: self._issue(found, key, authority), self._missing
         )
         return Enrolled(record.node, record.addresses, record.certificate, authority.pem)
+
+    def _missing(self, record: TokenRecord) -> Mapping[str, bytes]:
+        """The files that are to say what a used token was used for, if none says so or more."""
+        subject = read_subject(record.certificate.encode())
+        known = self.nodes.load().get(record.node)
+        if known is not None and (known.issued is None or known.issued >= subject.issued):
+            return {}
+        return self._recorded(record.node, record.addresses, record.certificate, self.authority)
 
     def enrol(self, node: str, request: bytes) -> Enrolled:
         """Issue a certificate over the key in `request` to a node that somebody trusted vouches for.
@@ -135,14 +142,19 @@ class Enrolment:
         identity = Identity(authority.domain, Role.NODE, node)
         now = self._revocations.load().issue_time(identity, self._clock())
         pem = authority.issue_node(key, node, addresses, life=self._node_life, now=now)
-        certificate = x509.load_pem_x509_certificate(pem.encode())
+        return Issued(pem, self._recorded(node, addresses, pem, authority))
+
+    def _recorded(
+        self, node: str, addresses: tuple[IPAddress, ...], pem: str, authority: Authority
+    ) -> Mapping[str, bytes]:
+        subject = read_subject(pem.encode())
         record = NodeRecord(
             node,
             addresses,
-            f"{certificate.serial_number:x}",
-            certificate.not_valid_after_utc,
-            issued=now.replace(microsecond=0),  # as the certificate has it
-            issuer=authority.fingerprints[0],
+            f"{subject.certificate.serial_number:x}",
+            subject.certificate.not_valid_after_utc,
+            issued=subject.issued,
+            issuer=authority.issuer_of(subject.certificate),
             roots=authority.fingerprints,
         )
-        return Issued(pem, {NODES_FILE: self.nodes.encode({**self.nodes.load(), node: record})})
+        return {NODES_FILE: self.nodes.encode({**self.nodes.load(), node: record})}

@@ -141,10 +141,13 @@ class RevocationStore:
         value: str,
         reason: str = "",
         others: Mapping[str, bytes] | None = None,
+        *,
+        issued: datetime | None = None,
     ) -> Revocation:
         """Revoke, in an open change, and write `others` with it; raises ValueError for no name or serial.
 
-        A name may be revoked again: what was issued in between is then refused too.
+        A name may be revoked again: what was issued in between is then refused too. So is what was `issued`
+        by a server whose clock is ahead of this one's.
         """
         if kind is Kind.SERIAL:
             value = normal_serial(value)
@@ -153,7 +156,8 @@ class RevocationStore:
         entries = list(self.load())
         if len(entries) >= MAX_REVOCATIONS:
             raise ValueError(f"there are {MAX_REVOCATIONS} revocations already: roll the authority instead")
-        entry = Revocation(kind, value, self._clock().replace(microsecond=0), reason)
+        now = self._clock().replace(microsecond=0)
+        entry = Revocation(kind, value, now if issued is None else max(now, issued), reason)
         kept = [each for each in entries if (each.kind, each.value) != (kind, value)]
         change.write({REVOCATIONS_FILE: _encode([*kept, entry]), **(others or {})})
         return entry

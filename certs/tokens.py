@@ -179,12 +179,19 @@ class TokenStore:
         return record
 
     def redeem(
-        self, token: str, node: str | None, key_digest: str, issue: Callable[[TokenRecord], Issued]
+        self,
+        token: str,
+        node: str | None,
+        key_digest: str,
+        issue: Callable[[TokenRecord], Issued],
+        missing: Callable[[TokenRecord], Mapping[str, bytes]] = lambda _record: {},
     ) -> TokenRecord:
         """Exchange the token for what `issue` makes, once; return its record with the certificate.
 
         The token is used up in the same change that writes `Issued.files`: whatever `issue` raises, or
-        a failing disk, leaves the token as it was. Raises TokenRefusedError.
+        a failing disk, leaves the token as it was. A place that cannot do that in one writes the token first;
+        `missing` returns the files that are still to be written when the same key asks again. Raises
+        TokenRefusedError.
         """
         self.find(token, node)
 
@@ -194,6 +201,8 @@ class TokenStore:
             if record.used is not None:
                 if not compare_digest(record.key_digest, key_digest):
                     raise _used(record)
+                if files := missing(record):
+                    change.write(files)
                 return record
             issued = issue(record)
             used = replace(

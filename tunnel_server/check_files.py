@@ -37,6 +37,8 @@ def check_files(config: ServerConfig) -> Iterator[tuple[str, str]]:
 
 
 def _check_state(config: ServerConfig) -> str:
+    if config.kubernetes.enabled:
+        return ""  # it is in the cluster
     path = config.state_dir
     try:
         if not path.exists():

@@ -93,6 +93,9 @@ class ServerIdentity:
 
     def _load(self) -> tuple[Authority, ssl.SSLContext]:
         authority = Authority.load(self._state)
+        for name in (SERVER_CERTIFICATE, SERVER_KEY):
+            if not self._state.exists(name):
+                raise StateError(f"{self._state} has no {name}: `tunnelctl init` issues a certificate anew")
         context = tls_context(
             self._state.read(SERVER_CERTIFICATE),
             self._state.read(SERVER_KEY),

@@ -1,6 +1,7 @@
 """Token and request in, certificate out; or nothing at all has happened."""
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
 
@@ -55,6 +56,22 @@ def test_a_lost_answer_is_given_again_to_the_same_key_only(enrolment):
     assert enrolment.join(token, None, make_request(key)) == first
     with pytest.raises(TokenRefusedError, match="used"):
         enrolment.join(token, None, make_request(new_key()))
+
+
+def test_a_record_that_was_lost_is_made_again_with_the_answer(state, enrolment):
+    """As after a server was killed between two objects of a cluster."""
+    token, _ = enrolment.tokens.create("edge-1", [ADDRESS], HOUR)
+    request = make_request(new_key())
+    enrolment.join(token, None, request)
+    before = enrolment.nodes.load()
+    (state.path / "nodes.json").unlink()
+    enrolment.join(token, None, request)
+    assert enrolment.nodes.load() == before
+    later = before["edge-1"].issued + timedelta(seconds=1)
+    newer = {"edge-1": replace(before["edge-1"], issued=later, serial="1f")}
+    state.change(lambda change: change.write({"nodes.json": enrolment.nodes.encode(newer)}))
+    enrolment.join(token, None, request)
+    assert enrolment.nodes.load() == newer  # it has renewed since
 
 
 def test_a_bad_request_uses_nothing_up(state, enrolment):

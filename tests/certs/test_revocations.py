@@ -49,6 +49,13 @@ def test_a_name_is_refused_as_it_was_issued_until_then(state, store, issued, ref
         assert str(found) == "node edge-1 was revoked at 2026-01-31 12:00:00 UTC: stolen"
 
 
+def test_what_a_server_with_a_clock_ahead_of_ours_has_issued_is_refused_too(state, store):
+    ahead = NOW.replace(microsecond=0) + timedelta(seconds=30)
+    add(state, store, Kind.NODE, "edge-1", issued=ahead)
+    assert store.load().find(NODE, "1f", ahead.timestamp())
+    assert add(state, store, Kind.NODE, "edge-1", issued=ahead - timedelta(days=1)).at.timestamp() == SECOND
+
+
 def test_what_was_issued_last(state, store):
     add(state, store, Kind.NODE, "edge-1")
     add(state, store, Kind.SERIAL, "1f")

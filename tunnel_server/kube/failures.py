@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from http.client import IncompleteRead
 from typing import TYPE_CHECKING
 
 import urllib3.exceptions as u3
@@ -90,7 +91,7 @@ def _cause(error: Exception) -> str:
             return "no answer in time"
         case ConnectionRefusedError():
             return "nothing listens there: is it running?"
-        case ConnectionResetError() | BrokenPipeError():
+        case ConnectionResetError() | BrokenPipeError() | IncompleteRead():
             return "the connection was cut"
         case OSError() if cause.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH}:
             return f"{os.strerror(cause.errno)}: is there a route, and no firewall in between?"
@@ -104,7 +105,9 @@ def _cause(error: Exception) -> str:
 def _innermost(error: Exception) -> BaseException:
     """urllib3 wraps what it was given, more than once."""
     cause: BaseException = error
-    while not isinstance(cause, u3.NameResolutionError | u3.TimeoutError):
+    telling = u3.NameResolutionError | u3.TimeoutError | IncompleteRead
+    # A NewConnectionError is a TimeoutError, but one for whatever kept a connection from being made.
+    while not isinstance(cause, telling) or type(cause) is u3.NewConnectionError:
         inner = cause.__cause__ or cause.__context__ or getattr(cause, "reason", None)
         if not isinstance(inner, BaseException):
             break

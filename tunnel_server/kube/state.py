@@ -108,7 +108,7 @@ class ClusterState:
         if part is None:
             return None
         if isinstance(part, Entries):
-            return self.cache.generation if self._trusted(part) else object()
+            return self.cache.generation if self.trusted(part) else object()
         stored = self.cache.find(part.resource, part.name)
         return stored and stored.version
 
@@ -143,7 +143,7 @@ class ClusterState:
         view: _View | None = getattr(self._open, "view", None)
         if view is not None:
             return part.contents(_sorted(view.objects(part)))
-        if not self._trusted(part):
+        if not self.trusted(part):
             return part.contents(_sorted(self.ask(part)))
         generation = self.cache.generation
         made = self._documents.get(part)
@@ -152,7 +152,7 @@ class ClusterState:
             self._documents[part] = made
         return made[1]
 
-    def _trusted(self, part: Part) -> bool:
+    def trusted(self, part: Part) -> bool:
         """Whether what is known will do for a look."""
         return self.cache.filled and (part.kind != "join-token" or self.cache.live)
 
@@ -240,7 +240,7 @@ class _View:
         on the revocations.
         """
         if part not in self._parts:
-            known = isinstance(part, Entries) and self._state.cache.filled
+            known = isinstance(part, Entries) and self._state.trusted(part)
             cache = self._state.cache
             self._parts[part] = cache.of_kind(part.resource, part.kind) if known else self._state.ask(part)
         return self._parts[part]

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from certs.addresses import IPAddress
     from tunnel_daemon.reloading import Source
+    from tunnel_server.attestor import Attestor
     from tunnel_server.config import ServerConfig
     from tunnel_server.intercept.interception import Interception
     from tunnel_server.kube.client import Cluster
@@ -125,6 +126,7 @@ class Server:
             servers=self._servers,
             on_issued=self._learn,
             on_join_ended=self._metrics.join_ended,
+            attestor=_attestor(self._place.cluster, config) if self._place.cluster else None,
         )
         self._admin_users = SocketUsers(config.admin_uids)
         self._entrances = Entrances(config, self._registry, self._calls, domain, acceptance)
@@ -347,3 +349,10 @@ def _intercept_config(config: ServerConfig) -> InterceptConfig:
         prerouting_address4=cast("IPv4Address | None", by_version.get(4)),
         prerouting_address6=cast("IPv6Address | None", by_version.get(6)),
     )
+
+
+def _attestor(cluster: Cluster, config: ServerConfig) -> Attestor:
+    # The client for a cluster costs memory: it is loaded only where there is one.
+    from tunnel_server.kube.attestation import PodAttestor
+
+    return PodAttestor(cluster, config.kubernetes)

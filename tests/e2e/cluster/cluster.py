@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from tests.e2e.cluster import control_groups, images
 from tests.e2e.cluster.certificates import kubeconfig
 from tests.e2e.cluster.control_plane import ControlPlane
 from tests.e2e.cluster.node import Node
+from tests.e2e.cluster.objects import app
 from tunnelctl.demo import topology
 from tunnelctl.demo.processes import Processes
 from tunnelctl.demo.topology import Site, Topology
@@ -107,7 +108,7 @@ class Cluster:
 
     def run(self, *edges: str) -> None:
         """Have `app-EDGE` on each: container `main` counts to its log and has a web page, `echo` echoes."""
-        self.control_plane.apply(*(_app(edge) for edge in edges))
+        self.control_plane.apply(*(app(edge) for edge in edges))
         self.kubectl("wait", "--for=condition=Ready", "--timeout=40s", *(f"pod/app-{edge}" for edge in edges))
 
     # the control plane
@@ -171,26 +172,3 @@ def remove_leftovers() -> None:
 
 def _router(edge: str) -> str:
     return next(site.router for site in _SITES if edge in site.edges)
-
-
-def _app(edge: str) -> dict[str, Any]:
-    page = f"echo hello from app-{edge} > /www/index.html; httpd -p 80 -h /www"
-    count = 'i=0; while :; do i=$((i+1)); echo "tick $i"; sleep 1; done'
-    usual = {"image": images.BUSYBOX, "imagePullPolicy": "Never"}
-    containers = [
-        {**usual, "name": "main", "command": ["sh", "-c", f"trap exit TERM; {page}; {count}"]},
-        {**usual, "name": "echo", "command": ["cat"], "stdin": True, "tty": True},
-    ]
-    spec = {
-        "nodeName": edge,
-        "containers": containers,
-        "terminationGracePeriodSeconds": 1,
-        "enableServiceLinks": False,
-        "tolerations": [{"operator": "Exists"}],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": f"app-{edge}", "namespace": "default"},
-        "spec": spec,
-    }

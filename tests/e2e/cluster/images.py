@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,27 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 def write(path: Path) -> None:
     """Write an archive with BUSYBOX, and PAUSE, which is the same and does nothing, as `path`."""
+    root = _busybox()
+    _write(path, root, {BUSYBOX: ["sh"], PAUSE: ["sleep", "inf"]})
+
+
+def write_program(path: Path, name: str, program: Path) -> None:
+    """Write an archive with the image `name`: a static program alone, which it runs."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        _add(archive, program.name, program.read_bytes(), mode=0o755)
+    _write(path, content.getvalue(), {name: [f"/{program.name}"]})
+
+
+def _write(path: Path, root: bytes, images: Mapping[str, Sequence[str]]) -> None:
+    """Images of one root, each with its command."""
     blobs: dict[str, bytes] = {}
-    root = _root()
     layer = _blob(blobs, gzip.compress(root, compresslevel=1, mtime=0), f"{_TYPE}.layer.v1.tar+gzip")
-    platform_ = {"architecture": _ARCHITECTURES[platform.machine()], "os": "linux"}
+    kind = {"architecture": _ARCHITECTURES[platform.machine()], "os": "linux"}
     manifests = []
-    for name, command in ((BUSYBOX, ["sh"]), (PAUSE, ["sleep", "inf"])):
+    for name, command in images.items():
         config = {
-            **platform_,
+            **kind,
             "config": {"Env": ["PATH=/bin"], "Cmd": command},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(root).hexdigest()}"]},
         }
@@ -38,7 +52,7 @@ def write(path: Path) -> None:
         }
         listed = _blob(blobs, json.dumps(manifest).encode(), f"{_TYPE}.manifest.v1+json")
         names = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
-        manifests.append({**listed, "platform": platform_, "annotations": names})
+        manifests.append({**listed, "platform": kind, "annotations": names})
     with tarfile.open(path, "w") as archive:
         _add(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
         _add(archive, "index.json", json.dumps({"schemaVersion": 2, "manifests": manifests}).encode())
@@ -46,7 +60,7 @@ def write(path: Path) -> None:
             _add(archive, f"blobs/sha256/{digest}", content)
 
 
-def _root() -> bytes:
+def _busybox() -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for name, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("www", 0o755)):

@@ -1,7 +1,10 @@
 """The tunnel in standalone mode, on the hosts of a cluster: what it needs no cluster for."""
 
 import contextlib
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.cluster.control_plane import SERVICES
@@ -31,7 +34,11 @@ def standalone(cluster: Cluster) -> Iterator[System]:
         f"callers.{who}.{key}": value for who in ("local", "kube") for key, value in everything.items()
     }
     try:
-        made.start_server(**settings, **{"direct-address": [cloud], "direct-networks": [f"{cloud}/32"]})
+        made.start_server(
+            **settings,
+            **{"direct-address": [cloud], "direct-networks": [f"{cloud}/32"]},
+            **{"prerouting-address": [cloud], "caller-networks": [PODS]},
+        )
         for name in edges if first else ():
             edge = cluster.topology.host(name)
             joined = made.join(edge, made.join_line(name, edge.address))
@@ -44,3 +51,20 @@ def standalone(cluster: Cluster) -> Iterator[System]:
         for name in [*edges, "server"]:
             if name in cluster.processes.names():
                 cluster.processes.end(name)
+
+
+def egress_selector(tunnel: System, transport: str) -> Path:
+    """The file by which kube-apiserver sends `cluster` by CONNECT, over "unix-socket" or "mutual-tls"."""
+    words: dict[str, Any] = {"uds": {"udsName": str(tunnel.directory / "connect.sock")}}
+    if transport == "mutual-tls":
+        files = {"caBundle": "ca.crt", "clientCert": "caller.crt", "clientKey": "caller.key"}
+        tls = {key: str(tunnel.directory / "kube" / name) for key, name in files.items()}
+        words = {"tcp": {"url": f"https://{tunnel.topology.cloud.address}:10262", "tlsConfig": tls}}
+    connection = {"proxyProtocol": "HTTPConnect", "transport": words}
+    config = {
+        "apiVersion": "apiserver.k8s.io/v1beta1",
+        "kind": "EgressSelectorConfiguration",
+        "egressSelections": [{"name": "cluster", "connection": connection}],
+    }
+    (path := tunnel.directory / f"egress-{transport}.yaml").write_text(json.dumps(config))
+    return path

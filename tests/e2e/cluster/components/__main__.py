@@ -1,15 +1,14 @@
-"""`python -m tests.e2e.cluster.components`: build the programs that the tests run: Kubernetes, Helm; once."""
+"""`python -m tests.e2e.cluster.components`: build the programs that the tests on a cluster run, once."""
 
 import functools
 import sys
 
-from tests.e2e.cluster.components import build, go, helm
+from tests.e2e.cluster.components import build, go, metrics_server
 
 say = functools.partial(print, flush=True)
-
 try:
-    for program in (build.make(say), helm.make(say)):
-        say(f"cluster: built: {program}")
+    say(f"cluster: the programs of Kubernetes are in {build.make(say)}")
+    say(f"cluster: metrics-server is {metrics_server.make(say)}")
 except go.BuildError as error:
     sys.exit(f"cluster: {error}")
 except KeyboardInterrupt:

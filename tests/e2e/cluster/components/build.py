@@ -1,15 +1,12 @@
-"""The programs of Kubernetes, in a cache outside of the checkout: built when their recipe is another."""
+"""The programs of Kubernetes, one binary that is called by their names."""
 
-import fcntl
 import hashlib
-import os
-import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.cluster.components import go, module
+from tests.e2e.cluster.components import cache, go, module
+from tests.e2e.cluster.components.cache import Say
 
 PROGRAMS = (
     "kube-apiserver",
@@ -23,52 +20,36 @@ _TAGS = "-tags=notest,grpcnotrace"
 _VERSION = "k8s.io/component-base/version"  # the package that says it
 _RECIPE = ("main.go", "module.py")
 
-Say = Callable[[str], None]
-
 
 def place() -> Path:
     """The folder of what this checkout's recipe builds, there or not."""
-    digest = hashlib.sha256(repr((PROGRAMS, _TAGS, _linking())).encode())
-    for name in _RECIPE:
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return _cache() / f"kubernetes-{module.KUBERNETES}-{digest.hexdigest()[:12]}"
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "edge-tunnel", "cluster")
+    return cache.place(_name())
 
 
 def make(say: Say) -> Path:
-    """Build it if it is not there yet; return the folder. Raises go.BuildError, and then nothing is left."""
-    wanted = place()
-    if wanted.exists():
-        return wanted
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    with (wanted.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not wanted.exists():  # nobody built it while we waited
-            for left in wanted.parent.glob("building-kubernetes-*"):  # by one that was killed
-                shutil.rmtree(left)
-            with tempfile.TemporaryDirectory(dir=wanted.parent, prefix="building-kubernetes-") as temporary:
-                _build(Path(temporary), say)
-                os.rename(Path(temporary, "bin"), wanted)  # noqa: PTH104  complete, or not there
-    return wanted
+    """Build them if they are not there yet; return the folder. Raises go.BuildError."""
+    return cache.make(_name(), lambda directory: _build(directory, say))
+
+
+def _name() -> str:
+    digest = hashlib.sha256(repr((PROGRAMS, _TAGS, _linking())).encode())
+    for name in _RECIPE:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return f"kubernetes-{module.KUBERNETES}-{digest.hexdigest()[:12]}"
 
 
 def _build(directory: Path, say: Say) -> None:
     say(f"cluster: Kubernetes {module.KUBERNETES} is built, once (6 to 10 minutes with empty caches)")
-    (source := directory / "source").mkdir()
-    say("cluster: fetching its sources")
-    module.write(source)
-    packages = len(go.run(source, "list", "-deps", _TAGS, ".").splitlines())
-    say(f"cluster: compiling {packages} packages, those that Go has in its cache excepted")
-    go.build(
-        source, _TAGS, "-ldflags", _linking(), "-o", str(directory / "bin" / "kubernetes"), ".",
-        compiled=_Progress(packages, say),
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary)
+        say("cluster: fetching its sources")
+        module.write(source)
+        packages = len(go.run(source, "list", "-deps", _TAGS, ".").splitlines())
+        say(f"cluster: compiling {packages} packages, those that Go has in its cache excepted")
+        words = (_TAGS, "-ldflags", _linking(), "-o", str(directory / "kubernetes"), ".")
+        go.build(source, *words, compiled=Progress(packages, say))
     for name in PROGRAMS:
-        (directory / "bin" / name).symlink_to("kubernetes")
+        (directory / name).symlink_to("kubernetes")
 
 
 def _linking() -> str:
@@ -82,7 +63,7 @@ def _linking() -> str:
     return " ".join(["-s -w", *(f"-X {_VERSION}.{key}={value}" for key, value in says.items())])
 
 
-class _Progress:
+class Progress:
     """Says how far it is, now and then; told each package."""
 
     def __init__(self, total: int, say: Say) -> None:

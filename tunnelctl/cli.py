@@ -30,6 +30,8 @@ COMMANDS = {
     "doctor": ("tunnelctl.doctor", "walk the path to an edge, and name what fails and its remedy"),
     "nodes": ("tunnelctl.nodes", "list the edges, and how each is doing; forget one"),
     "status": ("tunnelctl.status", "show how the server is doing, and which calls failed lately"),
+    "install": ("tunnelctl.install", "put server and agents into a Kubernetes cluster"),
+    "uninstall": ("tunnelctl.uninstall", "take out of a Kubernetes cluster what install made"),
     "cleanup": (
         "tunnelctl.cleanup",
         "take away what a killed server left in this host's nftables and routes",

@@ -12,6 +12,7 @@ from tunnelctl.checks import Check, State
 from tunnelctl.checks_identity import check_certificate, check_name, check_token
 from tunnelctl.checks_link import check_link
 from tunnelctl.checks_path import check_addresses, check_dial, check_port
+from tunnelctl.cluster_arguments import add_cluster_arguments, asks_cluster, open_cluster
 from tunnelctl.errors import FAILED, OK, NotReachableError
 from tunnelctl.ports import node_argument, port_argument
 from tunnelctl.tables import show, span
@@ -35,17 +36,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="walk the path to an edge, and name what fails and its remedy",
         description="Walk the path from a caller to an edge, and name each step that fails and its remedy. "
         "With a port, the edge's agent really dials it: the service there sees a connection that is opened "
-        "and closed at once. The exit code is 1 if anything on the path fails.",
+        "and closed at once. In a cluster it looks at the node, its label and its agent's pod too, asks the "
+        "server in its pod, as by `kubectl exec`, and without a port the kubelet through kube-apiserver. "
+        "The exit code is 1 if anything on the path fails.",
     )
     parser.add_argument("node", metavar="NODE", type=node_argument)
     parser.add_argument("port", metavar="PORT", type=port_argument, nargs="?")
     add_arguments(parser)
+    add_cluster_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 1 if anything failed. Raises CommandError for all but a server that is away."""
-    checks = list(examine(args.admin_socket, args.node, args.port))
+    if asks_cluster(args):
+        with open_cluster(args) as cluster:
+            from tunnelctl.cluster_doctor import examine as examine_in_cluster
+
+            checks = list(examine_in_cluster(cluster, args.node, args.port))
+    else:
+        checks = list(examine(args.admin_socket, args.node, args.port))
     healthy = not any(check.state is State.FAILED for check in checks)
     if args.json:
         found = [dataclasses.asdict(check) for check in checks]

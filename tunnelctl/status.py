@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from tunnelctl.admin_client import add_arguments, ask
+from tunnelctl.cluster_arguments import add_cluster_arguments, asks_cluster, open_cluster
+from tunnelctl.errors import FAILED, OK
 from tunnelctl.map_port import mapping_lines
 from tunnelctl.tables import show, size, span, table
 
 if TYPE_CHECKING:
     import argparse
+
+    from tunnel_server.kube.objects import Objects
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,17 +24,39 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "status",
         help="show how the server is doing, and which calls failed lately",
         description="Show the server: listeners, interception, captured ports, nodes, memory, "
-        "and the calls that failed lately with their causes.",
+        "and the calls that failed lately with their causes. In a cluster, every edge too: its Node, its "
+        "agent's pod, certificate, link, addresses (in brackets those that are not captured), whether its "
+        "kubelet answers kube-apiserver, and what fails first, with the remedy. The server is asked in its "
+        "pod, as by `kubectl exec`.",
     )
     add_arguments(parser)
+    add_cluster_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the status; raises CommandError."""
+    """Print the status; raises CommandError. In a cluster, 1 if something fails on an edge that is there."""
+    if asks_cluster(args):
+        with open_cluster(args) as cluster:
+            return _in_cluster(cluster, as_json=args.json)
     answer = ask(args.admin_socket, "GET", "/v1/status")
     print(json.dumps(answer, indent=1) if args.json else "\n".join(status_lines(answer)))
     return 0
+
+
+def _in_cluster(cluster: Objects, *, as_json: bool) -> int:
+    from tunnelctl.cluster_status import edge_lines, look, to_json
+    from tunnelctl.doctor import lines
+
+    status = look(cluster)
+    if as_json:
+        print(json.dumps(to_json(status), indent=1))
+    else:
+        told = lines([status.pod], sys.stdout.encoding)
+        if status.server is not None:
+            told += ["", *status_lines(status.server)]
+        print("\n".join([*told, "", *edge_lines(status)]))
+    return OK if status.well else FAILED
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:

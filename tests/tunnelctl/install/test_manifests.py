@@ -1,0 +1,52 @@
+"""The shipped objects, as a user wants them."""
+
+import tomllib
+
+import pytest
+
+from tunnelctl.errors import CommandError
+from tunnelctl.install.manifests import Options, customised, load, named, pod_spec, set_values
+
+OPTIONS = Options(
+    ("tunnel.example.org:10262", "[fd00::1]:10262"), ("192.168.0.0/16",), "registry/tunnel:2", "node-1"
+)
+
+
+def test_what_is_shipped_takes_every_option() -> None:
+    objects = customised(load(), OPTIONS)
+    server = tomllib.loads(named(objects, "ConfigMap", "tunnel-server-config")["data"]["server.toml"])
+    assert server["server-addresses"] == ["tunnel.example.org:10262", "[fd00::1]:10262"]
+    assert server["edge-networks"] == ["192.168.0.0/16"]
+    assert server["kubernetes"]["enabled"] is True
+    agent = tomllib.loads(named(objects, "ConfigMap", "tunnel-agent-config")["data"]["agent.toml"])
+    assert agent["servers"] == server["server-addresses"]
+    workloads = [each for each in objects if each["kind"] in {"Deployment", "DaemonSet"}]
+    images = {
+        c["image"]
+        for each in workloads
+        for kind in ("initContainers", "containers")
+        for c in pod_spec(each).get(kind, ())
+    }
+    assert images == {"registry/tunnel:2"}
+    spec = pod_spec(named(objects, "Deployment", "tunnel-server"))
+    assert spec["nodeSelector"] == {"kubernetes.io/hostname": "node-1"}
+    assert "affinity" not in spec
+
+
+def test_the_shipped_objects_themselves_stay() -> None:
+    shipped = load()
+    assert customised(shipped, OPTIONS) != shipped
+    assert shipped == load()
+
+
+def test_what_is_not_chosen_stays() -> None:
+    objects = customised(load(), Options((), ()))
+    before = pod_spec(named(load(), "Deployment", "tunnel-server"))
+    assert pod_spec(named(objects, "Deployment", "tunnel-server")) == before
+
+
+def test_a_setting_is_one_line() -> None:
+    text = '# first\na = [1]\n[t]\na = "x"  # of t\n'
+    assert set_values(text, {("a",): ["y"], ("t", "a"): 5}) == '# first\na = ["y"]\n[t]\na = 5\n'
+    with pytest.raises(CommandError, match=r"has no setting t\.b"):
+        set_values(text, {("t", "b"): 1})

@@ -1,0 +1,88 @@
+"""What a cluster knows of an edge, judged."""
+
+from typing import Any
+
+import pytest
+
+from tunnelctl.checks import Check, State
+from tunnelctl.cluster_doctor import agents_pod, check_node, check_servers_pod, in_cluster, kubelet_port
+
+READY = {"conditions": [{"type": "Ready", "status": "True"}]}
+SILENT = {
+    "type": "Ready",
+    "status": "Unknown",
+    "reason": "NodeStatusUnknown",
+    "lastTransitionTime": "2026-11-21T09:00:00Z",
+}
+
+
+def pod(name: str = "tunnel-server-1", **status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"nodeName": "cp-1"}, "status": status}
+
+
+def running(**status: Any) -> dict[str, Any]:
+    return pod(phase="Running", containerStatuses=[{"name": "c", "state": {"running": {}}}], **status)
+
+
+def test_a_node() -> None:
+    node = {"metadata": {"name": "edge-1"}, "status": READY}
+    assert check_node(node) == Check("node", State.OK, "edge-1 is ready")
+    silent = check_node({**node, "status": {"conditions": [SILENT]}})
+    assert silent.state is State.WARNING
+    assert silent.text == "not ready since 2026-11-21T09:00:00Z: NodeStatusUnknown"
+    assert check_node({**node, "status": {}}).text == "not ready: it never reported"
+
+
+def test_the_kubelets_port_is_its_own_word() -> None:
+    assert kubelet_port(None) == kubelet_port({"status": {}}) == 10250
+    assert kubelet_port({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 10999}}}}) == 10999
+
+
+@pytest.mark.parametrize(
+    ("there", "text", "remedy"),
+    [
+        (None, "it has no pod there", "kubectl -n edge-tunnel describe daemonset tunnel-agent"),
+        (pod(phase="Running"), "it runs, and is not linked", "on edge-1: curl http://127.0.0.1:10266/status"),
+        (pod(phase="Pending"), "Pending", "kubectl -n edge-tunnel describe pod tunnel-server-1"),
+        (
+            pod(
+                containerStatuses=[
+                    {"name": "c", "state": {"waiting": {"reason": "ErrImagePull", "message": "no"}}}
+                ]
+            ),
+            "c: ErrImagePull: no",
+            "describe pod",
+        ),
+    ],
+)
+def test_an_agents_pod_that_does_not_work(there: Any, text: str, remedy: str) -> None:
+    check = agents_pod(there, "edge-1")
+    assert check.state is State.FAILED
+    assert check.text.endswith(text)
+    assert remedy in check.remedy
+
+
+def test_an_agents_pod_that_works() -> None:
+    assert agents_pod(running(**READY), "edge-1").state is State.OK
+
+
+def test_the_servers_pod() -> None:
+    assert check_servers_pod(None).text == "the server has no pod"
+    unscheduled = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "no ports",
+    }
+    assert "does not run: Unschedulable: no ports" in check_servers_pod(pod(conditions=[unscheduled])).text
+    assert check_servers_pod(running()).state is State.WARNING
+    assert check_servers_pod(running(**READY)) == Check("server's pod", State.OK, "tunnel-server-1 on cp-1")
+
+
+def test_remedies_are_those_of_a_cluster() -> None:
+    check = in_cluster(
+        Check("link", State.FAILED, "gone", "on the edge: systemctl status tunnel-agent, now"), pod()
+    )
+    assert check.remedy == "on the edge: crictl ps -a --name tunnel-agent, now"
+    check = in_cluster(Check("address", State.FAILED, "x", "its log: journalctl -u tunnel-server"), pod())
+    assert check.remedy == "its log: kubectl -n edge-tunnel logs tunnel-server-1"

@@ -1,0 +1,70 @@
+"""Naming any one object, of the kinds that an installation consists of or looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from tunnel_server.kube.resources import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    EVENTS,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICES,
+    Resource,
+)
+
+if TYPE_CHECKING:
+    from tunnel_server.kube.resources import Object
+
+_RBAC = "rbac.authorization.k8s.io"
+
+CLUSTER_ROLES = Resource("clusterroles", "ClusterRole", _RBAC)
+CLUSTER_ROLE_BINDINGS = Resource("clusterrolebindings", "ClusterRoleBinding", _RBAC)
+CRON_JOBS = Resource("cronjobs", "CronJob", "batch")
+DEPLOYMENTS = Resource("deployments", "Deployment", "apps")
+DISRUPTION_BUDGETS = Resource("poddisruptionbudgets", "PodDisruptionBudget", "policy")
+JOBS = Resource("jobs", "Job", "batch")
+LEASES = Resource("leases", "Lease", "coordination.k8s.io")
+NAMESPACES = Resource("namespaces", "Namespace")
+ROLES = Resource("roles", "Role", _RBAC)
+ROLE_BINDINGS = Resource("rolebindings", "RoleBinding", _RBAC)
+SERVICE_ACCOUNTS = Resource("serviceaccounts", "ServiceAccount")
+STATEFUL_SETS = Resource("statefulsets", "StatefulSet", "apps")
+VOLUME_CLAIMS = Resource("persistentvolumeclaims", "PersistentVolumeClaim")
+
+KINDS = {
+    (each.api_version, each.kind): each
+    for each in (
+        CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, CONFIG_MAPS, CRON_JOBS, DAEMON_SETS, DEPLOYMENTS,
+        DISRUPTION_BUDGETS, EVENTS, JOBS, LEASES, NAMESPACES, NODES, PODS, ROLES, ROLE_BINDINGS, SECRETS,
+        SERVICES, SERVICE_ACCOUNTS, STATEFUL_SETS, VOLUME_CLAIMS,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One object."""
+
+    resource: Resource
+    name: str
+    namespace: str = ""
+    """Empty for a kind that knows no namespaces."""
+
+    @classmethod
+    def of(cls, manifest: Object) -> Self:
+        """Name the object that `manifest` is; raises KeyError for a kind that is not of `KINDS`."""
+        metadata = manifest["metadata"]
+        resource = KINDS[manifest["apiVersion"], manifest["kind"]]
+        return cls(resource, metadata["name"], metadata.get("namespace", ""))
+
+    @property
+    def kind(self) -> str:
+        """As `Deployment`."""
+        return self.resource.kind
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"

@@ -1,0 +1,119 @@
+"""The objects of an installation: the chart's, as this version ships them and as the user wants them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from tunnel_daemon.toml_lines import key_lines
+from tunnel_wire import __version__
+from tunnelctl.errors import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tunnel_server.kube.resources import Object
+
+FILE = "edge-tunnel.yaml"
+OWN_IMAGE = f"edge-tunnel:{__version__}"
+"""The image that the shipped manifests name."""
+
+SERVER, AGENT = "tunnel-server", "tunnel-agent"
+"""Names of the Deployment and the DaemonSet."""
+
+SERVER_CONFIG = "tunnel-server-config"
+SERVER_FILE = "server.toml"
+AGENT_CONFIG = "tunnel-agent-config"
+AGENT_FILE = "agent.toml"
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+TOOL = "tunnelctl"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user may choose; None leaves what the manifests say."""
+
+    server_addresses: tuple[str, ...]
+    """HOST:PORT each, where agents dial."""
+    edge_networks: tuple[str, ...]
+    image: str | None = None
+    server_node: str | None = None
+    """The only node that the server may run on."""
+
+
+def load() -> list[Object]:
+    """Return the objects as they are shipped, in the order in which they are to be made."""
+    import yaml  # type: ignore[import-untyped]  # comes with `kubernetes`
+
+    text = resources.files("tunnelctl").joinpath("manifests", FILE).read_text()
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def customised(shipped: list[Object], options: Options) -> list[Object]:
+    """Return copies of the objects as `options` has them."""
+    objects = copy.deepcopy(shipped)
+    for each in objects:
+        each["metadata"].setdefault("labels", {})[MANAGED_BY] = TOOL
+        if options.image is not None:
+            _set_image(each, options.image)
+    if options.server_node is not None:
+        spec = pod_spec(named(objects, "Deployment", SERVER))
+        spec.pop("affinity", None)
+        # Not nodeName: that would pass the scheduler by, and its look at ports and room.
+        spec["nodeSelector"] = {"kubernetes.io/hostname": options.server_node}
+    _set(objects, SERVER_CONFIG, SERVER_FILE, {
+        ("server-addresses",): list(options.server_addresses),
+        ("edge-networks",): list(options.edge_networks),
+    })  # fmt: skip
+    _set(objects, AGENT_CONFIG, AGENT_FILE, {("servers",): list(options.server_addresses)})
+    return objects
+
+
+def named(objects: list[Object], kind: str, name: str) -> Object:
+    """Return one of the objects; raises CommandError where this version ships none such."""
+    for each in objects:
+        if each["kind"] == kind and each["metadata"]["name"] == name:
+            return each
+    raise CommandError(f"{FILE} of this edge-tunnel has no {kind} {name}: its installation is damaged")
+
+
+def pod_spec(workload: Object) -> dict[str, Any]:
+    """Return the pod that a Deployment or a DaemonSet makes."""
+    spec: dict[str, Any] = workload["spec"]["template"]["spec"]
+    return spec
+
+
+def set_values(toml: str, values: dict[tuple[str, ...], Any]) -> str:
+    """Return a TOML document with other values for keys that it has, each on one line, comments kept."""
+    lines = toml.split("\n")
+    places = key_lines(toml)
+    for path, value in values.items():
+        number = places.get(path)
+        if number is None:
+            raise CommandError(f"{FILE} has no setting {'.'.join(path)}: its installation is damaged")
+        key, _, _ = lines[number - 1].partition("=")
+        # Of what install sets, JSON's form is TOML's.
+        lines[number - 1] = f"{key.rstrip()} = {json.dumps(value)}"
+    return "\n".join(lines)
+
+
+def _containers(manifest: Object) -> Iterator[dict[str, Any]]:
+    if manifest["kind"] in {"Deployment", "DaemonSet"}:
+        spec = pod_spec(manifest)
+        yield from spec.get("initContainers", ())
+        yield from spec["containers"]
+
+
+def _set_image(manifest: Object, image: str) -> None:
+    for container in _containers(manifest):
+        if container["image"] == OWN_IMAGE:
+            container["image"] = image
+
+
+def _set(objects: list[Object], config: str, file: str, values: dict[tuple[str, ...], Any]) -> None:
+    data = named(objects, "ConfigMap", config)["data"]
+    data[file] = set_values(data[file], values)

@@ -1,0 +1,241 @@
+"""What speaks against an installation, before anything is changed: each problem a line, with its remedy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunnel_server.kube.references import DEPLOYMENTS, NAMESPACES, Reference
+from tunnel_server.kube.resources import DAEMON_SETS, NODES, PODS, SERVICES
+from tunnelctl.checks import Check, State
+from tunnelctl.cluster_arguments import NAMESPACE
+from tunnelctl.install import networks, yurt_tunnel
+from tunnelctl.install.manifests import AGENT, SERVER, named, pod_spec
+from tunnelctl.install.scheduling import host_ports, is_ready, selection, selects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from certs.addresses import IPNetwork
+    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.resources import Object, Resource
+    from tunnelctl.install.yurt_tunnel import Workload
+
+OLDEST = (1, 22)
+"""Server-side apply and bound ServiceAccount tokens are what it is built on: both are there since then."""
+
+_VERBS = ("get", "create", "patch", "delete")
+SHOWN = 8
+"""Rights that a line names before it counts the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the cluster has to do with the installation."""
+
+    nodes: list[Object]
+    hosts: list[Object]
+    """Those that the server may run on."""
+    edges: list[Object]
+    pods: list[Object]
+    service_ip: str | None
+    """Of the Service `kubernetes`."""
+    yurt_tunnel: list[Workload]
+
+    @property
+    def others(self) -> list[Object]:
+        """Nodes that are no edges."""
+        names = {each["metadata"]["name"] for each in self.edges}
+        return [each for each in self.nodes if each["metadata"]["name"] not in names]
+
+
+def look(cluster: Objects, objects: list[Object]) -> Found:
+    """Read what is there; raises ApiFailure."""
+    nodes = cluster.all_of(NODES)
+    server = pod_spec(named(objects, DEPLOYMENTS.kind, SERVER))
+    agent = pod_spec(named(objects, DAEMON_SETS.kind, AGENT))
+    service = cluster.find(Reference(SERVICES, "kubernetes", "default"))
+    return Found(
+        nodes=nodes,
+        hosts=[each for each in nodes if selects(server, each)],
+        edges=[each for each in nodes if selects(agent, each)],
+        pods=cluster.all_of(PODS),
+        service_ip=None if service is None else service["spec"].get("clusterIP"),
+        yurt_tunnel=yurt_tunnel.find(cluster),
+    )
+
+
+def check_version(cluster: Objects) -> Check:
+    """Whether this apiserver is recent enough; raises ApiFailure if there is none."""
+    version = cluster.version()
+    text = f"{cluster.host}, Kubernetes {version[0]}.{version[1]}"
+    if version < OLDEST:
+        return Check("apiserver", State.FAILED, text, f"needs {OLDEST[0]}.{OLDEST[1]} or newer: upgrade it")
+    return Check("apiserver", State.OK, text)
+
+
+def check_rights(cluster: Objects, objects: list[Object], *, replaces: bool) -> Check:
+    """Whether the user may look, make all this, and take it back."""
+    if cluster.may_everything():
+        return Check("rights", State.OK, "you may do everything")
+    needed: dict[tuple[Resource, str], tuple[str, ...]] = {
+        (NODES, ""): ("list",),
+        (PODS, ""): ("list",),
+        (SERVICES, "default"): ("get",),
+    }
+    for each in (DEPLOYMENTS, DAEMON_SETS):
+        needed[each, yurt_tunnel.NAMESPACE] = ("get", "patch") if replaces else ("get",)
+    for reference in map(Reference.of, objects):
+        needed[reference.resource, reference.namespace] = _VERBS
+    lacking = [
+        f"{verb} {resource}" + (f" in {namespace}" if namespace else "")
+        for (resource, namespace), verbs in needed.items()
+        for verb in verbs
+        if not cluster.may(verb, resource, namespace)
+    ]
+    if not lacking:
+        return Check("rights", State.OK, "you may make all that it needs")
+    more = f", and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+    return Check(
+        "rights",
+        State.FAILED,
+        f"you may not {', '.join(lacking[:SHOWN])}{more}",
+        "install as a cluster administrator: another --context or --kubeconfig",
+    )
+
+
+def check_cluster(
+    found: Found, objects: list[Object], edge_networks: tuple[IPNetwork, ...]
+) -> Iterator[Check]:
+    """Judge nodes and networks."""
+    server = pod_spec(named(objects, DEPLOYMENTS.kind, SERVER))
+    yield _check_hosts(found, server)
+    yield _check_edges(found, pod_spec(named(objects, DAEMON_SETS.kind, AGENT)))
+    yield from networks.check_edges(found.edges, edge_networks)
+    yield from networks.check_overlaps(edge_networks, found.nodes, found.service_ip)
+
+
+def _check_hosts(found: Found, server: dict[str, object]) -> Check:
+    names = [each["metadata"]["name"] for each in found.hosts]
+    if not names:
+        return Check(
+            "server's host",
+            State.FAILED,
+            f"no node is one for the server: none has {' or '.join(selection(server))}",
+            "name the node that is to run it: --server-node; where a provider keeps the control plane to "
+            "itself, see docs/kubernetes for what works then",
+        )
+    if not any(is_ready(each) for each in found.hosts):
+        return Check(
+            "server's host",
+            State.FAILED,
+            f"{', '.join(names)}: not ready",
+            f"kubectl describe node {names[0]}",
+        )
+    if len(names) > 1:
+        return Check(
+            "server's host",
+            State.WARNING,
+            f"one of {', '.join(names)}: callers, a kube-apiserver too, are captured where it runs only",
+            "for the apiservers of the others, see the ways in by EgressSelector and by name",
+        )
+    return Check("server's host", State.OK, names[0])
+
+
+def _check_edges(found: Found, agent: dict[str, object]) -> Check:
+    if not found.edges:
+        label = selection(agent)[0].partition(" ")[0]
+        return Check(
+            "edges",
+            State.WARNING,
+            f"no node has {' or '.join(selection(agent))}",
+            f"kubectl label node NAME {label}, now or later: agents come by themselves",
+        )
+    away = [each["metadata"]["name"] for each in found.edges if not is_ready(each)]
+    text = f"{len(found.edges)} nodes" if len(found.edges) != 1 else found.edges[0]["metadata"]["name"]
+    if away:
+        remedy = "their agents start when they are back"
+        return Check("edges", State.WARNING, f"{text}, of which not ready: {', '.join(away[:5])}", remedy)
+    return Check("edges", State.OK, text)
+
+
+def check_yurt_tunnel(found: Found, *, replace: bool) -> Iterator[Check]:
+    """Judge a yurt-tunnel that is there."""
+    running = [each for each in found.yurt_tunnel if each.runs]
+    if not running:
+        if replace:
+            yield Check("yurt-tunnel", State.OK, "none runs: there is nothing to replace")
+        return
+    what = ", ".join(map(str, running))
+    if not replace:
+        yield Check(
+            "yurt-tunnel",
+            State.FAILED,
+            f"{what} has the rules and ports that this tunnel needs",
+            "--replace-yurt-tunnel stops it first; `tunnelctl uninstall` starts it again",
+        )
+        return
+    yield Check("yurt-tunnel", State.OK, f"to be stopped: {what}; its ConfigMap stays and counts")
+    if yurt_tunnel.leaves_rules(running):
+        yield Check(
+            "yurt-tunnel",
+            State.WARNING,
+            "its version leaves its iptables rules behind",
+            "afterwards, on its server's host: iptables-save | grep -v TUNNEL-PORT | iptables-restore",
+        )
+
+
+def check_ports(found: Found, objects: list[Object], *, replace: bool) -> Iterator[Check]:
+    """Judge whether pods hold the ports that ours need on a host; other programs are not seen from here."""
+    freed = {each.reference.name for each in found.yurt_tunnel} if replace else set()
+    everywhere = True
+    problems = []
+    for kind, name, nodes in (
+        (DEPLOYMENTS.kind, SERVER, found.hosts),
+        (DAEMON_SETS.kind, AGENT, found.edges),
+    ):
+        wanted = host_ports(pod_spec(named(objects, kind, name)))
+        for node in nodes:
+            taken = _taken(found.pods, node["metadata"]["name"], wanted, freed)
+            if name == SERVER and not taken:
+                everywhere = False
+            problems += [(name, text) for text in taken]
+    for name, text in problems:
+        fatal = name == SERVER and everywhere
+        state = State.FAILED if fatal else State.WARNING
+        yield Check(
+            "ports", state, text, "stop it, or give it another port" if fatal else "ours will not start there"
+        )
+    if not problems:
+        yield Check("ports", State.OK, "no pod has those that ours need")
+
+
+def _taken(pods: list[Object], node: str, wanted: set[int], freed: set[str]) -> list[str]:
+    found = []
+    for pod in pods:
+        metadata = pod["metadata"]
+        ended = (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+        if pod["spec"].get("nodeName") != node or metadata["namespace"] == NAMESPACE or ended:
+            continue
+        # yurt-tunnel's manifests do not list its ports.
+        known = {10262, 10263, 10264, 10265} if metadata["name"].startswith("yurt-tunnel-server-") else set()
+        ports = wanted & (host_ports(pod["spec"]) | known)
+        if any(metadata["name"].startswith(f"{name}-") for name in freed) or not ports:
+            continue
+        owner = next(iter(metadata.get("ownerReferences") or ()), None)
+        whose = f", of {owner['kind']} {owner['name']}" if owner else ""
+        listed = ", ".join(map(str, sorted(ports)))
+        found.append(f"{listed} on {node}: pod {metadata['namespace']}/{metadata['name']}{whose}")
+    return found
+
+
+def check_namespace(cluster: Objects) -> Iterator[Check]:
+    """Whether our namespace, where it was made by somebody else, lets our pods in."""
+    live = cluster.find(Reference(NAMESPACES, NAMESPACE))
+    if live is not None and live["metadata"].get("deletionTimestamp"):
+        yield Check(
+            "namespace",
+            State.FAILED,
+            f"{NAMESPACE} is still being deleted",
+            f"wait until it is gone; `kubectl get pods -n {NAMESPACE}` shows whom it waits for",
+        )

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_BACKOFF = (0.5, 30.0)
+_BACKOFF = (0.5, 10.0)
 """Seconds: the ceiling of the first delay after a failure, and of every later one."""
 _USEFUL = 5.0
 """Seconds that a watch must have lived for the next failure to be a new one."""

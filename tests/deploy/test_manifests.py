@@ -256,7 +256,6 @@ def test_configurations_are_accepted(tmp_path: Path) -> None:
 def test_sockets_and_state_are_where_the_programs_look() -> None:
     mounts = {mount["name"]: mount["mountPath"] for mount in container("server")["volumeMounts"]}
     assert mounts["run"] == str(ServerConfig().admin_socket.parent)
-    assert mounts["state"] == str(ServerConfig().state_dir)
     for name in ("agent", "static"):
         mounts = {mount["name"]: mount["mountPath"] for mount in container(name)["volumeMounts"]}
         assert mounts["state"] == str(AgentConfig().state_dir)

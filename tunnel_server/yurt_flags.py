@@ -26,17 +26,17 @@ ALIASES = (
     Alias("cert-dns-names", unused=_CERTIFICATE, harmless=("",)),
     Alias("cert-ips", unused=_CERTIFICATE, harmless=("",)),
     Alias("iptables-sync-period", unused=_POLLED),
-    Alias("dns-sync-period", unused="there is no DNS mode"),
+    Alias("dns-sync-period", unused=_POLLED),
     Alias(
         "kube-config",
-        refused="no cluster is watched: put the keys of the ConfigMap yurt-tunnel-server-cfg into "
-        "server.toml, join each node with `tunnelctl token create`, and leave the flag out",
+        refused="which cluster is watched, and whether one is, says the table [kubernetes] of server.toml "
+        "(`enabled`, `kubeconfig`): set it there, and leave the flag out",
         harmless=("",),
     ),
     Alias(
         "enable-dns-controller",
-        refused="there is no DNS mode, nobody would write these records: leave the flag out, or set it to "
-        "false; edges are reached at their addresses, by SNI, by Host, or through connect-socket",
+        refused="the records are kept where `names-configmap` of [kubernetes] in server.toml says so: set it "
+        "there, and leave the flag out, or set it to false",
         harmless=("false",),
         bare="true",
     ),

@@ -66,7 +66,7 @@ def test_what_means_the_same() -> None:
         ("--cert-ips=192.0.2.1", "tunnelctl init --cert-ips"),
         ("--cert-dns-names=a.example", "tunnelctl init --cert-ips"),
         ("--iptables-sync-period=60", "in force at once"),
-        ("--dns-sync-period=1800", "no DNS mode"),
+        ("--dns-sync-period=1800", "in force at once"),
     ],
 )
 def test_what_means_nothing_here_is_told(flag: str, why: str) -> None:

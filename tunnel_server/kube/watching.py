@@ -125,7 +125,6 @@ class Watcher(Generic[T]):
             limiter=self._limiter,
         )
         self.lists += 1
-        self._works()
         self._version = version
         found = {_key(item): self._read(item) for item in items}
         changed = found != self.objects

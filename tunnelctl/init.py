@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from certs.addresses import IPAddress, parse_address
-from certs.files import StateDirectory
 from tunnelctl.errors import UsageError
-from tunnelctl.local_server import add_arguments, find_server, state_errors
+from tunnelctl.local_server import add_arguments, find_server, prepared_state, state_errors
 from tunnelctl.tables import iso
 
 if TYPE_CHECKING:
@@ -41,10 +40,10 @@ def run(args: argparse.Namespace) -> int:
     """Initialise and report; raises CommandError, and then nothing was changed."""
     from certs.server_state import initialise
 
-    server = find_server(args)
+    server = find_server(args, make=True)
     addresses = None if args.cert_ips is None else _addresses(args.cert_ips)
     dns_names = None if args.cert_dns_names is None else tuple(map(str.lower, _parts(args.cert_dns_names)))
-    with state_errors(), StateDirectory.prepared(server.state_dir) as state:
+    with state_errors(), prepared_state(server) as state:
         try:
             done = initialise(
                 state,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunnelctl.backup import add_passphrase_argument, read_passphrase
 from tunnelctl.errors import CommandError, RefusedError
-from tunnelctl.local_server import add_arguments, find_server, state_errors
+from tunnelctl.local_server import add_arguments, find_server, prepared_state, state_errors
 from tunnelctl.tables import iso
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Restore; raises CommandError, and then nothing was."""
     from certs.backup import MAX_BACKUP, BackupError, is_encrypted, read_backup, restore_backup
-    from certs.files import StateDirectory
 
     path: Path = args.file
     try:
@@ -49,20 +48,24 @@ def run(args: argparse.Namespace) -> int:
         backup = read_backup(data, passphrase)
     except BackupError as error:
         raise CommandError(f"{path}: {error}") from None
-    server = find_server(args)
-    with state_errors(), StateDirectory.prepared(server.state_dir) as state:
+    server = find_server(args, make=True)
+    with state_errors(), prepared_state(server) as state:
         try:
-            restore_backup(backup, state)
+            left_out = restore_backup(backup, state)
         except BackupError as error:
             raise RefusedError(str(error)) from None
     if args.json:
         report = {
             "state_dir": str(state),
             "created": iso(backup.created),
-            "files": sorted(backup.files),
+            "files": sorted(backup.files.keys() - set(left_out)),
+            "left_out": list(left_out),
         }
         print(json.dumps(report, indent=1))
     else:
-        print(f"restored {len(backup.files)} files of {backup.created:%Y-%m-%d %H:%M} UTC to {state}")
+        number = len(backup.files) - len(left_out)
+        print(f"restored {number} files of {backup.created:%Y-%m-%d %H:%M} UTC to {state}")
+        if left_out:
+            print(f"left out: {', '.join(left_out)}; in a cluster, `tunnelctl map-port` maps the ports anew")
         print("what was revoked since then has to be revoked again; a token used since then serves once more")
     return 0

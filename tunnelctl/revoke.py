@@ -11,6 +11,7 @@ from tunnelctl.tables import iso, table
 
 if TYPE_CHECKING:
     import argparse
+    from datetime import datetime
 
     from certs.revocations import Kind, Revocation
     from certs.state import Change, State
@@ -80,13 +81,19 @@ def _revoke(state: State, kind: Kind, value: str, reason: str) -> Revocation:
 
     def revoke(change: Change) -> Revocation:
         others: dict[str, bytes] = {}
+        issued: datetime | None = None
         if kind is Kind.NODE:
             others = TokenStore(state).without_node(value)
-            if value not in NodeStore(state).load() and not others:
+            node = NodeStore(state).load().get(value)
+            if node is None and not others:
                 raise RefusedError(f"no node and no unused token is called {value}: see `tunnelctl nodes`")
-        if kind is Kind.CALLER and value not in CallerStore(state).load():
-            raise RefusedError(f"no caller is called {value}: see `tunnelctl caller list`")
-        return RevocationStore(state).add(change, kind, value, reason, others)
+            issued = node.issued if node else None
+        if kind is Kind.CALLER:
+            caller = CallerStore(state).load().get(value)
+            if caller is None:
+                raise RefusedError(f"no caller is called {value}: see `tunnelctl caller list`")
+            issued = caller.issued
+        return RevocationStore(state).add(change, kind, value, reason, others, issued=issued)
 
     return state.change(revoke)
 

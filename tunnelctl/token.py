@@ -8,10 +8,17 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from certs.addresses import IPAddress, format_endpoint, parse_address, parse_endpoint
+from certs.addresses import IPAddress, format_endpoint, is_own_address, parse_address, parse_endpoint
 from tunnelctl.durations import parse_duration
 from tunnelctl.errors import CommandError, RefusedError, UsageError
-from tunnelctl.local_server import LocalServer, add_arguments, find_server, open_state, state_errors
+from tunnelctl.local_server import (
+    LocalServer,
+    add_arguments,
+    find_server,
+    open_state,
+    state_errors,
+    with_cluster_config,
+)
 from tunnelctl.tables import iso
 
 if TYPE_CHECKING:
@@ -62,8 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run_create(args: argparse.Namespace) -> int:
     """Print the join line, and nothing else on stdout; raises CommandError."""
     with state_errors():
-        server = find_server(args)
-        enrolment, state = _enrolment(server)
+        enrolment, state, server = _enrolment(find_server(args))
         servers = _servers(args.server, server, state)
         try:
             life = parse_duration(args.ttl)
@@ -94,7 +100,7 @@ def run_list(args: argparse.Namespace) -> int:
     """Print a table of all tokens that are remembered; raises CommandError."""
     now = datetime.now(UTC)
     with state_errors():
-        enrolment, _ = _enrolment(find_server(args))
+        enrolment, _, _ = _enrolment(find_server(args))
         records = enrolment.tokens.list()
     if args.json:
         print(json.dumps([_report(record, now) for record in records], indent=1))
@@ -122,7 +128,7 @@ def run_revoke(args: argparse.Namespace) -> int:
     problems: list[str] = []
     refused = False
     with state_errors():
-        enrolment, _ = _enrolment(find_server(args))
+        enrolment, _, _ = _enrolment(find_server(args))
         for given in args.ids:
             token_id = given.partition(".")[0]  # a whole token will do
             try:
@@ -142,12 +148,16 @@ def run_revoke(args: argparse.Namespace) -> int:
     return 0
 
 
-def _enrolment(server: LocalServer) -> tuple[Enrolment, State]:
+def _enrolment(server: LocalServer) -> tuple[Enrolment, State, LocalServer]:
     from certs.authority import Authority
     from certs.enrolment import Enrolment
 
     state = open_state(server)
-    return Enrolment(state, Authority.load(state), edge_networks=server.edge_networks), state
+    authority = Authority.load(state)
+    server = with_cluster_config(server, state)
+    # This machine's addresses say nothing of those of a server elsewhere.
+    is_own = is_own_address if server.cluster is None else lambda _address: False
+    return Enrolment(state, authority, edge_networks=server.edge_networks, is_own=is_own), state, server
 
 
 def _servers(given: list[str], server: LocalServer, state: State) -> list[str]:

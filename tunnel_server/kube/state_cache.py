@@ -89,7 +89,7 @@ class StateCache:
         """Take what an object is after a request for it; None: gone."""
         with self._lock:
             before = self._known.get(resource, {}).get(name)
-            if stored is not None and before is not None and _number(stored) < _number(before):
+            if stored is not None and before is not None and _number(stored) <= _number(before):
                 return  # the watch was faster
             self._written[resource, name] = stored, time.monotonic() + _OURS
             known = dict(self._known.get(resource, {}))
@@ -115,6 +115,10 @@ class StateCache:
                 )
                 self._watchers[resource] = watcher
                 nursery.start_soon(watcher.run)
+            while True:
+                await trio.sleep(_OURS)
+                for resource in {of for of, _ in list(self._written)}:
+                    self._changed(resource)  # what is still ours by then
 
     def _changed(self, resource: Resource) -> None:
         self.fill(resource, self._watchers[resource].objects.values())

@@ -49,6 +49,13 @@ def test_a_watch_that_was_faster_than_our_answer(cache):
     assert version(cache) == "12"
 
 
+def test_an_answer_that_the_watch_has_told_of_already(cache):
+    cache.fill(SECRETS, [a(9)])
+    cache.put(SECRETS, "a", a(9))
+    cache.fill(SECRETS, [])
+    assert version(cache) is None
+
+
 def test_an_own_removal(cache):
     cache.put(SECRETS, "a", None)
     cache.fill(SECRETS, [a(5)])

@@ -41,7 +41,7 @@ def _write(path: Path, root: bytes, images: Mapping[str, Sequence[str]]) -> None
     for name, command in images.items():
         config = {
             **kind,
-            "config": {"Env": ["PATH=/bin"], "Cmd": command},
+            "config": {"Env": ["PATH=/bin"], "Entrypoint": command},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(root).hexdigest()}"]},
         }
         manifest = {

@@ -3,12 +3,13 @@
 import functools
 import sys
 
-from tests.e2e.cluster.components import build, go, metrics_server
+from tests.e2e.cluster.components import build, go, helm, metrics_server
 
 say = functools.partial(print, flush=True)
 try:
     say(f"cluster: the programs of Kubernetes are in {build.make(say)}")
     say(f"cluster: metrics-server is {metrics_server.make(say)}")
+    say(f"cluster: helm is {helm.make(say)}")
 except go.BuildError as error:
     sys.exit(f"cluster: {error}")
 except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The command line: `tunnel-agent [run]`, `tunnel-agent join`, and the systemd service."""
+"""The command line: `tunnel-agent [run]`, `join`, the systemd service, and a container's directory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from certs.files import StateError
 from tunnel_agent.config import DEFAULT_CONFIG, AgentConfig
 from tunnel_agent.credentials import CredentialsError, load_credentials
 from tunnel_agent.yurt_flags import ALIASES, check_identity
@@ -29,6 +30,7 @@ _COMMANDS = {
     "join": "join a server, with the line of `tunnelctl token create`",
     "install-service": "run the agent as a systemd service, now and from every boot on",
     "uninstall-service": "stop the service and remove its unit",
+    "prepare-state": "make the state directory, for an agent that runs as another user (root)",
 }
 """Besides `run`. Their modules are loaded only for them: a running agent stays small."""
 
@@ -49,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tunnel_agent.join_command import add_join_parser
 
         add_join_parser(subparsers)
+    elif words[0] == "prepare-state":
+        from tunnel_agent.prepare_state import add_prepare_parser
+
+        add_prepare_parser(subparsers)
     elif words[0] in _COMMANDS:
         from tunnel_agent.service_install import add_service_parsers
 
@@ -107,16 +113,15 @@ def _run(options: argparse.Namespace) -> int:
     from tunnel_agent.service import run_agent
 
     async def run() -> None:
-        if aliased.checked:
+        claims = aliased.checked | ({"node-name": config.node_name} if config.node_name else {})
+        if claims and config.service_account_token is None:
             credentials = load_credentials(config.state_dir)
-            aliased.warnings += check_identity(
-                aliased.checked, credentials.identity.name, credentials.addresses
-            )
+            aliased.warnings += check_identity(claims, credentials.identity.name, credentials.addresses)
         for warning in aliased.warnings:
             log.warning("%s", warning)
         await run_agent(config, version(), source)
 
-    return run_program(PROGRAM, run, known=(CredentialsError,))
+    return run_program(PROGRAM, run, known=(CredentialsError, StateError))
 
 
 def read_config(options: argparse.Namespace, aliased: Aliased | None = None) -> AgentConfig:

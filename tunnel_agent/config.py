@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from certs.identity import check_node_name
 from tunnel_agent.allow_list import Rule
 from tunnel_agent.endpoint import Endpoint
 from tunnel_agent.proxy import ProxyChoice
@@ -16,6 +17,11 @@ DEFAULT_STATE = Path("/var/lib/edge-tunnel-agent")
 DEFAULT_ALLOW = (Rule.parse("loopback:*"), Rule.parse("node:*"))
 
 MIB = 1024 * 1024
+
+
+def _check_node(name: str) -> None:
+    if name:
+        check_node_name(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +46,22 @@ class AgentConfig:
     allow: tuple[Rule, ...] = setting(
         DEFAULT_ALLOW,
         doc="what may be dialled, WHERE:PORTS; `loopback`, `node` (the addresses in this agent's "
-        "certificate), an address, a network, a host name; ports: *, 80, 8000-8100, with commas",
+        "certificate; attested in a cluster, those that this machine has), an address, a network, a host "
+        "name; ports: *, 80, 8000-8100, with commas",
         live=True,
+    )
+    node_name: str = setting(
+        "",
+        doc="the node that this agent must be: a certificate of another one is not used",
+        check=_check_node,
+    )
+    service_account_token: Path | None = setting(
+        None,
+        doc="file with a token of this pod's ServiceAccount, read anew each time: with it the agent gets "
+        "its certificate by itself, instead of by `tunnel-agent join`",
+    )
+    ca_file: Path | None = setting(
+        None, doc="file with the authority's certificates, to verify the server with when that is done"
     )
     connect_timeout: float = setting(
         15.0,
@@ -106,3 +126,14 @@ class AgentConfig:
         """Yield (key, problem) for what is wrong between settings."""
         if self.backoff_max < self.backoff_min:
             yield "backoff-max", f"{self.backoff_max:g} s is below backoff-min, {self.backoff_min:g} s"
+        if self.service_account_token is None:
+            if self.ca_file is not None:
+                yield "ca-file", "is used with service-account-token only; `join` has its --ca-hash"
+            return
+        for key, given in (
+            ("ca-file", self.ca_file),
+            ("node-name", self.node_name),
+            ("servers", self.servers),
+        ):
+            if not given:
+                yield "service-account-token", f"needs {key}, too"

@@ -49,6 +49,8 @@ class Credentials:
     context: ssl.SSLContext
     proxy: str = field(default="", repr=False)
     """The proxy that joining went through, as in the configuration; "" where it was told of none."""
+    serial: str = ""
+    """The certificate's, in hexadecimal."""
 
     def clock_problem(self, now: float) -> str | None:
         """Say what is wrong with this agent's certificate at `now` (seconds since the epoch), or None.
@@ -108,6 +110,7 @@ def _load(path: Path) -> Credentials:
         servers=servers,
         context=context,
         proxy=proxy,
+        serial=str(certificate["serialNumber"]),
     )
 
 

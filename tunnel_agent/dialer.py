@@ -71,10 +71,13 @@ class Dialer:
         *,
         dial_timeout: float,
         max_dials: int,
+        by_machine: bool = False,
         own: OwnAddresses | None = None,
         lookup: Lookup | None = None,
     ) -> None:
+        """Take `by_machine`: without an address in the certificate, `node` is whatever this machine has."""
         self._nursery = nursery
+        self._by_machine = by_machine
         self._allow = allow
         self._status = status
         self._timeout = dial_timeout
@@ -155,9 +158,16 @@ class Dialer:
         """Return the addresses that may be dialled; raises OpenFailed if there is none."""
         refusals: list[OpenFailed] = []
         permitted = []
+        by_machine = self._by_machine and not self.node_addresses
         for address in found:
-            text = self._allow.refusal(host, address, port, self.node_addresses)
-            if text is not None:
+            nodes = self.node_addresses
+            if by_machine and self._is_here(address):
+                nodes = frozenset({address})
+            text = self._allow.refusal(host, address, port, nodes)
+            if text is not None and by_machine and not self._allow.refusal(host, address, port, {address}):
+                text = f"{address} is to be dialled as this machine's, which does not have it now"
+                refusals.append(OpenFailed(Cause.NOT_ON_THIS_NODE, text))
+            elif text is not None:
                 refusals.append(OpenFailed(Cause.NOT_ALLOWED, text))
             elif address in self.node_addresses and not self._is_here(address):
                 text = f"{address} is in this node's certificate, but this machine does not have it now"

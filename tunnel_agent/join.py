@@ -195,7 +195,7 @@ def _send_token(
     for attempt in range(1, tries + 1):
         try:
             answer = client.ask(
-                context, "POST", "/v1/join", body, check_peer=lambda peer: who.append(_server_identity(peer))
+                context, "POST", "/v1/join", body, check_peer=lambda peer: who.append(server_identity(peer))
             )
             break
         except UnreachableError as error:
@@ -217,7 +217,8 @@ def _send_token(
     return document, who[-1]
 
 
-def _server_identity(peer: Mapping[str, object] | None) -> Identity:
+def server_identity(peer: Mapping[str, object] | None) -> Identity:
+    """Return which server a verified certificate is of; raises TlsFailedError if it is of none."""
     try:
         identity = Identity.from_peer_certificate(peer)
     except ValueError as error:

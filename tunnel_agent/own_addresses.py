@@ -24,6 +24,8 @@ _NLMSG_ERROR, _NLMSG_DONE, _RTM_NEWADDR, _RTM_GETADDR = 2, 3, 20, 22
 _NLM_F_REQUEST_DUMP = 0x301
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
+_NOBODYS = "kube-ipvs0"
+"""kube-proxy, in IPVS mode, gives every Service's address to this interface."""
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, interface
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
@@ -32,10 +34,16 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 def machine_addresses() -> frozenset[IPAddress]:
     """Ask the kernel for every usable address of this network namespace, loopback included.
 
+    Left out are those of a cluster's Services, which are on each of its machines, and no machine's own.
+
     Takes tens of microseconds and never waits for anybody outside the kernel. OSError where netlink is
     forbidden (a systemd unit needs AF_NETLINK in RestrictAddressFamilies).
     """
     found: set[IPAddress] = set()
+    try:
+        nobodys = socket.if_nametoindex(_NOBODYS)
+    except OSError:
+        nobodys = 0  # is no interface's
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     ) as sock:
@@ -54,7 +62,7 @@ def machine_addresses() -> frozenset[IPAddress]:
                     raise OSError(
                         -struct.unpack_from("=i", payload)[0], "the kernel would not list its addresses"
                     )
-                if kind == _RTM_NEWADDR and (address := _address(payload)) is not None:
+                if kind == _RTM_NEWADDR and (address := _address(payload, nobodys)) is not None:
                     found.add(address)
 
 
@@ -66,8 +74,10 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += (max(length, _HEADER.size) + 3) & ~3
 
 
-def _address(payload: bytes) -> IPAddress | None:
-    family, _prefix, flags, _scope, _interface = _IFADDRMSG.unpack_from(payload)
+def _address(payload: bytes, nobodys: int) -> IPAddress | None:
+    family, _prefix, flags, _scope, interface = _IFADDRMSG.unpack_from(payload)
+    if interface == nobodys:
+        return None
     attributes: dict[int, bytes] = {}
     offset = _IFADDRMSG.size
     while offset + _ATTRIBUTE.size <= len(payload):
@@ -102,8 +112,12 @@ class OwnAddresses:
 
     def has(self, address: IPAddress) -> bool:
         """Whether the machine has this address, or had it `keep` seconds ago; OSError as above."""
+        return address in self.all()
+
+    def all(self) -> frozenset[IPAddress]:
+        """Return all that it has, or had `keep` seconds ago; OSError as above."""
         now = self._clock()
         if self._known_until is None or now >= self._known_until:
             self._known = self._read()
             self._known_until = now + self._keep
-        return address in self._known
+        return self._known

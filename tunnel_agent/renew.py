@@ -1,8 +1,7 @@
 """One look at the server over HTTPS, with this machine's certificate: what has changed, and a new one if due.
 
-`python -m tunnel_agent.renew`, run by `tunnel_agent.renewal` in a process of its own: it loads `cryptography`
-only where there is something to renew, and a running agent never does. Its settings come on stdin, so that a
-proxy's password is on no command line; it prints one line of JSON, or one line on stderr and exits with 1.
+`python -m tunnel_agent.renew`, run by `tunnel_agent.renewal` in a process of its own (see `apart`): it loads
+`cryptography` only where there is something to renew, and a running agent never does.
 
 1. Say which roots are trusted here; hear the current bundle, the servers, and whether to renew at once.
 2. If it is time, exchange a request over a new key for a certificate.
@@ -14,13 +13,14 @@ from __future__ import annotations
 import json
 import ssl
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from certs.files import StateDirectory, StateError
 from certs.fingerprints import MAX_ROOTS, fingerprints
 from certs.identity import Identity, Role
+from tunnel_agent.apart import serve_apart
 from tunnel_agent.credentials import (
     AUTHORITY,
     CERTIFICATE,
@@ -233,20 +233,17 @@ def _servers(dialled: Endpoint, listed: Sequence[Endpoint]) -> tuple[Endpoint, .
     return tuple(dict.fromkeys(ordered))
 
 
+def _renew(given: dict[str, Any]) -> Outcome:
+    try:
+        return renew(Settings(**{**given, "servers": tuple(given["servers"])}))
+    except ssl.SSLError as error:
+        text = f"{given['state_dir']}: TLS refuses what is there: {error.reason or error}"
+        raise RenewError(text) from None
+
+
 def main() -> int:
     """Read the settings on stdin, look, and report."""
-    given = json.load(sys.stdin)
-    given["servers"] = tuple(given["servers"])
-    try:
-        outcome = renew(Settings(**given))
-    except (RenewError, CredentialsError, StateError, UnreachableError, TlsFailedError) as error:
-        sys.stderr.write(f"{' '.join(str(error).split())}\n")
-        return 1
-    except ssl.SSLError as error:
-        sys.stderr.write(f"{given['state_dir']}: TLS refuses what is there: {error.reason or error}\n")
-        return 1
-    sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
-    return 0
+    return serve_apart(_renew, (RenewError, CredentialsError, StateError, UnreachableError, TlsFailedError))
 
 
 if __name__ == "__main__":

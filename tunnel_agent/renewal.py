@@ -7,16 +7,15 @@ it has a third of its certificate's life left.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
-import sys
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
 from certs.validity import BACK_DATED
+from tunnel_agent.apart import ApartError, run_apart
 from tunnel_agent.credentials import CERTIFICATE, Credentials, CredentialsError, load_credentials
 from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
@@ -38,8 +37,8 @@ _CLOCK_CHECK = 60.0
 """Seconds: the clock on the wall decides what is due, and may be set meanwhile."""
 _TICK = 0.1
 """Shortest wait in seconds: the two clocks differ in their last digits."""
-_PATIENCE = 180.0
-"""Seconds that one look may take, over all servers."""
+_USELESS = {"certificate-time", "revoked"}
+"""The server's words for a certificate that it will not take again."""
 
 
 class Renewal:
@@ -51,13 +50,18 @@ class Renewal:
         status: AgentStatus,
         *,
         on_renewed: Callable[[], None],
+        on_refused: Callable[[str, str], None] = lambda _serial, _why: None,
         uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take `clock`, the one on the wall, in seconds since the epoch."""
+        """Take `clock`, the one on the wall, in seconds since the epoch.
+
+        `on_refused` is called with the serial of a certificate that the server does not take, and why.
+        """
         self._config = config
         self._status = status
         self._on_renewed = on_renewed
+        self._on_refused = on_refused
         self._look_every = config.refresh_interval
         self._uniform = uniform
         self._clock = clock
@@ -84,7 +88,9 @@ class Renewal:
                 continue
             try:
                 await self._look(due=due)
-            except _FailedError as error:
+            except ApartError as error:
+                if error.code in _USELESS and self._read[1] is not None:
+                    self._on_refused(self._read[1].serial, str(error))
                 self._failures.failed("renewal", f"the certificate could not be looked after: {error}")
                 # At least a second, however the dice fall.
                 patient, wait = True, 1.0 + next(retries)
@@ -126,7 +132,7 @@ class Renewal:
             "timeout": config.connect_timeout,
             "due": due,
         }
-        outcome = await _run(json.dumps(settings).encode())
+        outcome = await run_apart("tunnel_agent.renew", settings)
         if outcome["trust"]:
             log.info("%s: the authority's certificates have changed, and are trusted", outcome["server"])
         if outcome["moved"]:
@@ -136,29 +142,3 @@ class Renewal:
             log.info("%s has renewed this agent's certificate: %s", outcome["server"], why)
             self._share = self._uniform(EARLIEST, LATEST)
             self._on_renewed()
-
-
-class _FailedError(Exception):
-    """One line."""
-
-
-async def _run(settings: bytes) -> dict[str, Any]:
-    # -P: what lies in the working directory is not ours.
-    command = [sys.executable, "-P", "-m", "tunnel_agent.renew"]
-    try:
-        with trio.fail_after(_PATIENCE):
-            done = await trio.run_process(
-                command, stdin=settings, capture_stdout=True, capture_stderr=True, check=False
-            )
-    except trio.TooSlowError:
-        raise _FailedError(f"no answer within {_PATIENCE:g} s") from None
-    except OSError as error:
-        raise _FailedError(f"{sys.executable} cannot be run: {error.strerror}") from None
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    if done.returncode != 0:
-        raise _FailedError(lines[-1] if lines else f"the renewal ended with {done.returncode}")
-    try:
-        outcome: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        raise _FailedError("the renewal said nothing that can be read") from None
-    return outcome

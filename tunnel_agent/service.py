@@ -22,6 +22,7 @@ from tunnel_daemon.reloading import Reloader
 from tunnel_daemon.signals import watch_signals
 
 if TYPE_CHECKING:
+    from tunnel_agent.attestation import Attestation
     from tunnel_agent.config import AgentConfig
     from tunnel_daemon.reloading import Source
 
@@ -29,16 +30,21 @@ log = logging.getLogger(__name__)
 
 
 async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfig]) -> None:
-    """Run until SIGTERM or SIGINT; raises CredentialsError if this machine has not joined.
+    """Run until SIGTERM or SIGINT.
 
+    Raises CredentialsError if this machine has not joined, and StateError if one that is to be attested has
+    no place for its identity.
     What `source` last read is `config`; it is read again at SIGHUP, and when its file changes.
     Ends everything at once: callers see a reset, never a clean end that would make half a body look whole.
     """
-    credentials = load_credentials(config.state_dir)
+    attested = config.service_account_token is not None
+    status = AgentStatus(version, node=config.node_name)
+    servers = config.servers
+    if not attested:
+        credentials = load_credentials(config.state_dir)
+        status.node, servers = credentials.identity.name, servers or credentials.servers
     raise_open_files()
-    status = AgentStatus(version, node=credentials.identity.name)
-    servers = ", ".join(map(str, config.servers or credentials.servers))
-    log.info("tunnel-agent %s: node %s, servers %s", version, status.node, servers)
+    log.info("tunnel-agent %s: node %s, servers %s", version, status.node, ", ".join(map(str, servers)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_health, status, config.health_address, config.health_port)
         dialer = Dialer(
@@ -47,9 +53,12 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
             status,
             dial_timeout=config.dial_timeout,
             max_dials=config.max_dials_in_flight,
+            by_machine=attested,
         )
-        supervisor = Supervisor(config, dialer, status, os.environ)
-        renewal = Renewal(config, status, on_renewed=supervisor.renewed)
+        attestation = _attestation(config, status) if attested else None
+        on_refused = attestation.refused if attestation else _nothing
+        supervisor = Supervisor(config, dialer, status, os.environ, on_refused=on_refused)
+        renewal = Renewal(config, status, on_renewed=supervisor.renewed, on_refused=on_refused)
 
         async def apply(changed: AgentConfig) -> None:
             dialer.configure(
@@ -59,10 +68,26 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
             )
             supervisor.configure(changed)
             renewal.configure(changed)
+            if attestation is not None:
+                attestation.configure(changed)
             configure_logging(changed.log_level, changed.log_format)
 
         reloader = Reloader(config, source, apply)
         await nursery.start(partial(watch_signals, nursery.cancel_scope, on_hangup=reloader.reload))
         nursery.start_soon(reloader.watch)
         nursery.start_soon(renewal.run)
+        if attestation is not None:
+            nursery.start_soon(attestation.run, supervisor.renewed)
+            await attestation.ready.wait()
         await supervisor.run()
+
+
+def _attestation(config: AgentConfig, status: AgentStatus) -> Attestation:
+    # Most agents have no use for it.
+    from tunnel_agent.attestation import Attestation
+
+    return Attestation(config, status)
+
+
+def _nothing(_serial: str, _why: str) -> None:
+    pass

@@ -21,7 +21,7 @@ import trio
 from tunnel_agent.connect import ConnectError, connect
 from tunnel_agent.credentials import Credentials, CredentialsError, load_credentials
 from tunnel_agent.proxy import choose_proxy
-from tunnel_agent.tls_errors import explain_end
+from tunnel_agent.tls_errors import explain_end, is_refused
 from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.answerer import AnswererConnection
@@ -51,6 +51,7 @@ _IDLE_CHECK = 1.0
 
 _dialling = attrgetter("servers", "proxy", "backoff_min", "backoff_max", "duplicate_delay")
 """Of a configuration: whom to dial, and when."""
+_USELESS = {DrainReason.REVOKED, DrainReason.EXPIRED}
 _REFUSED_AS_A_WHOLE = {DrainReason.DUPLICATE, DrainReason.REVOKED}
 
 
@@ -73,6 +74,8 @@ class _Carried:
     link: Link
     index: int
     server: Endpoint
+    serial: str
+    """Of the certificate that it was made with."""
     outcome: _Outcome
     up_at: float | None = None
     """trio's clock at the server's hello."""
@@ -90,7 +93,11 @@ class Supervisor:
         status: AgentStatus,
         environment: Mapping[str, str],
         uniform: Callable[[float, float], float] = random.uniform,
+        *,
+        on_refused: Callable[[str, str], None] = lambda _serial, _why: None,
     ) -> None:
+        """Take `on_refused`: called with the serial of a certificate that no server takes again, and why."""
+        self._on_refused = on_refused
         self._config = config
         self._dialer = dialer
         self._status = status
@@ -209,6 +216,8 @@ class Supervisor:
 
         def on_drain(reason: str, detail: str) -> None:
             outcome.refused = DrainReason.read(reason) in _REFUSED_AS_A_WHOLE
+            if DrainReason.read(reason) in _USELESS:
+                self._on_refused(credentials.serial, f"the server refuses it: {detail or reason}")
             self._drained(server, name, DrainReason.read(reason), detail)
 
         link = Link(
@@ -219,7 +228,7 @@ class Supervisor:
             on_drain=on_drain,
             on_request=lambda stream: self._dialer.on_request(IncomingStream(connection, stream)),
         )
-        carried = self._links[index] = _Carried(link, index, server, outcome)
+        carried = self._links[index] = _Carried(link, index, server, credentials.serial, outcome)
         return carried
 
     async def _carry(self, carried: _Carried) -> None:
@@ -235,7 +244,10 @@ class Supervisor:
                     f"{server}:ended", f"{server}: the link ended after {outcome.lived:.0f} s: {ended}"
                 )
             else:
-                self._failed(f"{server}:refused", f"{server}: {explain_end(str(ended))}")
+                text = explain_end(str(ended))
+                if is_refused(str(ended)):
+                    self._on_refused(carried.serial, text)
+                self._failed(f"{server}:refused", f"{server}: {text}")
         finally:
             del self._links[carried.index]
             if not self._links:

@@ -66,6 +66,12 @@ def explain_end(reason: str) -> str:
     return f"the link ended before the server's hello: {reason}"
 
 
+def is_refused(reason: str) -> bool:
+    """Whether that is about this agent's certificate, and no other try with it will end otherwise."""
+    name = reason.upper().replace(" ", "_")
+    return any(each in name for each in ("CERTIFICATE_EXPIRED", "CERTIFICATE_REVOKED", "UNKNOWN_CA"))
+
+
 def _explain_certificate(error: ssl.SSLCertVerificationError, host: str, now: float) -> TlsFailedError:
     code = error.verify_code
     if code in _NOT_YET_VALID:

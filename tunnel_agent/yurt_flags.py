@@ -30,7 +30,6 @@ ALIASES = (
     Alias("meta-host", key="health-address"),
     Alias("meta-port", key="health-port"),
     Alias("v", short="v", key="log-level", translate=_log_level),
-    Alias(_NAME, checked=_IDENTITY, harmless=("",)),
     Alias(_IP, checked=_IDENTITY, harmless=("",)),
     Alias(_IDENTIFIERS, checked=_IDENTITY, harmless=("",)),
     Alias("apiserver-addr", unused=_NO_CLUSTER, harmless=("",)),
@@ -41,7 +40,7 @@ ALIASES = (
 def check_identity(
     given: Mapping[str, str], node: str, addresses: Collection[IPv4Address | IPv6Address]
 ) -> Iterator[str]:
-    """Compare what a command line claims with the certificate; yield a warning for each claim without effect.
+    """Compare what is claimed, by flag, with the certificate; yield a warning for each claim without effect.
 
     Raises ProgramError where this would be run as another node than its operator believes.
     """

@@ -87,4 +87,32 @@ def test_what_needs_a_restart():
     fields = fields_by_key(AgentConfig).items()
     assert {key for key, field in fields if not declared(field).live} == {
         "state-dir", "refresh-interval", "max-streams", "health-address", "health-port",
+        "node-name", "service-account-token", "ca-file",
     }  # fmt: skip
+
+
+ATTESTED = """
+service-account-token = "/var/run/secrets/edge-tunnel/token"
+ca-file = "/var/run/edge-tunnel/ca.crt"
+node-name = "edge-1"
+servers = ["tunnel.example"]
+"""
+
+
+def test_an_agent_that_attests_itself(tmp_path):
+    config = read(tmp_path, ATTESTED)
+    assert (str(config.ca_file), config.node_name) == ("/var/run/edge-tunnel/ca.crt", "edge-1")
+
+
+@pytest.mark.parametrize("key", ["ca-file", "node-name", "servers"])
+def test_what_attesting_needs(tmp_path, key):
+    text = "".join(line + "\n" for line in ATTESTED.splitlines() if not line.startswith(key))
+    with pytest.raises(SettingsError, match=f"service-account-token: needs {key}, too"):
+        read(tmp_path, text)
+
+
+def test_what_needs_attesting(tmp_path):
+    with pytest.raises(SettingsError, match="ca-file: is used with service-account-token only"):
+        read(tmp_path, 'ca-file = "/ca.crt"')
+    with pytest.raises(SettingsError, match="node-name: 'edge 1' is not a name"):
+        read(tmp_path, 'node-name = "edge 1"')

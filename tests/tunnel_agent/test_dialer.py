@@ -190,6 +190,35 @@ async def test_dead_dns_costs_the_dial_timeout(autojump_clock):
         assert "resolving slow.example: no answer within 10 s" in request.refusal[1]
 
 
+@pytest.mark.parametrize(
+    ("by_machine", "addresses", "here", "cause"),
+    [
+        (True, (), (NODE,), None),
+        (True, (), (), Cause.NOT_ON_THIS_NODE),
+        (True, ("192.168.2.144",), (NODE,), Cause.NOT_ALLOWED),  # the certificate knows better
+        (False, (), (NODE,), Cause.NOT_ALLOWED),
+    ],
+)
+async def test_without_an_address_a_node_is_its_machine(by_machine, addresses, here, cause):
+    async with dialing(["node:*"], here=here) as dialer:
+        dialer._by_machine = by_machine
+        dialer.node_addresses = frozenset(map(ipaddress.ip_address, addresses))
+        if cause is None:
+            assert dialer._permitted(str(NODE), [NODE], 9081) == [NODE]
+            return
+        with pytest.raises(OpenFailed) as caught:
+            dialer._permitted(str(NODE), [NODE], 9081)
+        assert caught.value.cause is cause
+
+
+async def test_a_machine_is_not_what_it_may_not_be():
+    async with dialing(["node:*"], here=(ipaddress.ip_address("169.254.169.254"),)) as dialer:
+        dialer._by_machine, dialer.node_addresses = True, frozenset()
+        for address in ("169.254.169.254", "192.168.2.144"):
+            with pytest.raises(OpenFailed):
+                dialer._permitted(address, [ipaddress.ip_address(address)], 80)
+
+
 async def test_the_nodes_own_address_only_while_this_machine_has_it():
     async with dialing(here=()) as dialer:
         request = Request(str(NODE), 9081)

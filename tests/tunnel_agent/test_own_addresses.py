@@ -52,6 +52,18 @@ def test_every_usable_address_is_found_and_the_peers_is_not():
 
 
 @needs_root
+def test_the_addresses_of_a_clusters_services_are_no_machines_own():
+    found = in_namespace(
+        [
+            "ip link add kube-ipvs0 type veth peer name d0",  # a dummy there
+            "ip address add 10.96.0.1/32 dev kube-ipvs0",
+            "ip address add 192.168.2.143/24 dev d0",
+        ]
+    )
+    assert found == "['192.168.2.143']"
+
+
+@needs_root
 def test_nonlocal_bind_deceives_nobody():
     found = in_namespace(["ip link set lo up", "echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind"])
     assert found == "['127.0.0.1', '::1']"

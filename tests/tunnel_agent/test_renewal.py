@@ -11,7 +11,9 @@ import pytest
 import trio
 
 from tunnel_agent import renewal as renewal_module
+from tunnel_agent.apart import ApartError
 from tunnel_agent.config import AgentConfig
+from tunnel_agent.credentials import load_credentials
 from tunnel_agent.endpoint import Endpoint
 from tunnel_agent.proxy import ProxyChoice
 from tunnel_agent.renewal import Renewal
@@ -32,11 +34,12 @@ class Looks:
         self.failure = None
         self.began = trio.current_time()
 
-    async def __call__(self, settings):
-        self.asked.append(json.loads(settings))
+    async def __call__(self, module, settings):
+        assert module == "tunnel_agent.renew"
+        self.asked.append(json.loads(json.dumps(settings)))
         self.at.append(trio.current_time() - self.began)
         if self.failure:
-            raise renewal_module._FailedError(self.failure)
+            raise ApartError(self.failure)
         return self.answer
 
 
@@ -49,7 +52,7 @@ def watching(pki, monkeypatch):
         state = pki.state(now=datetime.fromtimestamp(wall, UTC), life=timedelta(seconds=life))
         looks, renewed = Looks(state), []
         began = trio.current_time()
-        monkeypatch.setattr(renewal_module, "_run", looks)
+        monkeypatch.setattr(renewal_module, "run_apart", looks)
         if prepare:
             prepare(looks)
         status = AgentStatus("test")
@@ -125,27 +128,30 @@ async def test_an_expired_certificate_is_no_reason_to_hurry(autojump_clock, watc
     assert len(looks.asked) < 10
 
 
-async def test_a_real_process_that_fails_says_why(pki, monkeypatch):
-    settings = {
-        "state_dir": str(pki.directory / "nowhere"),
-        "servers": [],
-        "proxy": "none",
-        "timeout": 1.0,
-        "due": True,
-    }
-    with pytest.raises(renewal_module._FailedError, match="nowhere does not exist"):
-        await renewal_module._run(json.dumps(settings).encode())
-    with pytest.raises(renewal_module._FailedError):
-        await renewal_module._run(b"nonsense")
-    monkeypatch.setattr(renewal_module.sys, "executable", "/nonexistent/python")
-    with pytest.raises(renewal_module._FailedError, match="cannot be run"):
-        await renewal_module._run(b"")
+@pytest.mark.parametrize(
+    ("code", "told_of"), [("certificate-time", 1), ("revoked", 1), ("", 0), ("no-room", 0)]
+)
+async def test_a_certificate_that_is_of_no_more_use_is_told(autojump_clock, pki, monkeypatch, code, told_of):
+    config = AgentConfig(state_dir=pki.state())
+    told = []
+
+    async def look(_module, _settings):
+        raise ApartError("s:1: refused", code)
+
+    monkeypatch.setattr(renewal_module, "run_apart", look)
+    status = AgentStatus("test")
+    status.linked("s:1")
+    watched = Renewal(config, status, on_renewed=lambda: None, on_refused=lambda *words: told.append(words))
+    with trio.move_on_after(HOUR):
+        await watched.run()
+    serial = load_credentials(config.state_dir).serial
+    assert set(told) == ({(serial, "s:1: refused")} if told_of else set())
 
 
 async def test_the_next_look_is_at_the_servers_as_configured_now(autojump_clock, pki, monkeypatch):
     config = AgentConfig(state_dir=pki.state())
     looks = Looks(config.state_dir)
-    monkeypatch.setattr(renewal_module, "_run", looks)
+    monkeypatch.setattr(renewal_module, "run_apart", looks)
     status = AgentStatus("test")
     status.linked("s:1")
     watched = Renewal(config, status, on_renewed=lambda: None)

@@ -1,16 +1,20 @@
+import contextlib
 import dataclasses
 import logging
 import socket
+import ssl
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
 
+from tests.tunnel_agent.conftest import Pki
 from tests.tunnel_agent.test_join_client import connecting, listening
 from tunnel_agent import supervisor as supervisor_module
 from tunnel_agent.allow_list import AllowList
 from tunnel_agent.config import AgentConfig
+from tunnel_agent.credentials import load_credentials
 from tunnel_agent.dialer import Dialer
 from tunnel_agent.endpoint import Endpoint
 from tunnel_agent.proxy import ProxyChoice
@@ -34,6 +38,51 @@ async def agent(state, *servers: str, **settings):
         running.status = status
         yield running
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("reason", "tells"),
+    [
+        (DrainReason.EXPIRED, True),
+        (DrainReason.REVOKED, True),
+        (DrainReason.DUPLICATE, False),
+        (DrainReason.SHUTDOWN, False),
+        (DrainReason.REPLACED, False),
+    ],
+)
+async def test_a_certificate_that_no_server_takes_is_told(pki, server, reason, tells):
+    state, told = pki.state(), []
+    async with agent(state, server.endpoint) as running:
+        running._on_refused = lambda *words: told.append(words)
+        async with linked(server) as link:
+            link.connection.drain(reason, "since yesterday")
+            link.link.pump()
+            with trio.fail_after(10):
+                while not link.ended:
+                    link.link.close("")
+                    await trio.sleep(0.01)
+    serial = load_credentials(state).serial
+    assert told == ([(serial, "the server refuses it: since yesterday")] if tells else [])
+
+
+async def test_an_alert_about_the_certificate_is_told(pki, server):
+    """The server's authority is another one than the certificate's."""
+    other = Pki(pki.directory, "tunnel.test")
+    trusting_another = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trusting_another.load_cert_chain(pki.directory / "server.pem")
+    trusting_another.load_verify_locations(cadata=other.authority.pem)
+    trusting_another.verify_mode = ssl.CERT_OPTIONAL
+    trusting_another.set_alpn_protocols(["tunnel/1"])
+    server.context = trusting_another
+    state, told = pki.state(), []
+    async with agent(state, server.endpoint) as running:
+        running._on_refused = lambda *words: told.append(words)
+        with trio.fail_after(10):
+            while not told:
+                with contextlib.suppress(ssl.SSLError):
+                    await server.accept()
+    assert told[0][0] == load_credentials(state).serial
+    assert "does not know the authority" in told[0][1]
 
 
 @asynccontextmanager

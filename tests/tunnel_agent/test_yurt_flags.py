@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tunnel_agent import cli
+from tunnel_agent.config import AgentConfig
 from tunnel_agent.yurt_flags import ALIASES, check_identity
 from tunnel_daemon.program import ProgramError
+from tunnel_daemon.settings import fields_by_key
 
 # `--version` and `--help` are everybody's.
 DOCUMENTED = {
@@ -38,7 +40,8 @@ def run(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_every_flag_is_known() -> None:
-    assert {alias.flag for alias in ALIASES} >= DOCUMENTED
+    ours = set(fields_by_key(AgentConfig))
+    assert {alias.flag for alias in ALIASES} | ours >= DOCUMENTED
 
 
 def test_what_means_the_same(run) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import tunnel_agent.cli
 import tunnel_server.cli
 from tunnel_agent.config import AgentConfig
 from tunnel_daemon.settings import read_settings
@@ -213,7 +214,7 @@ def test_the_namespace_says_what_its_pods_need() -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "path"), [("server", tunnel_server.cli)])
+@pytest.mark.parametrize(("name", "path"), [("server", tunnel_server.cli), ("agent", tunnel_agent.cli)])
 def test_command_lines_are_understood(name: str, path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[argparse.Namespace] = []
     parse = argparse.ArgumentParser.parse_args
@@ -223,11 +224,8 @@ def test_command_lines_are_understood(name: str, path: Any, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
-    for each in [
-        *pod(name).get("initContainers", []),
-        container(name),
-        *([container("static")] * (name == "agent")),
-    ]:
+    static = [container("static")] if name == "agent" else []
+    for each in [*pod(name).get("initContainers", []), container(name), *static]:
         program, *words = [*each["command"], *each.get("args", [])]
         assert program == f"tunnel-{name}"
         words = [word.replace("$(NODE_NAME)", "edge-1") for word in words]
@@ -249,7 +247,10 @@ def test_configurations_are_accepted(tmp_path: Path) -> None:
 
     data = one("ConfigMap", "tunnel-agent-config")["data"]
     (file := tmp_path / "agent.toml").write_text(data["agent.toml"])
-    agent = read_settings(AgentConfig, file, None)
+    flags = [each.removeprefix("--").split("=") for each in container("agent")["args"] if "=" in each]
+    overrides = {key: value for key, value in flags if key != "config"} | {"node-name": "edge-1"}
+    agent = read_settings(AgentConfig, file, overrides)
+    assert agent.service_account_token, "it attests itself"
     assert [str(each) for each in agent.servers] == [str(each) for each in config.server_addresses]
 
 

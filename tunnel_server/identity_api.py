@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from certs.files import StateError
+from certs.files import StateError, StateUnavailableError
 from certs.fingerprints import MAX_ROOTS, is_fingerprint
 from certs.identity import Role
 from certs.renewal import RevokedError
@@ -72,8 +72,8 @@ class IdentityApi:
             renew = await trio.to_thread.run_sync(
                 self._renewals.seen, peer.der, tuple(roots), limiter=self._threads
             )
-        except StateError:
-            return _state_failed()
+        except StateError as error:
+            return _state_failed(error)
         return Response.json({**self._current(), "renew": renew})
 
     async def _renew(self, request: Request) -> Response:
@@ -94,8 +94,8 @@ class IdentityApi:
             return _error(400, "bad-certificate-request", str(error))
         except RevokedError as error:
             return _error(403, "revoked", str(error))
-        except StateError:
-            return _state_failed()
+        except StateError as error:
+            return _state_failed(error)
         log.info("%s has a new certificate", identity)
         return Response.json({
             **self._current(),
@@ -150,7 +150,11 @@ def _document(request: Request) -> dict[str, object]:
     return document if isinstance(document, dict) else {}
 
 
-def _state_failed() -> Response:
+def _state_failed(error: StateError) -> Response:
+    if isinstance(error, StateUnavailableError):
+        log.warning("a renewal is put off: %s", error)
+        text = "the apiserver, where this server's state is, does not answer it; try again later"
+        return _error(503, "server-state", text)
     log.exception("a renewal failed")
     return _error(503, "server-state", "the server cannot use its own state, see its log; try again later")
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.enrolment import AddressRefusedError, Enrolled, Enrolment
-from certs.files import StateError
+from certs.files import StateError, StateUnavailableError
 from certs.renewal import RevokedError
 from certs.requests import MAX_REQUEST, RequestError
 from certs.tokens import Refusal, TokenRefusedError
@@ -119,6 +119,11 @@ class JoinApi:
         except AttestationUnavailableError as error:
             self._on_ended("unavailable")
             return _error(503, "unavailable", str(error), {"Retry-After": str(_RETRY_AFTER)})
+        except StateUnavailableError as error:
+            log.warning("a join is put off: %s", error)
+            self._on_ended("server-state")
+            message = "the apiserver, where this server's state is, does not answer it; the token stays good"
+            return _error(503, "server-state", message, {"Retry-After": str(_RETRY_AFTER)})
         except StateError:
             log.exception("a join failed")
             message = "the server cannot use its own state, see its log; the token stays good"

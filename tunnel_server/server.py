@@ -259,12 +259,13 @@ class Server:
     async def _keep_gauges(self, overview: Overview) -> None:
         while True:
             overview.count()
+            self._place.count(self._metrics)
             if self._following:
                 self._following.count()
             await trio.sleep(_GAUGES_EVERY)
 
     def _notes(self) -> Mapping[str, str]:
-        return self._following.notes() if self._following else {}
+        return {**self._place.notes(), **(self._following.notes() if self._following else {})}
 
     def _addresses_changed(self) -> None:
         self._capturing.addresses_changed()

@@ -10,13 +10,14 @@ from certs.server_state import ServerNames
 from tunnel_server.own_certificate import keep_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import trio
 
     from certs.state import State
     from tunnel_server.config import ServerConfig
     from tunnel_server.kube.client import Cluster
+    from tunnel_server.metrics import Metrics
 
 
 class StatePlace:
@@ -26,8 +27,10 @@ class StatePlace:
         """Open it, which in a cluster waits for the apiserver; raises StateError."""
         self._names: Callable[[ServerConfig], ServerNames] = lambda _config: ServerNames()
         self._start: Callable[[trio.Nursery], None] = lambda _nursery: None
-        self.problems: Callable[[], tuple[str, ...]] = tuple
-        """Why what is known of it may be of before."""
+        self.notes: Callable[[], Mapping[str, str]] = dict
+        """What is known of before only, and why."""
+        self.count: Callable[[Metrics], None] = lambda _metrics: None
+        """Set the metrics."""
         self.state: State
         self.cluster: Cluster | None = None
         """Where it is, if it is in one."""
@@ -50,7 +53,8 @@ class StatePlace:
         lasting = config.kubernetes.watch_timeout
         self.state = state
         self.cluster = state.cluster
-        self.problems = lambda: state.cache.problems
+        self.notes = state.cache.notes
+        self.count = state.cache.count
         self._names = lambda config: server_certificate_names(config.server_addresses)
         self._start = lambda nursery: nursery.start_soon(partial(keep_own_state, state, lasting=lasting))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from certs.authority import Authority
 from certs.enrolment import Enrolment
-from certs.files import StateDirectory
+from certs.files import StateDirectory, StateUnavailableError
 from certs.requests import make_request, new_key
 from certs.revocations import Kind, RevocationStore
 from certs.subjects import read_subject
@@ -169,6 +169,23 @@ async def test_a_damaged_state_is_told_to_the_log_only(api, state, enrolment, ca
     assert "is damaged" in caplog.text
     with state.transaction() as transaction:
         transaction.write({"tokens.json": good})
+    assert (await post(api, token=token, csr=csr()))[0] == 200
+
+
+async def test_a_state_that_is_out_of_reach_for_now(api, state, enrolment, caplog, monkeypatch):
+    token, _ = token_for(enrolment)
+
+    def away(_body):
+        raise StateUnavailableError("apiserver https://10.0.0.1:6443: no answer in time")
+
+    with monkeypatch.context() as away_now:
+        away_now.setattr(state, "change", away)
+        status, answer = await post(api, token=token, csr=csr())
+    assert (status, answer["error"]["code"]) == (503, "server-state")
+    assert "does not answer" in answer["error"]["message"]
+    assert "10.0.0.1" not in answer["error"]["message"]
+    assert "10.0.0.1" in caplog.text
+    assert "Traceback" not in caplog.text
     assert (await post(api, token=token, csr=csr()))[0] == 200
 
 

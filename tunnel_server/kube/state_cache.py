@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Resource
+    from tunnel_server.metrics import Metrics
 
 
 class StateCache:
@@ -38,6 +40,7 @@ class StateCache:
         self._written: dict[tuple[Resource, str], tuple[Stored | None, float]] = {}
         """Our own writes, until the watch has caught up with them, or until then."""
         self._watchers: dict[Resource, Watcher[Stored]] = {}
+        self._counted: dict[Resource, int] = {}
         self.generation = 0
         """Another after each change."""
 
@@ -53,10 +56,24 @@ class StateCache:
             each.listed.is_set() and not each.problem for each in self._watchers.values()
         )
 
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """Why what is known may be of before; a line for each kind."""
-        return tuple(each.problem for each in self._watchers.values() if each.problem)
+    def notes(self) -> dict[str, str]:
+        """Why what is known may be of before."""
+        found = {}
+        for resource, watcher in self._watchers.items():
+            if watcher.problem:
+                since = datetime.fromtimestamp(watcher.since, UTC).isoformat(timespec="seconds")
+                found[f"kubernetes state, {resource}"] = (
+                    f"since {since}, what was known stays in force: {watcher.problem}"
+                )
+        return found
+
+    def count(self, metrics: Metrics) -> None:
+        """Set the metrics."""
+        for resource, watcher in self._watchers.items():
+            up = watcher.listed.is_set() and not watcher.problem
+            failures = watcher.failures - self._counted.get(resource, 0)
+            metrics.watch_seen(f"state-{resource}", up=up, failures=failures)
+            self._counted[resource] = watcher.failures
 
     def of_kind(self, resource: Resource, kind: str) -> dict[str, Stored]:
         """The objects with this label, by name."""

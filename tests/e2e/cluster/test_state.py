@@ -337,7 +337,7 @@ async def test_a_running_server_follows_and_goes_on_while_the_apiserver_is_away(
 
         own_apiserver.stop_api()
         await until(lambda: not server.cache.live)
-        assert server.cache.problems
+        assert server.cache.notes()
         assert Authority.load(server).hash == desk.authority.hash
         assert RevocationStore(server).load().of(Kind.NODE, "edge-9")
         with pytest.raises(StateUnavailableError, match=r"nothing listens there|was cut"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tunnel_server.kube.failures import ApiFailure
@@ -15,7 +16,7 @@ from tunnelctl.errors import CommandError
 from tunnelctl.install.manifests import AGENT, pod_spec
 from tunnelctl.install.preflight import check_version
 from tunnelctl.install.scheduling import is_ready, selection, selects, waiting_reasons
-from tunnelctl.server_pod import ask_server, pods_of, server_pod, why_not_running
+from tunnelctl.server_pod import ask_server, last_warning, pods_of, server_pod, why_not_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def examine(cluster: Objects, name: str, port: int | None) -> Iterator[Check]:
 
     Without a port, the kubelet's is the one that is looked at.
     """
-    yield check_version(cluster)
+    yield check_version(cluster.host, cluster.version())
     node = cluster.find(Reference(NODES, name))
     if node is None:
         yield _no_node(cluster, name)
@@ -101,7 +102,17 @@ def check_agents_pod(cluster: Objects, node: Object) -> Iterator[Check]:
         return
     yield Check("label", State.OK, "it counts as an edge")
     pods = [each for each in pods_of(cluster, "agent") if each["spec"].get("nodeName") == name]
-    yield agents_pod(pods[0] if pods else None, name)
+    yield judge_agent(cluster, pods[0] if pods else None, name)
+
+
+def judge_agent(cluster: Objects, pod: Object | None, node: str) -> Check:
+    """Judge the pod of an edge's agent, with what its kubelet reports of it; raises ApiFailure."""
+    check = agents_pod(pod, node)
+    pending = pod is not None and (pod.get("status") or {}).get("phase") == "Pending"
+    if pod is None or check.state is State.OK or not pending:
+        return check
+    warning = last_warning(cluster, pod)
+    return replace(check, text=f"{check.text}; {warning}") if warning else check
 
 
 def agents_pod(pod: Object | None, node: str) -> Check:

@@ -12,11 +12,11 @@ from tunnel_server.kube.resources import DAEMON_SETS, NODES
 from tunnelctl.checks import Check, State
 from tunnelctl.cluster_arguments import NAMESPACE
 from tunnelctl.cluster_doctor import (
-    agents_pod,
     check_kubelet,
     check_servers_pod,
     failing,
     in_cluster,
+    judge_agent,
     kubelet_port,
 )
 from tunnelctl.errors import CommandError
@@ -44,7 +44,7 @@ class Edge:
     ready: bool
     """Its Node is."""
     agent: str
-    """ready, not ready, or none."""
+    """ready, or not ready."""
     certificate: str
     """valid, refused, or unknown."""
     connected: bool
@@ -101,7 +101,8 @@ def look(cluster: Objects) -> ClusterStatus:
     edges = []
     for node in nodes:
         name = node["metadata"]["name"]
-        edges.append(edge(node, pods.get(name), known.get(name), kubelets.get(name), reasons.get(name, [])))
+        agent = judge_agent(cluster, pods.get(name), name)
+        edges.append(edge(node, agent, known.get(name), kubelets.get(name), reasons.get(name, [])))
     return ClusterStatus(state, server, edges)
 
 
@@ -118,15 +119,10 @@ def _why(cluster: Objects, pod: Object, node: Object) -> list[Check]:
 
 
 def edge(
-    node: Object,
-    pod: Object | None,
-    known: dict[str, Any] | None,
-    kubelet: Check | None,
-    reasons: list[Check],
+    node: Object, agent: Check, known: dict[str, Any] | None, kubelet: Check | None, reasons: list[Check]
 ) -> Edge:
     """Put together what is known of one edge."""
     name = node["metadata"]["name"]
-    agent = agents_pod(pod, name)
     connected = bool(known and known["connected"])
     # Linked, an agent that is a unit of systemd needs no pod.
     checks = [] if connected else [agent]
@@ -142,7 +138,7 @@ def edge(
     return Edge(
         name=name,
         ready=is_ready(node),
-        agent="none" if pod is None else "ready" if is_ready(pod) else "not ready",
+        agent="ready" if agent.state is State.OK else "not ready",
         certificate=_certificate(certificate, connected=connected),
         connected=connected,
         addresses=tuple(known["addresses"] if known else addresses(node)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tunnel_server.kube.resources import PODS
+from tunnel_server.kube.resources import EVENTS, PODS
 from tunnelctl.cluster_arguments import NAMESPACE
 from tunnelctl.errors import CommandError, NotReachableError, RefusedError
 from tunnelctl.install.scheduling import is_ready, waiting_reasons
@@ -33,6 +33,22 @@ def pods_of(cluster: Objects, component: str) -> list[Object]:
 def server_pod(cluster: Objects) -> Object | None:
     """Return the server's pod, rather a ready one; None without any. Raises ApiFailure."""
     return next(iter(sorted(pods_of(cluster, "server"), key=is_ready, reverse=True)), None)
+
+
+def last_warning(cluster: Objects, pod: Object) -> str:
+    """Return the newest Event of a pod that is a warning, as of a volume that cannot be mounted; "" for none.
+
+    Raises ApiFailure.
+    """
+    fields = f"involvedObject.uid={pod['metadata']['uid']},type=Warning"
+    events = cluster.all_of(EVENTS, NAMESPACE, fields=fields)
+    newest = max(events, key=_time, default=None)
+    return "" if newest is None else f"{newest.get('reason')}: {newest.get('message')}"
+
+
+def _time(event: Object) -> str:
+    found = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
+    return str(found or "")
 
 
 def why_not_running(pod: Object | None) -> str:

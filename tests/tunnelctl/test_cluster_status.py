@@ -21,8 +21,8 @@ def node(name: str = "edge-1", status: Any = READY) -> dict[str, Any]:
     return {"metadata": {"name": name}, "status": {**status, "addresses": addresses}}
 
 
-def pod(status: Any = READY) -> dict[str, Any]:
-    return {"metadata": {"name": "tunnel-agent-x"}, "spec": {"nodeName": "edge-1"}, "status": status}
+AGENT = Check("agent", State.OK, "pod tunnel-agent-x is linked")
+UNLINKED = Check("agent", State.FAILED, "it runs, and is not linked", "on edge-1: curl")
 
 
 def shown(*edges: Any, pod: State = State.OK) -> ClusterStatus:
@@ -30,7 +30,7 @@ def shown(*edges: Any, pod: State = State.OK) -> ClusterStatus:
 
 
 def test_all_is_well() -> None:
-    status = shown(edge(node(), pod(), KNOWN, ANSWERS, []))
+    status = shown(edge(node(), AGENT, KNOWN, ANSWERS, []))
     assert status.well
     header, row = edge_lines(status)
     assert header.split() == ["EDGE", "NODE", "AGENT", "CERTIFICATE", "LINK", "ADDRESSES", "KUBELET"]
@@ -38,31 +38,31 @@ def test_all_is_well() -> None:
 
 
 def test_an_edge_that_is_linked_without_a_pod_is_well() -> None:
-    assert edge(node(), None, KNOWN, ANSWERS, []).failing is None
+    assert edge(node(), UNLINKED, KNOWN, ANSWERS, []).failing is None
 
 
 def test_the_first_step_that_fails_and_its_remedy() -> None:
     revoked = Check("certificate", State.FAILED, "revoked", "tunnelctl revoke --undo edge-1")
     away = {**KNOWN, "connected": False, "captured": []}
-    status = shown(edge(node(), pod({"phase": "Running"}), away, None, [revoked]))
+    status = shown(edge(node(), UNLINKED, away, None, [revoked]))
     assert not status.well
     lines = edge_lines(status)
     assert lines[1].split()[:6] == ["edge-1", "ready", "not", "ready", "refused", "away"]
     assert "[192.168.1.7]" in lines[1]
     assert lines[2].startswith("edge-1: agent: ")
     assert lines[3].startswith("  -> on edge-1: curl")
-    ready = edge(node(), pod(), away, None, [revoked])
+    ready = edge(node(), AGENT, away, None, [revoked])
     assert ready.failing == revoked
 
 
 def test_a_kubelet_that_does_not_answer_fails() -> None:
     silent = Check("kubelet", State.FAILED, "no answer in time", "remedy")
-    broken = edge(node(), pod(), KNOWN, silent, [])
+    broken = edge(node(), AGENT, KNOWN, silent, [])
     assert (broken.kubelet, broken.failing) == ("no answer", silent)
 
 
 def test_an_edge_whose_machine_is_away_does_not_fail_the_whole() -> None:
-    away = edge(node(status={}), pod({"phase": "Running"}), {**KNOWN, "connected": False}, None, [])
+    away = edge(node(status={}), UNLINKED, {**KNOWN, "connected": False}, None, [])
     assert away.failing is not None
     assert shown(away).well
     assert not shown(away, pod=State.FAILED).well
@@ -70,6 +70,6 @@ def test_an_edge_whose_machine_is_away_does_not_fail_the_whole() -> None:
 
 def test_without_edges_and_as_json() -> None:
     assert edge_lines(shown()) == ["no node counts as an edge: see `tunnelctl doctor NODE`"]
-    report = to_json(shown(edge(node(), pod(), None, None, [])))
+    report = to_json(shown(edge(node(), AGENT, None, None, [])))
     assert report["ok"] is False
     assert report["edges"][0]["failing"] is None or report["edges"][0]["failing"]["remedy"]

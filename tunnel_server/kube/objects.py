@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +13,7 @@ from tunnel_server.kube.client import Cluster
 from tunnel_server.kube.execution import execute
 from tunnel_server.kube.failures import ApiFailure, Asked, no_answer
 from tunnel_server.kube.references import Reference
-from tunnel_server.kube.resources import NODES, PODS, Resource
+from tunnel_server.kube.resources import NODES, PODS, SERVICES, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,8 @@ PATIENCE = 30.0
 """Seconds for which a request is tried again while the apiserver is away, or too busy."""
 
 _REVIEWS = Resource("selfsubjectaccessreviews", "SelfSubjectAccessReview", "authorization.k8s.io")
+_NO_SERVICES = "192.88.99.1"
+"""Of a range that nobody uses any more (RFC 7526)."""
 _APPLY = "application/apply-patch+yaml"
 
 
@@ -133,6 +136,24 @@ class Objects(Cluster):
         """Return major and minor version of the apiserver. Asked once: it tells whether there is one."""
         answer = self._json(Asked("get", _Path("/version", "the apiserver's version")), "GET")
         return int(answer["major"]), int(answer["minor"].rstrip("+"))
+
+    def service_range(self) -> tuple[str, ...]:
+        """Return the service range, read from why a Service with an address outside of it is refused.
+
+        Empty if that does not say it. Nothing is made.
+        """
+        outside = {
+            "metadata": {"generateName": "edge-tunnel-probe-"},
+            "spec": {"clusterIP": _NO_SERVICES, "ports": [{"port": 1}]},
+        }
+        asked = Asked("create", SERVICES, "default")
+        body = {"apiVersion": SERVICES.api_version, "kind": SERVICES.kind, **outside}
+        try:
+            self._json(asked, "POST", body, query=_dry(True))
+        except ApiFailure as failure:
+            found = re.search(r"range of valid IPs is ([0-9a-fA-F.:]+/[0-9]+)", str(failure))
+            return (found[1],) if found else ()
+        return ()
 
     def log(self, pod: Object, container: str, *, lines: int, previous: bool = False) -> str:
         """Return the end of a container's log, or of its predecessor's."""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from tunnelctl.cluster_arguments import add_cluster_arguments, open_cluster
 from tunnelctl.durations import parse_duration
-from tunnelctl.errors import OK, REFUSED, CommandError
+from tunnelctl.errors import OK, REFUSED, CommandError, UsageError
 from tunnelctl.standard_streams import tell
 
 if TYPE_CHECKING:
+    from certs.addresses import IPNetwork
     from tunnel_server.kube.objects import Objects
     from tunnelctl.install.installation import Outcome, Prospect, Wishes
 
@@ -53,6 +54,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the node that runs the server; default: one of the control plane",
     )
     parser.add_argument(
+        "--edge-selector",
+        metavar="SELECTOR",
+        action="append",
+        help="labels of nodes that are edges, like example.org/site=factory; given again, either will do; "
+        "default: yurt-tunnel's two",
+    )
+    parser.add_argument(
+        "--pod-networks",
+        metavar="NET,...",
+        help="of pods, if the CNI does not take them from Node.spec.podCIDRs",
+    )
+    parser.add_argument(
+        "--service-networks", metavar="NET,...", help="of Services, where Kubernetes is older than 1.33"
+    )
+    parser.add_argument(
         "--image",
         metavar="IMAGE",
         help="of server and agents; default: the one that this version is built as",
@@ -90,14 +106,26 @@ def run(args: argparse.Namespace) -> int:
 
 def _wishes(args: argparse.Namespace) -> Wishes:
     try:
+        from tunnel_server.kube.selector import LabelSelector
         from tunnelctl.install.installation import Wishes
         from tunnelctl.install.networks import parse_networks, parse_server
     except ModuleNotFoundError as error:
         raise CommandError(f"{error.name} is not installed: install needs edge-tunnel[server]") from None
+
+    def networks(option: str, text: str | None) -> tuple[IPNetwork, ...]:
+        return () if text is None else parse_networks(option, text)
+
+    try:
+        selectors = tuple(map(LabelSelector.parse, args.edge_selector or ()))
+    except ValueError as error:
+        raise UsageError(f"--edge-selector: {error}") from None
     servers = [each.strip() for each in (args.server_address or "").split(",")]
     return Wishes(
         server_addresses=tuple(parse_server(each) for each in servers if each),
-        edge_networks=parse_networks(args.edge_networks) if args.edge_networks is not None else (),
+        edge_networks=networks("--edge-networks", args.edge_networks),
+        edge_selectors=selectors,
+        pod_networks=networks("--pod-networks", args.pod_networks),
+        service_networks=networks("--service-networks", args.service_networks),
         image=args.image,
         server_node=args.server_node,
         replace_yurt_tunnel=args.replace_yurt_tunnel,

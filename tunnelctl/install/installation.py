@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from certs.addresses import IPNetwork
     from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.selector import LabelSelector
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,9 @@ class Wishes:
     edge_networks: tuple[IPNetwork, ...] = ()
     image: str | None = None
     server_node: str | None = None
+    edge_selectors: tuple[LabelSelector, ...] = ()
+    service_networks: tuple[IPNetwork, ...] = ()
+    pod_networks: tuple[IPNetwork, ...] = ()
     replace_yurt_tunnel: bool = False
     wait: bool = False
     timeout: float = 120.0
@@ -68,21 +73,36 @@ class Outcome:
 def look(cluster: Objects, wishes: Wishes) -> Prospect:
     """Find out what an installation would do, changing nothing; raises ApiFailure, UsageError."""
     shipped, replace = load(), wishes.replace_yurt_tunnel
-    checks = [preflight.check_version(cluster), preflight.check_rights(cluster, shipped, replaces=replace)]
+    version = cluster.version()
+    checks = [
+        preflight.check_version(cluster.host, version),
+        preflight.check_rights(cluster, shipped, replaces=replace),
+    ]
     if any(each.state is State.FAILED for each in checks):
         return Prospect(checks)
     before = present.look(cluster)
-    node = wishes.server_node or before.server_node
-    found = preflight.look(cluster, customised(shipped, Options((), (), server_node=node)))
-    edge_networks = wishes.edge_networks or before.edge_networks
-    if not edge_networks:
+    options = Options(
+        server_addresses=wishes.server_addresses or before.server_addresses,
+        edge_networks=tuple(map(str, wishes.edge_networks or before.edge_networks)),
+        image=wishes.image or before.image,
+        server_node=wishes.server_node or before.server_node,
+        edge_selectors=wishes.edge_selectors or before.edge_selectors,
+        pod_networks=tuple(map(str, wishes.pod_networks or before.pod_networks)),
+    )
+    found = preflight.look(cluster, customised(shipped, options))
+    if not options.edge_networks:
         raise UsageError(_which_networks(found))
-    named = wishes.server_addresses or before.server_addresses
-    endpoints = named or networks.default_servers(found.hosts)
-    options = Options(endpoints, tuple(map(str, edge_networks)), wishes.image or before.image, node)
-    objects = customised(shipped, options)
+    named = bool(options.server_addresses)
+    if not named:
+        options = dataclasses.replace(options, server_addresses=networks.default_servers(found.hosts))
+    services, problems = preflight.service_networks(
+        cluster, version, wishes.service_networks or before.service_networks
+    )
+    objects = customised(shipped, dataclasses.replace(options, service_networks=services))
+    checks += problems
     checks += preflight.check_namespace(cluster)
-    checks += preflight.check_cluster(found, objects, edge_networks)
+    checks += preflight.check_cluster(found, objects, wishes.edge_networks or before.edge_networks)
+    endpoints = options.server_addresses
     checks += networks.check_servers(endpoints, found.hosts, found.service_ip, chosen=not named)
     checks += preflight.check_yurt_tunnel(found, replace=replace)
     checks += preflight.check_ports(found, objects, replace=replace)

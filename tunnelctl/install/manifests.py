@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tunnel_server.kube.resources import Object
+    from tunnel_server.kube.selector import LabelSelector, Requirement
 
 FILE = "edge-tunnel.yaml"
 OWN_IMAGE = f"edge-tunnel:{__version__}"
@@ -28,6 +29,9 @@ SERVER_CONFIG = "tunnel-server-config"
 SERVER_FILE = "server.toml"
 AGENT_CONFIG = "tunnel-agent-config"
 AGENT_FILE = "agent.toml"
+
+OWN_AGENT = "edge-tunnel.io/own-agent"
+"""Label of an edge whose agent is a systemd unit or a static pod."""
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 TOOL = "tunnelctl"
@@ -43,6 +47,11 @@ class Options:
     image: str | None = None
     server_node: str | None = None
     """The only node that the server may run on."""
+    edge_selectors: tuple[LabelSelector, ...] = ()
+    """A node that any of them matches is an edge."""
+    service_networks: tuple[str, ...] = ()
+    pod_networks: tuple[str, ...] = ()
+    """What an edge's address is never in, where the cluster does not say so itself."""
 
 
 def load() -> list[Object]:
@@ -65,12 +74,33 @@ def customised(shipped: list[Object], options: Options) -> list[Object]:
         spec.pop("affinity", None)
         # Not nodeName: that would pass the scheduler by, and its look at ports and room.
         spec["nodeSelector"] = {"kubernetes.io/hostname": options.server_node}
-    _set(objects, SERVER_CONFIG, SERVER_FILE, {
+    settings: dict[tuple[str, ...], Any] = {
         ("server-addresses",): list(options.server_addresses),
         ("edge-networks",): list(options.edge_networks),
-    })  # fmt: skip
+        ("kubernetes", "service-networks"): list(options.service_networks),
+        ("kubernetes", "pod-networks"): list(options.pod_networks),
+    }
+    if options.edge_selectors:
+        settings["kubernetes", "node-selector"] = list(map(str, options.edge_selectors))
+        agents = pod_spec(named(objects, "DaemonSet", AGENT))
+        agents["affinity"] = {"nodeAffinity": _required(options.edge_selectors)}
+    _set(objects, SERVER_CONFIG, SERVER_FILE, settings)
     _set(objects, AGENT_CONFIG, AGENT_FILE, {("servers",): list(options.server_addresses)})
     return objects
+
+
+def _required(selectors: tuple[LabelSelector, ...]) -> dict[str, Any]:
+    """Return the node affinity of the agents: any of the selectors, and no agent of the edge's own."""
+    own = {"key": OWN_AGENT, "operator": "DoesNotExist"}
+    terms = [{"matchExpressions": [*map(_expression, each.requirements), own]} for each in selectors]
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+
+
+def _expression(requirement: Requirement) -> dict[str, Any]:
+    if requirement.values is None:
+        return {"key": requirement.key, "operator": "Exists" if requirement.positive else "DoesNotExist"}
+    operator = "In" if requirement.positive else "NotIn"
+    return {"key": requirement.key, "operator": operator, "values": sorted(requirement.values)}
 
 
 def named(objects: list[Object], kind: str, name: str) -> Object:

@@ -21,16 +21,16 @@ SHOWN = 5
 """Nodes that a line names before it counts the rest."""
 
 
-def parse_networks(text: str) -> tuple[IPNetwork, ...]:
-    """Read `--edge-networks`; raises UsageError."""
+def parse_networks(option: str, text: str) -> tuple[IPNetwork, ...]:
+    """Read what `option` names; raises UsageError."""
     networks = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         try:
             networks.append(ip_network(part))
         except ValueError as error:
-            raise UsageError(f"--edge-networks: {error}; write networks like 192.168.1.0/24") from None
+            raise UsageError(f"{option}: {error}; write networks like 192.168.1.0/24") from None
     if not networks:
-        raise UsageError("--edge-networks names none: write networks like 192.168.1.0/24")
+        raise UsageError(f"{option} names none: write networks like 192.168.1.0/24")
     return tuple(networks)
 
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from tunnel_server.kube.resources import Object, Resource
     from tunnelctl.install.yurt_tunnel import Workload
 
-OLDEST = (1, 22)
-"""Server-side apply and bound ServiceAccount tokens are what it is built on: both are there since then."""
+OLDEST = (1, 26)
+"""The first that knows every field of the manifests."""
+SAYS_SERVICE_RANGE = (1, 33)
+"""The first that has ServiceCIDR objects, which the server reads."""
 
 _VERBS = ("get", "create", "patch", "delete")
 SHOWN = 8
@@ -65,10 +67,9 @@ def look(cluster: Objects, objects: list[Object]) -> Found:
     )
 
 
-def check_version(cluster: Objects) -> Check:
-    """Whether this apiserver is recent enough; raises ApiFailure if there is none."""
-    version = cluster.version()
-    text = f"{cluster.host}, Kubernetes {version[0]}.{version[1]}"
+def check_version(host: str, version: tuple[int, int]) -> Check:
+    """Whether the apiserver is recent enough."""
+    text = f"{host}, Kubernetes {version[0]}.{version[1]}"
     if version < OLDEST:
         return Check("apiserver", State.FAILED, text, f"needs {OLDEST[0]}.{OLDEST[1]} or newer: upgrade it")
     return Check("apiserver", State.OK, text)
@@ -102,6 +103,22 @@ def check_rights(cluster: Objects, objects: list[Object], *, replaces: bool) -> 
         f"you may not {', '.join(lacking[:SHOWN])}{more}",
         "install as a cluster administrator: another --context or --kubeconfig",
     )
+
+
+def service_networks(
+    cluster: Objects, version: tuple[int, int], told: tuple[IPNetwork, ...]
+) -> tuple[tuple[str, ...], list[Check]]:
+    """Return what the server has to be told of the service range, and what speaks against it.
+
+    Raises ApiFailure.
+    """
+    if told or version >= SAYS_SERVICE_RANGE:
+        return tuple(map(str, told)), []
+    if found := cluster.service_range():
+        return found, [Check("services", State.OK, f"in {', '.join(found)}, as the apiserver says")]
+    text = f"Kubernetes {version[0]}.{version[1]} does not say which addresses are Services'"
+    remedy = "--service-networks NET, kube-apiserver's --service-cluster-ip-range"
+    return (), [Check("services", State.FAILED, text, remedy)]
 
 
 def check_cluster(

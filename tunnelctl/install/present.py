@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from tunnel_server.kube.references import DEPLOYMENTS, Reference
 from tunnel_server.kube.resources import CONFIG_MAPS
+from tunnel_server.kube.selector import LabelSelector
 from tunnelctl.cluster_arguments import NAMESPACE
 from tunnelctl.install.manifests import SERVER, SERVER_CONFIG, SERVER_FILE, pod_spec
 
@@ -29,6 +30,9 @@ class Present:
     image: str | None = None
     """None for the image that the installed version names by itself: a new version names another."""
     server_node: str | None = None
+    edge_selectors: tuple[LabelSelector, ...] = ()
+    service_networks: tuple[IPNetwork, ...] = ()
+    pod_networks: tuple[IPNetwork, ...] = ()
 
 
 def look(cluster: Objects) -> Present:
@@ -40,16 +44,29 @@ def look(cluster: Objects) -> Present:
 
 def present(config: Object | None, server: Object | None) -> Present:
     """Read it from the server's ConfigMap and Deployment."""
-    try:
-        settings = tomllib.loads(((config or {}).get("data") or {})[SERVER_FILE])
-        addresses = tuple(map(str, settings["server-addresses"]))
-        networks = tuple(ip_network(each) for each in settings["edge-networks"])
-    except (KeyError, TypeError, ValueError):
-        addresses, networks = (), ()
+    found = _settings(config)
     if server is None:
-        return Present(addresses, networks)
+        return found
     spec = pod_spec(server)
     image = str(spec["containers"][0]["image"])
     version = (server["metadata"].get("labels") or {}).get(VERSION)
-    node = (spec.get("nodeSelector") or {}).get("kubernetes.io/hostname")
-    return Present(addresses, networks, None if image == f"edge-tunnel:{version}" else image, node)
+    return replace(
+        found,
+        image=None if image == f"edge-tunnel:{version}" else image,
+        server_node=(spec.get("nodeSelector") or {}).get("kubernetes.io/hostname"),
+    )
+
+
+def _settings(config: Object | None) -> Present:
+    try:
+        settings = tomllib.loads(((config or {}).get("data") or {})[SERVER_FILE])
+        cluster = settings["kubernetes"]
+        return Present(
+            server_addresses=tuple(map(str, settings["server-addresses"])),
+            edge_networks=tuple(map(ip_network, settings["edge-networks"])),
+            edge_selectors=tuple(map(LabelSelector.parse, cluster["node-selector"])),
+            service_networks=tuple(map(ip_network, cluster["service-networks"])),
+            pod_networks=tuple(map(ip_network, cluster["pod-networks"])),
+        )
+    except (KeyError, TypeError, ValueError):
+        return Present()

@@ -90,14 +90,19 @@ def _why(cluster: Objects) -> str:
 
 
 def _last_words(cluster: Objects, pod: Object) -> list[str]:
-    """Return the end of the logs of containers that failed, as far as they can be had."""
+    """Return how containers ended, and the end of their logs, as far as these can be had."""
     words = []
     status = pod.get("status") or {}
     for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
-        if each.get("restartCount") and not each.get("ready"):
-            with contextlib.suppress(ApiFailure):
-                text = cluster.log(pod, each["name"], lines=_LOG_LINES, previous=True)
-                words.append(f"{each['name']} said: {text.strip()}")
+        ended = (each.get("lastState") or {}).get("terminated")
+        if each.get("ready") or not ended:
+            continue
+        text = (ended.get("message") or "").strip()
+        with contextlib.suppress(ApiFailure):
+            text = text or cluster.log(pod, each["name"], lines=_LOG_LINES, previous=True).strip()
+        words.append(
+            f"it ended with {ended['exitCode']} ({ended.get('reason')})" + (f": {text}" if text else "")
+        )
     return words
 
 

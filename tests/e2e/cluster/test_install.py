@@ -4,8 +4,10 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -21,9 +23,12 @@ from tests.e2e.cluster.controllers import (
     controllers,
     eventually,
 )
+from tunnel_server.kube.access import from_kubeconfig
+from tunnel_server.kube.objects import Objects
 from tunnelctl.cli import main
 from tunnelctl.demo.processes import Processes
 from tunnelctl.errors import FAILED, NOT_REACHABLE, OK, REFUSED, WRONG_USE
+from tunnelctl.install import preflight
 
 NETWORKS = ("--edge-networks", "192.168.0.0/16")
 SERVER = ("--server-address", "tunnel.example.org")
@@ -32,7 +37,7 @@ KINDS = (
     "roles,rolebindings,clusterroles,clusterrolebindings,poddisruptionbudgets,nodes"
 )
 Run = Callable[..., "Ended"]
-Objects = dict[str, dict[str, Any]]
+Found = dict[str, dict[str, Any]]
 
 
 class Ended:
@@ -121,7 +126,7 @@ def gate(plane: ControlPlane) -> Iterator[Admission]:
         yield made
 
 
-def objects(plane: ControlPlane) -> Objects:
+def objects(plane: ControlPlane) -> Found:
     """Every object, but those that a cluster changes by itself."""
     found = json.loads(plane.kubectl("get", KINDS, "--all-namespaces", "-o", "json"))["items"]
     return {
@@ -130,7 +135,7 @@ def objects(plane: ControlPlane) -> Objects:
     }
 
 
-def same(found: Objects) -> Objects:
+def same(found: Found) -> Found:
     """What of them matters: not which revision it is, nor when a field was written."""
     plain = json.loads(json.dumps(found))
     for each in plain.values():
@@ -143,11 +148,11 @@ def same(found: Objects) -> Objects:
             if entry.get("subresource") != "status" and entry["manager"] != "kube-controller-manager"
         ]
         each.pop("status", None)
-    kept: Objects = plain
+    kept: Found = plain
     return kept
 
 
-def ours(found: Objects) -> set[str]:
+def ours(found: Found) -> set[str]:
     return {
         key
         for key, each in found.items()
@@ -291,6 +296,34 @@ def test_uninstall_of_half_an_install(plane: ControlPlane, tunnelctl: Run) -> No
     plane.kubectl("delete", "deployment/tunnel-server", "serviceaccount/tunnel-server", "-n", "edge-tunnel")
     plane.kubectl("delete", "clusterrole", "edge-tunnel-server")
     assert "gave back Namespace edge-tunnel\n" in tunnelctl("uninstall").out
+
+
+def test_an_older_kubernetes_says_its_service_range_when_asked(plane: ControlPlane) -> None:
+    before = objects(plane)
+    cluster = Objects(partial(from_kubeconfig, plane.kubeconfig))
+    assert preflight.service_networks(cluster, (1, 32), ()) == (("10.96.0.0/16",), [ANY])
+    assert preflight.service_networks(cluster, (1, 33), ()) == ((), [])
+    cluster.close()
+    assert objects(plane) == before
+
+
+def test_other_edges_and_networks(plane: ControlPlane, installed: Run) -> None:
+    options = [
+        "--edge-selector",
+        "site=factory",
+        "--edge-selector",
+        "kind in (gateway)",
+        "--pod-networks",
+        "10.9.0.0/16",
+    ]
+    told = installed("install", *options).out
+    assert "-> kubectl label node NAME site=factory, now or later" in told
+    config = objects(plane)["ConfigMap edge-tunnel/tunnel-server-config"]["data"]["server.toml"]
+    assert 'node-selector = ["site=factory", "kind in (gateway)"]' in config
+    assert 'pod-networks = ["10.9.0.0/16"]' in config
+    assert "all is as it would be installed" in installed("install").out
+    wrong = installed("install", "--edge-selector", "a b", code=WRONG_USE).err
+    assert "--edge-selector: expected a label selector" in wrong
 
 
 def test_who_may_not_is_told_before(plane: ControlPlane, tunnelctl: Run) -> None:

@@ -4,8 +4,10 @@ import tomllib
 
 import pytest
 
+from tunnel_server.kube.selector import LabelSelector
 from tunnelctl.errors import CommandError
 from tunnelctl.install.manifests import Options, customised, load, named, pod_spec, set_values
+from tunnelctl.install.scheduling import selection
 
 OPTIONS = Options(
     ("tunnel.example.org:10262", "[fd00::1]:10262"), ("192.168.0.0/16",), "registry/tunnel:2", "node-1"
@@ -31,6 +33,18 @@ def test_what_is_shipped_takes_every_option() -> None:
     spec = pod_spec(named(objects, "Deployment", "tunnel-server"))
     assert spec["nodeSelector"] == {"kubernetes.io/hostname": "node-1"}
     assert "affinity" not in spec
+
+
+def test_other_edges() -> None:
+    selectors = (LabelSelector.parse("site in (b,a),!away"), LabelSelector.parse("edge"))
+    objects = customised(load(), Options((), (), edge_selectors=selectors))
+    spec = pod_spec(named(objects, "DaemonSet", "tunnel-agent"))
+    assert selection(spec) == [
+        "site In a, b and no away and no edge-tunnel.io/own-agent",
+        "edge and no edge-tunnel.io/own-agent",
+    ]
+    server = tomllib.loads(named(objects, "ConfigMap", "tunnel-server-config")["data"]["server.toml"])
+    assert server["kubernetes"]["node-selector"] == ["site in (b,a),!away", "edge"]
 
 
 def test_the_shipped_objects_themselves_stay() -> None:

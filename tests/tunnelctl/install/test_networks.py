@@ -25,14 +25,14 @@ def node(name: str, *addresses: str, external: str = "", pods: str = "") -> dict
     return {"metadata": {"name": name}, "spec": spec, "status": {"addresses": listed}}
 
 
-NETWORKS = parse_networks("192.168.0.0/16, fd00::/8")
+NETWORKS = parse_networks("--edge-networks", "192.168.0.0/16, fd00::/8")
 HOST = node("cp-1", "10.0.0.10")
 
 
 @pytest.mark.parametrize("text", ["", ",", "192.168.1.1/16", "edge", "10.0.0.0/40"])
 def test_networks_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="write networks like"):
-        parse_networks(text)
+    with pytest.raises(UsageError, match=r"^--edge-networks.*write networks like"):
+        parse_networks("--edge-networks", text)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,15 @@
 from ipaddress import ip_network
 from typing import Any
 
+from tunnel_server.kube.selector import LabelSelector
 from tunnelctl.install.manifests import Options, customised, load, named
 from tunnelctl.install.present import Present, present
 
-TOLD = Options(("tunnel.example.org:10262",), ("192.168.0.0/16",), "registry/tunnel:2", "node-1")
+SELECTORS = (LabelSelector.parse("site=a,!away"), LabelSelector.parse("kind in (x,y)"))
+TOLD = Options(
+    ("tunnel.example.org:10262",), ("192.168.0.0/16",), "registry/tunnel:2", "node-1",
+    edge_selectors=SELECTORS, service_networks=("10.96.0.0/12",), pod_networks=("10.244.0.0/16",),
+)  # fmt: skip
 
 
 def installed(options: Options) -> tuple[Any, Any]:
@@ -15,8 +20,15 @@ def installed(options: Options) -> tuple[Any, Any]:
 
 
 def test_it_is_read_back() -> None:
-    networks = (ip_network("192.168.0.0/16"),)
-    assert present(*installed(TOLD)) == Present(TOLD.server_addresses, networks, TOLD.image, TOLD.server_node)
+    assert present(*installed(TOLD)) == Present(
+        TOLD.server_addresses,
+        (ip_network("192.168.0.0/16"),),
+        TOLD.image,
+        TOLD.server_node,
+        SELECTORS,
+        (ip_network("10.96.0.0/12"),),
+        (ip_network("10.244.0.0/16"),),
+    )
 
 
 def test_a_versions_own_image_is_no_choice() -> None:

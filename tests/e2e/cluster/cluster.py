@@ -113,9 +113,9 @@ class Cluster:
 
     # the control plane
 
-    def kubectl(self, *words: str) -> str:
+    def kubectl(self, *words: str, seconds: float = 60) -> str:
         """What the administrator's kubectl on the cloud host writes to standard output; it must succeed."""
-        return self.control_plane.kubectl(*words, timeout=60)
+        return self.control_plane.kubectl(*words, timeout=seconds)
 
     def _start_controllers(self) -> None:
         plane = self.control_plane

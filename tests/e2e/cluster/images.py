@@ -1,6 +1,5 @@
 """Container images that need no registry: an archive in OCI's layout, of busybox and nothing else."""
 
-import gzip
 import hashlib
 import io
 import json
@@ -20,8 +19,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 def write(path: Path) -> None:
     """Write an archive with BUSYBOX, and PAUSE, which is the same and does nothing, as `path`."""
-    root = _busybox()
-    _write(path, root, {BUSYBOX: ["sh"], PAUSE: ["sleep", "inf"]})
+    write_images(path, [_busybox()], {BUSYBOX: _config("sh"), PAUSE: _config("sleep", "inf")})
 
 
 def write_program(path: Path, name: str, program: Path) -> None:
@@ -29,26 +27,26 @@ def write_program(path: Path, name: str, program: Path) -> None:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         _add(archive, program.name, program.read_bytes(), mode=0o755)
-    _write(path, content.getvalue(), {name: [f"/{program.name}"]})
+    write_images(path, [content.getvalue()], {name: _config(f"/{program.name}")})
 
 
-def _write(path: Path, root: bytes, images: Mapping[str, Sequence[str]]) -> None:
-    """Images of one root, each with its command."""
+def write_images(path: Path, layers: Sequence[bytes], images: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write an archive of images that have the same layers, each a tar, and each its OCI `config`."""
     blobs: dict[str, bytes] = {}
-    layer = _blob(blobs, gzip.compress(root, compresslevel=1, mtime=0), f"{_TYPE}.layer.v1.tar+gzip")
+    listed_layers = [_blob(blobs, layer, f"{_TYPE}.layer.v1.tar") for layer in layers]
     kind = {"architecture": _ARCHITECTURES[platform.machine()], "os": "linux"}
     manifests = []
-    for name, command in images.items():
+    for name, stated in images.items():
         config = {
             **kind,
-            "config": {"Env": ["PATH=/bin"], "Entrypoint": command},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(root).hexdigest()}"]},
+            "config": stated,
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in listed_layers]},
         }
         manifest = {
             "schemaVersion": 2,
             "mediaType": f"{_TYPE}.manifest.v1+json",
             "config": _blob(blobs, json.dumps(config).encode(), f"{_TYPE}.config.v1+json"),
-            "layers": [layer],
+            "layers": listed_layers,
         }
         listed = _blob(blobs, json.dumps(manifest).encode(), f"{_TYPE}.manifest.v1+json")
         names = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
@@ -58,6 +56,10 @@ def _write(path: Path, root: bytes, images: Mapping[str, Sequence[str]]) -> None
         _add(archive, "index.json", json.dumps({"schemaVersion": 2, "manifests": manifests}).encode())
         for digest, content in blobs.items():
             _add(archive, f"blobs/sha256/{digest}", content)
+
+
+def _config(*command: str) -> Mapping[str, Any]:
+    return {"Env": ["PATH=/bin"], "Entrypoint": command}
 
 
 def _busybox() -> bytes:

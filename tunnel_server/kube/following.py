@@ -7,6 +7,8 @@ Nodes, kube-apiserver's addresses, the service range), the cluster's Nodes are n
 from __future__ import annotations
 
 import logging
+import math
+import time
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,8 @@ _FIRST = 5.0
 """Seconds for which a server that starts waits for the cluster's answers, to begin with what it says."""
 _GATHER = 0.1
 """Seconds in which changes gather: a thousand Nodes may come in as many events."""
+_REMEMBERED = 60.0
+"""Seconds; what becomes this host's own meanwhile is not captured all the same: the kernel looks first."""
 _AGAIN = 5.0
 """Seconds until ports that could not be captured are tried again."""
 _TOLD = 20
@@ -66,7 +70,7 @@ class Following:
         self._registry = registry
         self._metrics = metrics
         self._on_ports = on_ports
-        self._is_own = is_own
+        self._is_own = _Remembered(is_own)
         self._apiserver = _literal(cluster.host)
         self._events = Events(cluster, metrics.cluster_event_ended)
         settings = config.kubernetes
@@ -185,7 +189,7 @@ class Following:
                 apiservers=[*apiservers, *self._apiserver],
                 services=services,
                 pods=(*settings.pod_networks, *pods),
-                is_own=self._is_own,
+                is_own=self._is_own.ask,
             ).what
         self._registry.assign(nodes.addresses(), nodes.others, nodes.aliases)
         if ground != self._ground:
@@ -251,6 +255,24 @@ class Following:
         about = About(CONFIG_MAPS, where.name, where.namespace, found.uid)
         for problem in problems_in(self.port_lists(self._config), where)[:_TOLD]:
             self._events.warn(about, "PortRefused", problem)
+
+
+class _Remembered:
+    """Answers about addresses, kept for a while: each costs a socket, and every new Node asks of all."""
+
+    def __init__(self, ask: Callable[[IPAddress], bool]) -> None:
+        self._ask = ask
+        self._known: dict[IPAddress, bool] = {}
+        self._until = -math.inf
+
+    def ask(self, address: IPAddress) -> bool:
+        now = time.monotonic()
+        if now >= self._until:
+            self._known.clear()
+            self._until = now + _REMEMBERED
+        if (known := self._known.get(address)) is None:
+            known = self._known[address] = self._ask(address)
+        return known
 
 
 def _literal(url: str) -> tuple[IPAddress, ...]:

@@ -16,33 +16,47 @@ import pytest
 import trio
 
 from tests.e2e.cluster.certificates import kubeconfig
+from tests.e2e.cluster.control_plane import ControlPlane
 from tests.e2e.cluster.followed import Followed, followed
 from tunnel_server.kube.access import from_kubeconfig
 from tunnel_server.kube.client import Cluster
 from tunnel_server.kube.failures import ApiFailure
 from tunnel_server.kube.resources import NODES, PODS
+from tunnelctl.demo.processes import Processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from tests.e2e.cluster.control_plane import ControlPlane
+
+@pytest.fixture(scope="module")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """One for these tests, each of which leaves it as it was."""
+    directory = tmp_path_factory.mktemp("breakable")
+    (logs := directory / "logs").mkdir()
+    with Processes(logs) as processes:
+        made = ControlPlane(directory, processes)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.close()
 
 
 def note(made: Followed) -> str:
     return made.following.notes().get("kubernetes nodes", "")
 
 
-async def test_away_and_back(own_apiserver: ControlPlane) -> None:
-    async with followed(own_apiserver, watch_timeout=5.0) as made:
+async def test_away_and_back(breakable: ControlPlane) -> None:
+    async with followed(breakable, watch_timeout=5.0) as made:
         made.add("edge-a", "192.168.2.1")
         made.add("edge-b", "192.168.2.2")
         await made.until(lambda: len(made.held()) == 2)
-        await trio.to_thread.run_sync(own_apiserver.stop_api)
+        breakable.stop_api()
         await made.until(lambda: "nothing listens there: is it running?" in note(made))
         assert "what was known stays in force: apiserver https://127.0.0.1:" in note(made)
         assert made.whose("192.168.2.1") == "edge-a"
         assert 'edge_tunnel_kubernetes_watch_up{resource="nodes"} 0.0' in made.counted()
-        await trio.to_thread.run_sync(own_apiserver.start_api)
+        breakable.start_api()  # not in a thread: it ends with the one that started it
         # What happened behind its back, and whatever comes then.
         made.remove("edge-a")
         made.readdress("edge-b", "192.168.2.3")
@@ -53,29 +67,29 @@ async def test_away_and_back(own_apiserver: ControlPlane) -> None:
         assert 'edge_tunnel_kubernetes_watch_up{resource="nodes"} 1.0' in made.counted()
 
 
-async def test_gone(own_apiserver: ControlPlane) -> None:
+async def test_gone(breakable: ControlPlane) -> None:
     """A version that the apiserver remembers no more, as after a long absence: it lists anew."""
-    async with followed(own_apiserver, watch_timeout=1.0) as made:
+    async with followed(breakable, watch_timeout=1.0) as made:
         made.add("edge-a", "192.168.2.1")
         made.add("edge-b", "192.168.2.2")
         await made.until(lambda: len(made.held()) == 2)
         watcher = made.following._nodes
         lists = watcher.lists
-        await trio.to_thread.run_sync(own_apiserver.stop_api)
+        breakable.stop_api()
         await made.until(lambda: bool(watcher.problem))
         watcher._version = "1"
-        await trio.to_thread.run_sync(own_apiserver.start_api)
+        breakable.start_api()  # not in a thread: it ends with the one that started it
         made.remove("edge-a")
         await made.until(lambda: made.held() == {"edge-b": {"192.168.2.2"}}, 40)
         assert watcher.lists > lists
         assert watcher.problem == ""
 
 
-async def test_silent(own_apiserver: ControlPlane) -> None:
-    async with followed(own_apiserver, watch_timeout=1.0, request_timeout=1.0) as made:
+async def test_silent(breakable: ControlPlane) -> None:
+    async with followed(breakable, watch_timeout=1.0, request_timeout=1.0) as made:
         made.add("edge-a", "192.168.2.1")
         await made.until(lambda: made.whose("192.168.2.1") == "edge-a")
-        with own_apiserver.frozen():
+        with breakable.frozen():
             await made.until(lambda: "no answer in time" in note(made))
             assert made.whose("192.168.2.1") == "edge-a"
         await made.until(lambda: made.following.notes() == {}, 20)
@@ -84,9 +98,15 @@ async def test_silent(own_apiserver: ControlPlane) -> None:
 async def test_stopping_waits_for_no_watch(apiserver: ControlPlane) -> None:
     async with followed(apiserver, watch_timeout=300.0) as made:
         await trio.sleep(0.5)  # they are in their reads
+        watchers = made.following._watchers.values()
+        assert all(each._limiter.borrowed_tokens for each in watchers)
         began = time.monotonic()
         made.nursery.cancel_scope.cancel()
     assert time.monotonic() - began < 0.5
+    # Nor do their threads go on.
+    with trio.fail_after(1):
+        while any(each._limiter.borrowed_tokens for each in watchers):
+            await trio.sleep(0.01)
 
 
 async def test_an_expired_token_is_read_again(apiserver: ControlPlane, tmp_path: Path) -> None:
@@ -207,20 +227,20 @@ class Process:
 
 
 def test_a_server_goes_on_and_stops_at_once_while_the_apiserver_is_silent(
-    own_apiserver: ControlPlane, tmp_path: Path
+    breakable: ControlPlane, tmp_path: Path
 ) -> None:
-    own_apiserver.namespace("edge-tunnel")
+    breakable.namespace("edge-tunnel")
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "edge-a", "labels": {"process": ""}}}
     status = {"addresses": [{"type": "InternalIP", "address": "192.168.2.1"}]}
-    own_apiserver.kubectl("create", "-f", "-", stdin=json.dumps({**node, "status": status}))
-    server = Process(own_apiserver, tmp_path)
+    breakable.kubectl("create", "-f", "-", stdin=json.dumps({**node, "status": status}))
+    server = Process(breakable, tmp_path)
     try:
         server.until(lambda: bool(server.ctl("status")))
         server.until(
             lambda: [each["addresses"] for each in server.ctl("nodes")["nodes"]] == [["192.168.2.1"]]
         )
         assert server.ready() == (200, {"ready": True, "checks": {"interception": "ok"}, "notes": {}})
-        with own_apiserver.frozen():
+        with breakable.frozen():
             server.until(lambda: "kubernetes nodes" in server.ready()[1]["notes"])
             status, document = server.ready()
             assert (status, document["ready"]) == (200, True)

@@ -69,8 +69,8 @@ async def test_what_no_edge_may_claim(apiserver: ControlPlane) -> None:
             made.remove("cp-c")
 
 
-async def test_where_kube_apiserver_is(own_apiserver: ControlPlane) -> None:
-    own_apiserver.apply(
+async def test_where_kube_apiserver_is(apiserver: ControlPlane) -> None:
+    apiserver.apply(
         {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -84,10 +84,12 @@ async def test_where_kube_apiserver_is(own_apiserver: ControlPlane) -> None:
             "ports": [{"name": "https", "port": 6443}],
         }
     )
-    async with followed(own_apiserver) as made:
+    async with followed(apiserver) as made:
         made.add("edge-a", "192.168.1.250", "192.168.2.1")
         await made.until_told("edge-a", "AddressRefused", "192.168.1.250 is an address of kube-apiserver")
         assert made.held() == {"edge-a": {"192.168.2.1"}}
+        apiserver.kubectl("delete", "endpointslice", "kubernetes", "-n", "default")
+        await made.until(lambda: made.whose("192.168.1.250") == "edge-a")
 
 
 async def test_two_claimants_and_a_pin(apiserver: ControlPlane) -> None:

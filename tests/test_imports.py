@@ -34,6 +34,8 @@ def test_contracts_hold() -> None:
         ("tunnel_server/config.py", "import tunnelctl", "Imports go one way"),
         ("tunnel_server/config.py", "import pyroute2", "Only tunnel_server.intercept imports pyroute2"),
         ("tunnelctl/cli.py", "import pyroute2", "Only tunnel_server.intercept imports pyroute2"),
+        ("tunnel_server/config.py", "import kubernetes", "Only tunnel_server.kube imports kubernetes"),
+        ("tunnelctl/cli.py", "import urllib3", "Only tunnel_server.kube imports kubernetes"),
         ("tunnel_daemon/logs.py", "import prometheus_client", "The agent never loads"),
         ("certs/files.py", "import cryptography", "A running agent needs these of certs"),
         ("certs/identity.py", "from . import authority", "A running agent needs these of certs"),

@@ -1,0 +1,85 @@
+"""The manifests as they are shipped, with our image: server and agents run as pods."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import own_image
+from tests.e2e.cluster.cluster import Cluster
+
+MANIFESTS = Path(__file__).parents[3] / "deploy" / "kubernetes" / "edge-tunnel.yaml"
+SERVER, AGENTS = "deployment/tunnel-server", "daemonset/tunnel-agent"
+_OURS = ("-n", "edge-tunnel")
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shipped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Both ends are up. The one change is the one that the manifests ask for: where the server is."""
+    cluster.control_plane.configure_api()
+    archive = tmp_path_factory.mktemp("image") / "edge-tunnel.tar"
+    own_image.write(archive)
+    for node in cluster.nodes.values():
+        node.load(archive)
+    archive.unlink()
+    text = MANIFESTS.read_text().replace("tunnel.example.org", cluster.topology.cloud.address)
+    cluster.control_plane.kubectl("apply", "-f", "-", stdin=text)
+    try:
+        for each in (SERVER, AGENTS):
+            cluster.kubectl(*_OURS, "rollout", "status", each, "--timeout=100s", seconds=110)
+        yield
+    finally:
+        cluster.control_plane.kubectl("delete", "--wait=false", "-f", "-", stdin=text)
+        cluster.until(lambda: not cluster.kubectl(*_OURS, "get", "pods", "-o", "name"), timeout=60)
+
+
+def _logs(cluster: Cluster) -> str:
+    done = cluster.control_plane.try_kubectl("logs", "--tail=1", "app-edge-3", "-c", "main", timeout=15)
+    return done.stdout
+
+
+def test_logs_and_exec(cluster: Cluster) -> None:
+    cluster.until(lambda: re.fullmatch(r"tick \d+\n", _logs(cluster)))
+    assert cluster.kubectl("exec", "app-edge-3", "-c", "main", "--", "hostname") == "app-edge-3\n"
+
+
+def test_two_nodes_with_one_address_are_told_of_in_an_event(cluster: Cluster) -> None:
+    def told() -> list[str]:
+        words = ["get", "events", "-A", "-o", "jsonpath={range .items[*]}{.message}{'\\n'}{end}"]
+        return [line for line in cluster.kubectl(*words).splitlines() if "192.168.1.7" in line]
+
+    (line, *_) = cluster.until(told)
+    assert "edge-1" in line
+    assert "edge-2" in line
+
+
+def test_a_server_that_is_deleted_meanwhile(cluster: Cluster) -> None:
+    """`logs -f` ends, as the deployment's next pod knows nothing of it; the next `logs` is answered."""
+    words = cluster.control_plane.kubectl_command("logs", "-f", "--tail=1", "app-edge-3", "-c", "main")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as follower:
+        assert follower.stdout is not None
+        try:
+            assert follower.stdout.readline().startswith("tick ")
+            cluster.kubectl(*_OURS, "delete", "pod", "-l", "app.kubernetes.io/component=server")
+            follower.communicate(timeout=30)
+        finally:
+            follower.kill()
+    cluster.until(lambda: re.fullmatch(r"tick \d+\n", _logs(cluster)), timeout=60)
+
+
+def test_an_agent_restarts_while_the_api_is_away(cluster: Cluster) -> None:
+    node, cloud = cluster.nodes["edge-3"], cluster.topology.cloud
+    running = ["pidof", "-x", "tunnel-agent"]
+    call = ["curl", "-sSk", "--max-time", "10", "https://192.168.3.9:10250/"]
+    (before,) = node.try_(running).stdout.split()
+    cluster.control_plane.stop_api()
+    try:
+        node.try_(["kill", "-KILL", before])
+        cluster.until(lambda: node.try_(running).stdout.strip() not in {"", before}, timeout=60)
+        cluster.until(lambda: cloud.run(call).stdout == "404 page not found\n", timeout=60)
+    finally:
+        cluster.control_plane.start_api()
+    cluster.until(lambda: re.fullmatch(r"tick \d+\n", _logs(cluster)), timeout=60)

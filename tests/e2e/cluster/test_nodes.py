@@ -103,6 +103,9 @@ async def test_two_claimants_and_a_pin(apiserver: ControlPlane) -> None:
         assert made.whose("192.168.2.1") == "address-shared"
         assert made.registry.find("box") is None
         assert {made.registry.by_name(each).name for each in ("edge-a", "edge-b")} == {"edge-a", "edge-b"}
+        # One of them may be no Node at all: it has a certificate.
+        made.registry.learn("outside", [ip_address("192.168.2.1")])
+        await made.until_told("edge-b", "AddressShared", "is claimed by edge-a and edge-b and outside")
         config = pinned(made.config, edge_b="192.168.2.1")
         made.registry.claims.rules.pins = config.pins()
         made.registry.review()

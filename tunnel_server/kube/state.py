@@ -142,7 +142,7 @@ class ClusterState:
     def _contents(self, part: Part) -> dict[str, bytes]:
         view: _View | None = getattr(self._open, "view", None)
         if view is not None:
-            return part.contents(_sorted(view.objects(part)))
+            return view.contents(part)
         if not self.trusted(part):
             return part.contents(_sorted(self.ask(part)))
         generation = self.cache.generation
@@ -231,6 +231,13 @@ class _View:
     def __init__(self, state: ClusterState) -> None:
         self._state = state
         self._parts: dict[Part, dict[str, Stored]] = {}
+        self._contents: dict[Part, dict[str, bytes]] = {}
+
+    def contents(self, part: Part) -> dict[str, bytes]:
+        """The files of a part."""
+        if part not in self._contents:
+            self._contents[part] = part.contents(_sorted(self.objects(part)))
+        return self._contents[part]
 
     def objects(self, part: Part) -> dict[str, Stored]:
         """The objects of a part, by name.

@@ -63,6 +63,8 @@ class Stored:
     """resourceVersion."""
     data: Mapping[str, bytes] = field(repr=False)
     metadata: Object = field(repr=False)
+    record: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    """What `data` has of an entry, if it has one; read once, since there are thousands."""
 
     @classmethod
     def read(cls, resource: Resource, item: Object) -> Stored:
@@ -72,10 +74,9 @@ class Stored:
         data: dict[str, bytes] = {}
         for key, text in (item.get("data") or {}).items():
             data[key] = str(text).encode() if resource == CONFIG_MAPS else _decoded(str(text))
-        labels = about.get("labels") or {}
-        return cls(
-            str(about.get("name")), str(labels.get(KIND, "")), str(about.get("resourceVersion")), data, about
-        )
+        kind = str((about.get("labels") or {}).get(KIND, ""))
+        version = str(about.get("resourceVersion"))
+        return cls(str(about.get("name")), kind, version, data, about, _record(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class Entries:
 
     def contents(self, objects: Iterable[Stored]) -> dict[str, bytes]:
         """The document as the objects have it; an object that somebody damaged does not count."""
-        found = {name: record for each in objects if (name := _text(each)) and (record := _record(each))}
+        found = {name: each.record for each in objects if (name := _text(each)) and each.record}
         if not found:
             return {}
         entries = list(found.values()) if self.key else found
@@ -166,12 +167,12 @@ class Entries:
             entries = {entry[self.key]: entry for entry in entries}
         wanted = {self._object_name(name): (name, entry) for name, entry in entries.items()}
         for object_name, (name, entry) in wanted.items():
-            if (stored := now.get(object_name)) and _record(stored) == entry:
+            if (stored := now.get(object_name)) and stored.record == entry:
                 continue
             data = {_NAME: name.encode(), _RECORD: json.dumps(entry, indent=1).encode()}
             yield Wanted(self, object_name, data)
         for object_name, stored in now.items():
-            if object_name not in wanted and _record(stored):
+            if object_name not in wanted and stored.record:
                 yield Wanted(self, object_name, {})
 
     def _object_name(self, name: str) -> str:
@@ -211,9 +212,11 @@ def _text(stored: Stored) -> str:
     return stored.data.get(_NAME, b"").decode(errors="replace")
 
 
-def _record(stored: Stored) -> dict[str, Any] | None:
+def _record(data: Mapping[str, bytes]) -> dict[str, Any] | None:
+    if _RECORD not in data:
+        return None
     try:
-        record = json.loads(stored.data.get(_RECORD, b""))
+        record = json.loads(data[_RECORD])
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

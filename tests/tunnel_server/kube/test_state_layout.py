@@ -53,8 +53,9 @@ def test_a_name_that_is_too_long_for_an_object():
 
 
 def test_an_entry_that_somebody_damaged_does_not_take_the_others_with_it():
-    good, bad = (stored(each) for each in write(TOKENS, document(TOKENS, [{"id": "a"}, {"id": "b"}])))
-    bad.data["record"] = b'{"id": "b"'
+    good, bad = (each.body(None) for each in write(TOKENS, document(TOKENS, [{"id": "a"}, {"id": "b"}])))
+    bad["data"]["record"] = base64.b64encode(b'{"id": "b"').decode()
+    good, bad = (Stored.read(SECRETS, each) for each in (good, bad))
     assert json.loads(TOKENS.contents([good, bad])[TOKENS_FILE])["tokens"] == [{"id": "a"}]
     assert write(TOKENS, document(TOKENS, [{"id": "a"}]), [good, bad]) == []  # nor is it ours to remove
 

@@ -23,19 +23,29 @@ class Undoing:
         self._entries.append((what, undo))
 
     def undo(self) -> list[str]:
-        """Take everything back, and go on where something cannot be; returns what could not, a line each."""
+        """Take everything back, and go on where something cannot be; returns what could not, a line each.
+
+        Where nobody answers any more, or the user does not want to wait, the rest is not tried.
+        """
         failed = []
         while self._entries:
             what, undo = self._entries[-1]
             try:
                 done = undo()
             except ApiFailure as failure:
-                failed.append(f"{what}: {failure}")
                 self.tell(f"  could not take back: {what}: {failure}")
+                if not failure.lasting:
+                    return failed + self._rest()
+                failed.append(f"{what}: {failure}")
             except KeyboardInterrupt:
-                return failed + [what for what, _ in reversed(self._entries)]
+                return failed + self._rest()
             else:
                 if done:
                     self.tell(f"  {done}")
             self._entries.pop()
         return failed
+
+    def _rest(self) -> list[str]:
+        rest = [what for what, _ in reversed(self._entries)]
+        self._entries.clear()
+        return rest

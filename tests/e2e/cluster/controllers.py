@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import pytest
+import urllib3
 from kubernetes.client import ApiException, CoreV1Api
 
 from tests.e2e.cluster.control_plane import ControlPlane
@@ -88,7 +89,8 @@ class Kubelets:
 
     def _work(self) -> None:
         while not self._ending.wait(0.2):
-            with contextlib.suppress(ApiException):  # somebody else deleted it
+            # Somebody else deleted it, or the apiserver is away.
+            with contextlib.suppress(ApiException, urllib3.exceptions.HTTPError):
                 self._look()
 
     def _look(self) -> None:

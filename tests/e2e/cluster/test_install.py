@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -25,7 +27,7 @@ from tests.e2e.cluster.controllers import (
 )
 from tunnel_server.kube.access import from_kubeconfig
 from tunnel_server.kube.objects import Objects
-from tunnelctl.cli import main
+from tunnelctl.cli import INTERRUPTED, main
 from tunnelctl.demo.processes import Processes
 from tunnelctl.errors import FAILED, NOT_REACHABLE, OK, REFUSED, WRONG_USE
 from tunnelctl.install import preflight
@@ -275,6 +277,24 @@ def test_a_failed_change_is_put_back(plane: ControlPlane, installed: Run, gate: 
     ended = installed("install", "--server-address", "other.example.org", "--image", "other:1", code=FAILED)
     assert ended.out.count("changed ") == 2
     assert ended.out.count("put back ") == 3
+    assert same(objects(plane)) == same(before)
+
+
+@pytest.mark.usefixtures("namespace_there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_install_is_taken_back(
+    number: signal.Signals, plane: ControlPlane, tunnelctl: Run, gate: Admission
+) -> None:
+    before = objects(plane)
+
+    def interrupt(what: str) -> bool:
+        if what == "DaemonSet edge-tunnel/tunnel-agent":
+            os.kill(os.getpid(), number)
+        return False
+
+    gate.refuses = interrupt
+    ended = tunnelctl("install", *NETWORKS, *SERVER, code=INTERRUPTED)
+    assert "interrupted; taking back what was done:\n" in ended.out
     assert same(objects(plane)) == same(before)
 
 

@@ -38,18 +38,12 @@ class ClusterPlace:
     """Nobody has named it."""
 
 
-def add_place_arguments(parser: argparse.ArgumentParser, *, inherited: bool = False) -> None:
-    """Add `--kubeconfig`, `--context` and `--namespace`; `inherited` below a command that has them itself."""
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--kubeconfig`, `--context` and `--namespace`."""
     add_cluster_arguments(parser)
     parser.add_argument(
         "--namespace", metavar="NAME", help=f"of the tunnel in that cluster; default: {NAMESPACE}"
     )
-    if inherited:
-        import argparse as library
-
-        for action in parser._actions:  # noqa: SLF001 - argparse has no other way to say it of some
-            if action.dest in {"kubeconfig", "context", "namespace"}:
-                action.default = library.SUPPRESS
 
 
 def named_place(args: argparse.Namespace) -> ClusterPlace | None:

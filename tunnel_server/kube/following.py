@@ -165,7 +165,11 @@ class Following:
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
-            self._review()
+            try:
+                self._review()
+            except Exception:
+                # A defect, or what no apiserver says: it must not end a server that works.
+                log.exception("edges stay as they were")
             await trio.sleep(_GATHER)
 
     def _review(self) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -25,6 +27,7 @@ from tests.e2e.cluster.controllers import (
     controllers,
     eventually,
 )
+from tests.e2e.system import BIN
 from tunnel_server.kube.access import from_kubeconfig
 from tunnel_server.kube.objects import Objects
 from tunnelctl.cli import INTERRUPTED, main
@@ -296,6 +299,22 @@ def test_an_interrupted_install_is_taken_back(
     ended = tunnelctl("install", *NETWORKS, *SERVER, code=INTERRUPTED)
     assert "interrupted; taking back what was done:\n" in ended.out
     assert same(objects(plane)) == same(before)
+
+
+@pytest.mark.usefixtures("namespace_there")
+def test_an_apiserver_that_restarts_meanwhile_is_waited_for(
+    plane: ControlPlane, tunnelctl: Run, gate: Admission
+) -> None:
+    reached = threading.Event()
+    gate.refuses = lambda _: bool(reached.set())
+    words = [BIN / "tunnelctl", "install", *NETWORKS, *SERVER, "--kubeconfig", plane.kubeconfig]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as installing:
+        assert reached.wait(20)
+        plane.restart_api()
+        told, _ = installing.communicate(timeout=40)
+    assert installing.returncode == OK, told
+    assert "made Deployment edge-tunnel/tunnel-server\n" in told
+    tunnelctl("uninstall", "--keep-node-state")
 
 
 @pytest.mark.usefixtures("namespace_there")

@@ -3,7 +3,8 @@
 A block of commands names the host that it is for: ```console cloud (edge-1, edge-2, other); its lines begin
 with "$ ", and what comes between is their output, where "..." stands for anything. ```toml FILE is added to
 that file of the cloud. ```console not-run, with the reason, is only checked to be understood. Other blocks
-show no commands and name their language; a block without one fails.
+show no commands and name their language; a block without one fails. ```console cluster is for
+tests/e2e/cluster/test_readme.py.
 """
 
 import argparse
@@ -34,6 +35,8 @@ CLUSTER_PAGES = sorted(
 )
 """About clusters, of which there is none here."""
 HOSTS = ("cloud", "edge-1", "edge-2", "other")
+CLUSTER = "cluster"
+"""In the README: where an administrator's kubectl works."""
 NO_COMMANDS = {"", "ini", "json", "text", "toml", "yaml"}
 STAYING = {
     "tunnel-server": "tunnelctl nodes",
@@ -85,7 +88,7 @@ def test_every_block_says_what_it_is(page: str) -> None:
     wrong = []
     for block in blocks(page):
         known = block.language in NO_COMMANDS and not re.search(r"^\$ ", block.text, re.MULTILINE)
-        hosts = () if page in CLUSTER_PAGES else HOSTS
+        hosts = () if page in CLUSTER_PAGES else (*HOSTS, CLUSTER) if page == FIRST else HOSTS
         runs = block.language == "console" and block.word in {*hosts, "not-run"}
         if not (known and (block.language or _is_drawing(block.text))) and not runs:
             wrong.append(f"{page}:{block.line}: ```{block.language} {block.word}")
@@ -153,7 +156,7 @@ class Reader:
         for block in blocks(page):
             if block.language == "toml" and block.word.startswith("/"):
                 self._write(block)
-            if block.language == "console" and block.word != "not-run":
+            if block.language == "console" and block.word not in {"not-run", CLUSTER}:
                 for command, printed in block.commands():
                     self._type(block, self.machines[block.word], command, printed)
 
@@ -178,16 +181,16 @@ class Reader:
             name = f"{on.host.name}-{bare.split()[0]}"
             self.system.processes.start(name, on.command(f"exec {bare}"))
             self.system.until(lambda: on.try_(STAYING[staying]).returncode == 0, name)
-            assert _matches(self.system.log(name), printed), f"{where}\n{self.system.log(name)}"
+            assert matches(self.system.log(name), printed), f"{where}\n{self.system.log(name)}"
             return
         done = on.try_(command)
         assert done.returncode == 0, f"{where}\n{done.stdout}{done.stderr}"
-        assert _matches(done.stdout + done.stderr, printed), f"{where}\n{done.stdout}{done.stderr}"
+        assert matches(done.stdout + done.stderr, printed), f"{where}\n{done.stdout}{done.stderr}"
         if "token create" in command:
             self._line = " ".join(shlex.split(done.stdout)[3:])
 
 
-def _matches(said: str, printed: list[str]) -> bool:
+def matches(said: str, printed: list[str]) -> bool:
     """Whether `said` is what a page shows; a page that shows nothing promises nothing."""
     pattern = r"\n".join(re.escape(line).replace(r"\.\.\.", ".*") for line in printed)
     return not printed or re.search(f"^{pattern}$", said, re.MULTILINE | re.DOTALL) is not None

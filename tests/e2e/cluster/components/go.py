@@ -1,7 +1,9 @@
 """A Go that is new enough, and calls of it."""
 
 import functools
+import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -11,14 +13,17 @@ from pathlib import Path
 NEEDED = (1, 24)
 """What the Kubernetes that we build wants."""
 
-_PLACES = (
-    "/usr/local/go/bin/go",
-    "/usr/lib/go-1.26/bin/go",
-    "/usr/lib/go-1.25/bin/go",
-    "/usr/lib/go-1.24/bin/go",
-)
+_TOOLCHAIN = "1.24.13"
+"""Which is fetched where there is only an older one, as Debian 12's."""
+_PLACES = ("/usr/local/go/bin/go", "/usr/lib/go/bin/go")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # Neither a C compiler nor the checkout's state goes into what is built, nor where: so the cache is of use.
-_SETTINGS = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -trimpath", "GOWORK": "off"}
+_SETTINGS = {
+    "CGO_ENABLED": "0",
+    "GOFLAGS": "-buildvcs=false -trimpath",
+    "GOTOOLCHAIN": "local",
+    "GOWORK": "off",
+}
 
 
 class BuildError(Exception):
@@ -27,17 +32,30 @@ class BuildError(Exception):
 
 @functools.cache
 def go() -> str:
-    """The program. Raises BuildError: there is none, or only an older one."""
+    """The program. Raises BuildError: there is none, or an older one that cannot get another."""
     found = [path for path in (shutil.which("go"), *_PLACES) if path and Path(path).exists()]
     for path in found:
         said = subprocess.run([path, "version"], capture_output=True, text=True, check=False).stdout
         version = re.search(r"go(\d+)\.(\d+)", said)
         if version and tuple(map(int, version.groups())) >= NEEDED:
             return path
-    wanted = ".".join(map(str, NEEDED))
-    raise BuildError(
-        f"Go {wanted} or newer is needed to build Kubernetes; found: {', '.join(found) or 'none'}"
-    )
+    if not found:
+        raise BuildError(f"Go {'.'.join(map(str, NEEDED))} or newer is needed: apt-get install golang-go")
+    return _newer(found[0])
+
+
+def _newer(old: str) -> str:
+    """Have an old Go fetch a newer one, which is published as a module, and verified as any is."""
+    module = f"golang.org/toolchain@v0.0.1-go{_TOOLCHAIN}.linux-{_ARCHITECTURES[platform.machine()]}"
+    words = [old, "mod", "download", "-json", module]
+    # Elsewhere, a go.mod that it cannot read would be in its way.
+    done = subprocess.run(words, cwd="/", capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BuildError(f"{old} is too old, and could not fetch {module}: {done.stdout}{done.stderr}")
+    tools = Path(json.loads(done.stdout)["Dir"])
+    for program in (*(tools / "bin").iterdir(), *(tools / "pkg" / "tool").glob("*/*")):
+        program.chmod(0o755)  # modules have no executable files
+    return str(tools / "bin" / "go")
 
 
 def run(directory: Path, *words: str) -> str:

@@ -27,7 +27,7 @@ class Undoing:
 
         Where nobody answers any more, or the user does not want to wait, the rest is not tried.
         """
-        failed = []
+        failed: list[str] = []
         while self._entries:
             what, undo = self._entries[-1]
             try:

@@ -60,12 +60,11 @@ def usual_place() -> ClusterPlace | None:
 
 
 def connect(place: ClusterPlace) -> Cluster:
-    """Return a client of the cluster; raises CommandError, StateError."""
+    """Return a client of the cluster; raises UsageError for a kubeconfig that is not usable, CommandError."""
     try:
         from tunnel_server.kube.access import from_kubeconfig, from_pod
         from tunnel_server.kube.client import Cluster
         from tunnel_server.kube.failures import ApiFailure
-        from tunnel_server.kube.state import unusable
     except ModuleNotFoundError as error:
         raise CommandError(
             f"{error.name} is not installed: work on a cluster needs edge-tunnel[server]"
@@ -76,7 +75,7 @@ def connect(place: ClusterPlace) -> Cluster:
     try:
         return Cluster(how)
     except ApiFailure as failure:
-        raise unusable(failure) from None
+        raise UsageError(str(failure)) from None
 
 
 def open_cluster_state(place: ClusterPlace) -> ClusterState:

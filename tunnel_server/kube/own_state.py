@@ -16,7 +16,7 @@ from tunnel_daemon.backoff import full_jitter
 from tunnel_server.kube.client import Cluster
 from tunnel_server.kube.failures import ApiFailure
 from tunnel_server.kube.resources import CONFIG_MAPS
-from tunnel_server.kube.state import ClusterState, unusable
+from tunnel_server.kube.state import ClusterState
 from tunnel_server.kube.state_layout import KIND, LABELS
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def open_own_state(config: ServerConfig) -> ClusterState:
     try:
         cluster = Cluster.configured(settings)
     except ApiFailure as failure:
-        raise unusable(failure) from None
+        raise StateError(str(failure)) from None
     state = ClusterState(cluster, settings.namespace)
     state.fill_cache()
     names = server_certificate_names(config.server_addresses)

@@ -319,11 +319,10 @@ class _ClusterChange:
 
 def unusable(failure: ApiFailure) -> StateError:
     """What a failed request means for whoever needs the state; the text is the failure's."""
-    away = failure.status == 0 or failure.status >= 500 or failure.status == 429
     text = str(failure)
     if failure.status == 404:
         text += ": `tunnelctl install` makes the namespace"
-    return (StateUnavailableError if away else StateError)(text)
+    return StateError(text) if failure.lasting else StateUnavailableError(text)
 
 
 def _sorted(objects: Mapping[str, Stored]) -> list[Stored]:

@@ -209,6 +209,9 @@ def test_which_place_it_is_about(tunnel: Tunnel) -> None:
     assert not tunnel.apiserver.kubectl("get", "secrets", "-n", "edge-tunnel", "-o", "name")
     away = tunnel.run("token", "list", "--kubeconfig", tunnel.directory / "none")
     assert (away.returncode, "none does not exist" in away.stderr) == (2, True)
+    nowhere = tunnel.run("token", "list", "--kubeconfig", config, "--context", "nowhere")
+    assert nowhere.returncode == 2
+    assert "context nowhere of" in nowhere.stderr
 
 
 def test_an_apiserver_that_is_away_and_rights_that_are_missing(tunnel: Tunnel) -> None:

@@ -23,6 +23,8 @@ from tunnelctl.demo.topology import Host
 
 _SECONDS = 40.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+STATIC_PODS = "/etc/kubernetes/manifests"
+"""Where a kubelet takes pods from files; there is no such folder yet."""
 # The kubelet sets these for the whole computer, unless they are so already: it is shown that they are.
 _SYSCTLS = {
     "vm/overcommit_memory": 1,
@@ -227,6 +229,7 @@ class Node:
                 "x509": {"clientCAFile": "/files/ca.crt"},
             },
             "authorization": {"mode": "Webhook"},
+            "staticPodPath": STATIC_PODS,
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": f"/{self._group}",
             "failCgroupV1": False,

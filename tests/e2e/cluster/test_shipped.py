@@ -1,6 +1,7 @@
 """The manifests as they are shipped, with our image: server and agents run as pods."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 
 from tests.e2e.cluster import own_image
 from tests.e2e.cluster.cluster import Cluster
+from tests.e2e.cluster.node import STATIC_PODS
 
 MANIFESTS = Path(__file__).parents[3] / "deploy" / "kubernetes" / "edge-tunnel.yaml"
+STATIC_POD = MANIFESTS.parent / "static-pod" / "tunnel-agent.yaml"
 SERVER, AGENTS = "deployment/tunnel-server", "daemonset/tunnel-agent"
+_RUNNING = ("pidof", "-x", "tunnel-agent")
 _OURS = ("-n", "edge-tunnel")
 pytestmark = pytest.mark.timeout(180)
 
@@ -71,15 +75,42 @@ def test_a_server_that_is_deleted_meanwhile(cluster: Cluster) -> None:
 
 
 def test_an_agent_restarts_while_the_api_is_away(cluster: Cluster) -> None:
-    node, cloud = cluster.nodes["edge-3"], cluster.topology.cloud
-    running = ["pidof", "-x", "tunnel-agent"]
-    call = ["curl", "-sSk", "--max-time", "10", "https://192.168.3.9:10250/"]
-    (before,) = node.try_(running).stdout.split()
+    node = cluster.nodes["edge-3"]
+    (before,) = node.try_(_RUNNING).stdout.split()
     cluster.control_plane.stop_api()
     try:
         node.try_(["kill", "-KILL", before])
-        cluster.until(lambda: node.try_(running).stdout.strip() not in {"", before}, timeout=60)
-        cluster.until(lambda: cloud.run(call).stdout == "404 page not found\n", timeout=60)
+        cluster.until(lambda: node.try_(_RUNNING).stdout.strip() not in {"", before}, timeout=60)
+        cluster.until(lambda: _kubelet_answers(cluster), timeout=60)
     finally:
         cluster.control_plane.start_api()
     cluster.until(lambda: re.fullmatch(r"tick \d+\n", _logs(cluster)), timeout=60)
+
+
+def test_a_static_pod_needs_no_api(cluster: Cluster) -> None:
+    """It goes on with the identity that the DaemonSet's agent left on the node, and keeps that one away."""
+    node, plane = cluster.nodes["edge-3"], cluster.control_plane
+    files = plane.directory / "node-edge-3"  # /files there
+    (files / "agent.toml").write_text('allow = ["loopback:*", "192.168.3.9:*"]\n')
+    shutil.copy(STATIC_POD, files)
+    node.try_(["mkdir", "-p", "/etc/edge-tunnel", STATIC_PODS])
+    node.try_(["cp", "/files/agent.toml", "/etc/edge-tunnel"])
+    cluster.kubectl("label", "node", "edge-3", "edge-tunnel.io/own-agent=static")
+    cluster.until(lambda: not node.try_(_RUNNING).stdout, timeout=60)
+    assert not _kubelet_answers(cluster)
+    plane.stop_api()
+    try:
+        node.try_(["cp", f"/files/{STATIC_POD.name}", STATIC_PODS])
+        cluster.until(lambda: _kubelet_answers(cluster), timeout=60)
+    finally:
+        plane.start_api()
+    cluster.until(lambda: re.fullmatch(r"tick \d+\n", _logs(cluster)), timeout=60)
+    node.try_(["rm", "-r", f"{STATIC_PODS}/{STATIC_POD.name}", "/etc/edge-tunnel"])
+    cluster.until(lambda: not node.try_(_RUNNING).stdout, timeout=60)
+    cluster.kubectl("label", "node", "edge-3", "edge-tunnel.io/own-agent-")
+    cluster.until(lambda: _kubelet_answers(cluster), timeout=60)
+
+
+def _kubelet_answers(cluster: Cluster) -> bool:
+    call = ["curl", "-sSk", "--max-time", "3", "https://192.168.3.9:10250/"]
+    return cluster.topology.cloud.run(call).stdout == "404 page not found\n"

@@ -1,0 +1,170 @@
+"""The tunnel's image, as deploy/image makes it, without a registry and without a container.
+
+`python -m tests.e2e.cluster.tunnel_image` makes it and says how large it is. What takes long, Debian and the
+dependencies, is kept beside the cluster's programs and made again when the lock or the recipe changes.
+"""
+
+import hashlib
+import io
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pip
+
+import tunnel_wire
+from tests.e2e.cluster import images
+from tests.e2e.cluster.components import cache
+
+NAME = f"edge-tunnel:{tunnel_wire.__version__}"
+CONFIG = {
+    "User": "65532:65532",
+    "Env": [
+        "PATH=/opt/edge-tunnel/bin:/usr/bin:/bin",
+        "HOME=/",
+        "LANG=C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE=1",
+    ],
+    "Cmd": ["tunnelctl", "--help"],
+}
+"""As in deploy/image/Containerfile."""
+
+_SOURCE = Path(__file__).parents[3]
+_INSTALL, _LOCK = Path("deploy/image/install.py"), Path("requirements/runtime.txt")
+_SUITE, _PACKAGES, _PYTHON = "bookworm", "python3", "3.11"
+_UNUSED = (
+    "usr/share", "usr/games", "usr/include", "var/cache", "var/lib/apt", "var/lib/dpkg", "var/log",
+    "etc/apt", "usr/lib/python3",
+)  # fmt: skip
+_OURS = ("certs", "tunnel_agent", "tunnel_daemon", "tunnel_server", "tunnel_wire", "tunnelctl")
+_USERS = "root:x:0:0:root:/:/usr/sbin/nologin\nedge-tunnel:x:65532:65532::/:/usr/sbin/nologin\n"
+_GROUPS = "root:x:0:\nedge-tunnel:x:65532:\n"
+
+
+class ImageError(Exception):
+    """It cannot be made; one line."""
+
+
+def archive() -> Path:
+    """Return an archive in OCI's layout; containerd imports it as `docker.io/library/NAME`."""
+    base = cache.make(_base_name(), _make_base)
+    digest = hashlib.sha256(base.name.encode())
+    for file in _sources():
+        digest.update(f"{file.relative_to(_SOURCE)}\n".encode() + file.read_bytes())
+    name = f"image-{digest.hexdigest()[:16]}"
+    return cache.make(name, lambda folder: _make(base, folder)) / "edge-tunnel.tar"
+
+
+def _base_name() -> str:
+    digest = hashlib.sha256(repr((_SUITE, _PACKAGES, _UNUSED, _USERS, platform.machine())).encode())
+    for file in (_INSTALL, _LOCK):
+        digest.update((_SOURCE / file).read_bytes())
+    return f"image-base-{digest.hexdigest()[:16]}"
+
+
+def _sources() -> Iterator[Path]:
+    yield from (_SOURCE / "pyproject.toml", _SOURCE / "README.md")
+    for package in _OURS:
+        for file in sorted((_SOURCE / package).rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                yield file
+
+
+def _make_base(folder: Path) -> None:
+    """Debian's Python and the locked dependencies, as a folder `root` and as a layer."""
+    root, wheels = folder / "root", folder / "wheels"
+    _run("mmdebstrap", "--variant=extract", f"--include={_PACKAGES}", "--quiet", _SUITE, root)
+    for unused in _UNUSED:
+        shutil.rmtree(root / unused, ignore_errors=True)
+    (root / "etc/passwd").write_text(_USERS)
+    (root / "etc/group").write_text(_GROUPS)
+    _run(
+        sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary=:all:",
+        f"--python-version={_PYTHON}", *_platforms(), f"--dest={wheels}", "-r", _SOURCE / _LOCK,
+    )  # fmt: skip
+    words = ("--wheels=/source/wheels", "--requirements=/source/runtime.txt")
+    _install(root, *words, files=[_SOURCE / _LOCK], wheels=wheels)
+    shutil.rmtree(wheels)
+    (folder / "layer.tar").write_bytes(_layer(root, root.rglob("*")))
+
+
+def _make(base: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        copy, root = Path(temporary, "source"), Path(temporary, "root")
+        for file in _sources():
+            (copy / file.relative_to(_SOURCE)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy / file.relative_to(_SOURCE))
+        words = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", f"--wheel-dir={temporary}")
+        _run(sys.executable, "-m", "pip", "wheel", *words, copy)
+        (wheel,) = Path(temporary).glob("*.whl")
+        shutil.copytree(base / "root", root, symlinks=True)
+        before = {path: _identity(path) for path in root.rglob("*")}
+        _install(root, f"--wheel=/source/{wheel.name}", files=[wheel])
+        changed = [path for path in root.rglob("*") if _identity(path) != before.get(path)]
+        layers = [(base / "layer.tar").read_bytes(), _layer(root, changed)]
+    images.write_images(folder / "edge-tunnel.tar", layers, {f"docker.io/library/{NAME}": CONFIG})
+
+
+def _install(root: Path, *words: str, files: Iterable[Path] = (), wheels: Path | None = None) -> None:
+    """Run deploy/image/install.py in `root`, with these files in /source; nothing of that stays."""
+    source = root / "source"
+    for folder in ("source", "tmp", "dev"):
+        (root / folder).mkdir(exist_ok=True)
+    if not (root / "dev/null").exists():
+        os.mknod(root / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    try:
+        shutil.copytree(Path(pip.__file__).parent, source / "pip" / "pip")
+        for file in (_SOURCE / _INSTALL, *files):
+            shutil.copy(file, source)
+        if wheels:
+            shutil.copytree(wheels, source / "wheels")
+        python = ("chroot", root, "/usr/bin/python3", "-B")
+        _run(*python, "/source/install.py", "--pip=/source/pip", *words)
+    finally:
+        shutil.rmtree(source)
+        shutil.rmtree(root / "dev")
+
+
+def _platforms() -> Iterator[str]:
+    for release in ("2_28", "2_17", "2_12", "2_5"):
+        yield f"--platform=manylinux_{release}_{platform.machine()}"
+    yield f"--platform=manylinux2014_{platform.machine()}"
+
+
+def _identity(path: Path) -> object:
+    found = path.lstat()
+    return None if path.is_dir() and not path.is_symlink() else (found.st_size, found.st_mtime_ns)
+
+
+def _layer(root: Path, paths: Iterable[Path]) -> bytes:
+    """The same bytes whenever the same is installed: no times, no owners, always in this order."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as layer:
+        for path in sorted(paths):
+            entry = layer.gettarinfo(path, str(path.relative_to(root)))
+            entry.mtime = entry.uid = entry.gid = 0
+            entry.uname = entry.gname = ""
+            with path.open("rb") if entry.isreg() else io.BytesIO() as file:
+                layer.addfile(entry, file if entry.isreg() else None)
+    return content.getvalue()
+
+
+def _run(*words: object) -> None:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    environment = {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split()[-60:])
+        raise ImageError(f"{words[0]} ended with {done.returncode}: {said}")
+
+
+if __name__ == "__main__":
+    made = archive()
+    print(f"{NAME} is {made}, {made.stat().st_size / 2**20:.0f} MiB")

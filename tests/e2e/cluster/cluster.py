@@ -6,6 +6,7 @@ cloud 203.0.113.10 -- internet --- nat-1 | edge-1 192.168.1.7
 """
 
 import contextlib
+import itertools
 import os
 import re
 import time
@@ -27,6 +28,7 @@ T = TypeVar("T")
 EDGE = MappingProxyType({"openyurt.io/is-edge-worker": "true"})
 _CLOUD = MappingProxyType({"openyurt.io/is-edge-worker": "false", "cloud": "true"})
 _PREFIX = "et-cluster"
+_count = itertools.count(1)
 _SITES = (
     Site("nat-1", "203.0.113.11", {"edge-1": "192.168.1.7"}),
     Site("nat-2", "203.0.113.12", {"edge-2": "192.168.1.7"}),
@@ -42,7 +44,8 @@ class Cluster:
         """Take `directory`, which is there and empty, for files and logs."""
         self.directory = directory
         (logs := directory / "logs").mkdir()
-        self.topology = Topology(f"{_PREFIX}-{os.getpid()}", sites=_SITES, public=_PUBLIC)
+        prefix = f"{_PREFIX}-{os.getpid()}-{next(_count)}"  # several can stand beside each other
+        self.topology = Topology(prefix, sites=_SITES, public=_PUBLIC)
         self.processes = Processes(logs)
         self.nodes: dict[str, Node] = {}
         self._stack = contextlib.ExitStack()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import own_image
+from tests.e2e.cluster import tunnel_image
 from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.system import BIN
 
@@ -21,13 +21,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """An edge with an application, and our image on both nodes."""
     directory = tmp_path_factory.mktemp("install")
-    own_image.write(archive := directory / "image.tar")
     (files := directory / "cluster").mkdir()
     with Cluster(files) as made:
         made.add(EDGE)
         made.run(EDGE)
         for node in made.nodes.values():
-            node.load(archive)
+            node.load(tunnel_image.archive())
         yield made
 
 

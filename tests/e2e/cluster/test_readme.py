@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import own_image
+from tests.e2e.cluster import tunnel_image
 from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.system import BIN
 from tests.e2e.test_docs import CLUSTER, FIRST, blocks, matches
@@ -18,9 +18,8 @@ pytestmark = pytest.mark.timeout(180)
 def environment(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
     """An administrator's, on the cloud host; every node has the image."""
     cluster.control_plane.configure_api()
-    own_image.write(archive := tmp_path / "image.tar")
     for node in cluster.nodes.values():
-        node.load(archive)
+        node.load(tunnel_image.archive())
     (home := tmp_path / "home" / ".kube").mkdir(parents=True)
     (home / "config").symlink_to(cluster.control_plane.kubeconfig)
     path = f"{cluster.control_plane.programs}:{BIN}:{os.environ['PATH']}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import own_image
+from tests.e2e.cluster import tunnel_image
 from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.cluster.node import STATIC_PODS
 
@@ -21,14 +21,11 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shipped(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def shipped(cluster: Cluster) -> Iterator[None]:
     """Both ends are up. The one change is the one that the manifests ask for: where the server is."""
     cluster.control_plane.configure_api()
-    archive = tmp_path_factory.mktemp("image") / "edge-tunnel.tar"
-    own_image.write(archive)
     for node in cluster.nodes.values():
-        node.load(archive)
-    archive.unlink()
+        node.load(tunnel_image.archive())
     text = MANIFESTS.read_text().replace("tunnel.example.org", cluster.topology.cloud.address)
     cluster.control_plane.kubectl("apply", "-f", "-", stdin=text)
     try:

@@ -3,6 +3,7 @@
 import functools
 import sys
 
+from tests.e2e.cluster import tunnel_image
 from tests.e2e.cluster.components import build, go, helm, metrics_server
 
 say = functools.partial(print, flush=True)
@@ -10,7 +11,8 @@ try:
     say(f"cluster: the programs of Kubernetes are in {build.make(say)}")
     say(f"cluster: metrics-server is {metrics_server.make(say)}")
     say(f"cluster: helm is {helm.make(say)}")
-except go.BuildError as error:
+    say(f"cluster: our image is {tunnel_image.archive()}")
+except (go.BuildError, tunnel_image.ImageError) as error:
     sys.exit(f"cluster: {error}")
 except KeyboardInterrupt:
     sys.exit("cluster: interrupted; what is compiled so far is kept in Go's cache")

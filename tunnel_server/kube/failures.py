@@ -91,7 +91,7 @@ def _cause(error: Exception) -> str:
             return "no answer in time"
         case ConnectionRefusedError():
             return "nothing listens there: is it running?"
-        case ConnectionResetError() | BrokenPipeError() | IncompleteRead():
+        case ConnectionResetError() | BrokenPipeError() | IncompleteRead() | u3.ProtocolError():
             return "the connection was cut"
         case OSError() if cause.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH}:
             return f"{os.strerror(cause.errno)}: is there a route, and no firewall in between?"
@@ -108,7 +108,8 @@ def _innermost(error: Exception) -> BaseException:
     telling = u3.NameResolutionError | u3.TimeoutError | IncompleteRead
     # A NewConnectionError is a TimeoutError, but one for whatever kept a connection from being made.
     while not isinstance(cause, telling) or type(cause) is u3.NewConnectionError:
-        inner = cause.__cause__ or cause.__context__ or getattr(cause, "reason", None)
+        before = None if cause.__suppress_context__ else cause.__context__
+        inner = cause.__cause__ or before or getattr(cause, "reason", None)
         if not isinstance(inner, BaseException):
             break
         cause = inner

@@ -76,10 +76,11 @@ def test_what_is_hard_to_bring_about(error: Exception, text: str) -> None:
     assert str(no_answer(HOST, Asked("list", NODES), error)) == f"apiserver {HOST}: list nodes: {text}"
 
 
-def cause(port, host="127.0.0.1", **options):
+def cause(port, host="127.0.0.1", watched=False, **options):
     with urllib3.PoolManager(retries=False) as pool:
         try:
-            pool.request("GET", f"http://{host}:{port}/", **options)
+            response = pool.request("GET", f"http://{host}:{port}/", preload_content=not watched, **options)
+            list(response.stream())
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return str(no_answer("https://a", Asked("get", SECRETS, "n", "x"), error))
     pytest.fail("it was answered")
@@ -102,7 +103,8 @@ def test_silence(listener):
     assert cause(listener.getsockname()[1], timeout=0.1).endswith(": no answer in time")
 
 
-def test_cut_off(listener):
+@pytest.mark.parametrize("watched", [False, True])
+def test_cut_off(listener, watched):
     def answer():
         connection, _ = listener.accept()
         with connection:
@@ -111,5 +113,5 @@ def test_cut_off(listener):
 
     thread = threading.Thread(target=answer)
     thread.start()
-    assert cause(listener.getsockname()[1]).endswith(": the connection was cut")
+    assert cause(listener.getsockname()[1], watched=watched).endswith(": the connection was cut")
     thread.join()

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 
 import pytest
 import trio
@@ -35,18 +36,80 @@ async def test_it_calls_again_until_everything_is_read() -> None:
         watched.close()
 
 
-async def test_sockets_have_several_turns_for_one_of_the_loops() -> None:
+class CountedWaits(trio.abc.Instrument):
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+async def test_sockets_take_turns_without_a_turn_of_the_loop() -> None:
     near, far = tcp_pair()
     got: list[bytes] = []
+    done, waits = trio.Event(), CountedWaits()
+
+    def on_ready(events: int) -> None:
+        got.append(near.recv(1))
+        if len(got) == 100:
+            done.set()
+
     with near, far:
-        watched = watch(near, lambda events: got.append(near.recv(1)), never, READABLE)
+        watched = watch(near, on_ready, never, READABLE)
+        trio.lowlevel.add_instrument(waits)
         far.send(bytes(100))
-        loops = 0
         with trio.fail_after(5):
-            while len(got) < 100:
-                await trio.lowlevel.checkpoint()
-                loops += 1
-        assert loops < 50
+            await done.wait()
+        assert waits.count < 10
+        trio.lowlevel.remove_instrument(waits)
+        watched.close()
+
+
+async def test_a_busy_socket_keeps_neither_tasks_nor_deadlines_waiting() -> None:
+    near, far = tcp_pair()
+    busy, tasks = 0, 0
+
+    def on_ready(events: int) -> None:
+        nonlocal busy
+        busy += 1
+
+    async def other_sockets() -> None:
+        nonlocal tasks
+        one, other = trio.socket.from_stdlib_socket, tcp_pair()
+        with one(other[0]) as here, one(other[1]) as there:
+            while True:
+                await here.send(b"x")
+                await there.recv(1)
+                tasks += 1
+
+    with near, far:
+        far.send(b"never read, so always ready")
+        watched = watch(near, on_ready, never, READABLE)
+        with trio.move_on_after(0.05) as scope:
+            await other_sockets()
+        assert scope.cancelled_caught
+        with trio.move_on_after(0.05) as scope:
+            await trio.sleep_forever()
+        assert scope.cancelled_caught
+        assert busy > 10
+        assert tasks > 10
+        watched.close()
+
+
+async def test_a_deadline_that_a_callback_brings_forward_is_met() -> None:
+    near, far = tcp_pair()
+    scope = trio.CancelScope(deadline=trio.current_time() + 60)
+
+    def on_ready(events: int) -> None:
+        near.recv(10)
+        scope.deadline = trio.current_time() + 0.01
+
+    with near, far:
+        watched = watch(near, on_ready, never, READABLE)
+        far.send(b"x")
+        began = time.monotonic()
+        with scope:
+            await trio.sleep_forever()
+        assert time.monotonic() - began < 30
         watched.close()
 
 

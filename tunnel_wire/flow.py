@@ -23,6 +23,10 @@ SEGMENT = 256 * 1024
 """Size in bytes of the pieces in which sockets are read, and in which sent bytes are kept."""
 
 
+_TURN_TIME = 0.01
+"""Seconds in which a stream's turn among others comes at the sender: credit is used no sooner, however short
+the way.
+"""
 _JOIN_BELOW = 4096
 """Received pieces that are together not larger are kept as one."""
 
@@ -290,7 +294,8 @@ class Incoming:
             self._mark_time, self._mark_offset = now, self.consumed
         elif (drained := self.consumed - self._mark_offset) * 2 > self.window:
             limited = (
-                round_trip is not None and now - self._mark_time < 4 * round_trip * drained / self.window
+                round_trip is not None
+                and now - self._mark_time < 4 * max(round_trip, _TURN_TIME) * drained / self.window
             )
             more = min(self.window, self._limits.max_window - self.window)
             if limited and more > 0 and self._budget.reserve_growth(more):

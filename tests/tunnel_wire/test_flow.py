@@ -210,6 +210,12 @@ def test_the_window_grows_when_it_is_the_limit() -> None:
     assert credited == into.granted - 64 * KIB
 
 
+def test_the_window_grows_also_where_turns_among_others_are_what_takes_time() -> None:
+    into, _ = incoming()
+    drain(into, 20, 0.03, 0.0001)
+    assert into.window == LIMITS.max_window
+
+
 def test_the_window_stays_when_the_consumer_is_the_limit() -> None:
     into, _ = incoming()
     drain(into, 20, 5.0, 0.1)

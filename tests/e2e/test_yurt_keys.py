@@ -114,8 +114,8 @@ def start(system: System, program: str, *words: str | Path) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("program", "flag", "says"),
     [
-        ("tunnel-server", "--kube-config=/etc/kubernetes/admin.conf", "yurt-tunnel-server-cfg"),
-        ("tunnel-server", "--enable-dns-controller", "no DNS mode"),
+        ("tunnel-server", "--kube-config=/etc/kubernetes/admin.conf", "the table [kubernetes]"),
+        ("tunnel-server", "--enable-dns-controller", "`names-configmap` of [kubernetes]"),
         ("tunnel-server", "--egress-selector-enable=true", "HTTPConnect"),
         ("tunnel-server", "--proxy-strategy=default", "destHost"),
         ("tunnel-server", "--server-count=3", "set it to 1"),

@@ -1,6 +1,5 @@
 """The image by itself: what is in it, and that an agent needs neither a privilege nor a place to write."""
 
-import io
 import signal
 import subprocess
 import tarfile
@@ -32,8 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for layer in layers:
             content = image.extractfile(layer)
             assert content is not None
-            with tarfile.open(fileobj=io.BytesIO(content.read())) as files:
-                files.extractall(path, filter="fully_trusted")
+            subprocess.run(["tar", "-x", "-C", path], input=content.read(), check=True)
     for folder in ("state", "run", "proc"):
         (path / folder).mkdir(exist_ok=True)
     path.chmod(0o755)

@@ -150,11 +150,8 @@ def _document(client: Client, answer: Answer) -> Mapping[str, object]:
     if answer.status != 200:
         code, message = answer.refusal()
         raise AttestError(f"{client.server} refused: {message}", code or str(answer.status))
-    try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
+    document = answer.document()
+    if document is None:
         raise AttestError(f"{client.server}: its answer is not JSON")
     return document
 

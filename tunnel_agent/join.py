@@ -208,11 +208,8 @@ def _send_token(
     if answer.status != 200:
         code, message = answer.refusal()
         raise JoinError(f"{client.server} refused: {message}", REFUSED, code)
-    try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
+    document = answer.document()
+    if document is None:
         raise JoinError(f"{client.server}: its answer is not JSON")
     return document, who[-1]
 

@@ -55,6 +55,14 @@ class Answer:
         printable = "".join(c if c.isprintable() else "?" for c in str(message))  # it ends up on a terminal
         return str(code), printable[:500]
 
+    def document(self) -> dict[str, object] | None:
+        """Return the JSON object that the answer is; None if it is none."""
+        try:
+            document = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return document if isinstance(document, dict) else None
+
 
 def client_context() -> ssl.SSLContext:
     """Return a context that verifies, and trusts nobody yet."""

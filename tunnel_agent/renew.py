@@ -158,11 +158,8 @@ def ask_server(
     if answer.status != 200:
         code, message = answer.refusal()
         raise RenewError(f"{client.server}: {message}", code)
-    try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
+    document = answer.document()
+    if document is None:
         raise RenewError(f"{client.server}: its answer is not JSON")
     return document
 

@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.cluster.components import go, helm
+from tests.e2e.cluster.components import go
+from tests.e2e.cluster.components.released import HELM
 
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "deploy" / "chart"
@@ -62,7 +63,7 @@ def main() -> int:
     )
     check: bool = parser.parse_args().check
     try:
-        files = rendered(helm.make(print))
+        files = rendered(HELM.make(print))
     except (go.BuildError, subprocess.CalledProcessError) as error:
         print(f"make manifests: {getattr(error, 'stderr', None) or error}", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.e2e.cluster import images
 from tests.e2e.cluster.cluster import Cluster
-from tests.e2e.cluster.components import metrics_server
+from tests.e2e.cluster.components.released import METRICS_SERVER
 from tests.e2e.cluster.objects import Object
 
 _IMAGE = "localhost/metrics-server:1"
@@ -20,7 +20,7 @@ _RULES = [
 def install(cluster: Cluster, directory: Path) -> None:
     """Have it run on the cloud node; return when its API is served. It calls kubelets by their addresses."""
     archive = directory / "metrics-server.tar"
-    images.write_program(archive, _IMAGE, metrics_server.place())
+    images.write_program(archive, _IMAGE, METRICS_SERVER.place())
     cluster.nodes["cloud"].load(archive)
     cluster.control_plane.apply(*_objects())
     wait = ["wait", "--for=condition=Available", "--timeout=60s", "apiservice/v1beta1.metrics.k8s.io"]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from deploy import render
-from tests.e2e.cluster.components import helm
+from tests.e2e.cluster.components.released import HELM
 from tests.e2e.cluster.control_plane import ControlPlane
 from tunnelctl.demo.processes import Processes
 
@@ -45,7 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 def test_the_plain_yaml_is_what_the_chart_renders() -> None:
     stale = [
         str(path)
-        for path, text in render.rendered(helm.place()).items()
+        for path, text in render.rendered(HELM.place()).items()
         if (render.ROOT / path).read_text() != text
     ]
     assert stale == [], "run `make manifests`"
@@ -62,7 +62,7 @@ def test_everything_applies_and_nothing_of_it_is_unknown(cluster: ControlPlane) 
 
 
 def test_what_every_option_renders_applies(cluster: ControlPlane) -> None:
-    text = render.template(helm.place(), *EVERYTHING)
+    text = render.template(HELM.place(), *EVERYTHING)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-", stdin=text)
     ports = json.loads(cluster.kubectl("get", "service", "-n", "edge-tunnel", "-o", "json"))["items"]
     assert {each["metadata"]["name"]: each["spec"]["ports"][0]["port"] for each in ports} == {
@@ -95,12 +95,12 @@ def test_the_static_pod_is_a_pod(cluster: ControlPlane) -> None:
 )
 def test_a_wrong_value_is_named(options: tuple[str, ...], says: str) -> None:
     with pytest.raises(subprocess.CalledProcessError) as raised:
-        render.template(helm.place(), *options)
+        render.template(HELM.place(), *options)
     assert says in raised.value.stderr
 
 
 def test_a_service_monitor_scrapes_what_serves_metrics() -> None:
-    text = render.template(helm.place(), *EVERYTHING, "--set=metrics.serviceMonitor.enabled=true")
+    text = render.template(HELM.place(), *EVERYTHING, "--set=metrics.serviceMonitor.enabled=true")
     objects = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(text)}
     monitor = objects["ServiceMonitor", "tunnel-server"]["spec"]
     service = objects["Service", "tunnel-server-metrics"]
@@ -115,7 +115,7 @@ def test_helm_installs_and_uninstalls_it(cluster: ControlPlane, tmp_path: Path) 
     """The release as docs/kubernetes/install.md makes it, in a cluster that has the namespace."""
     cluster.kubectl("delete", "--wait=false", "-f", str(render.ROOT / render.MANIFESTS))
     cluster.namespace("tunnel")
-    words = [helm.place(), "--kubeconfig", cluster.kubeconfig, "--namespace", "tunnel"]
+    words = [HELM.place(), "--kubeconfig", cluster.kubeconfig, "--namespace", "tunnel"]
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
 
     def run(*more: str) -> str:

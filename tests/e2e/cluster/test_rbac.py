@@ -13,7 +13,7 @@ import yaml
 
 from deploy import render
 from tests.e2e.cluster import audit
-from tests.e2e.cluster.components import helm
+from tests.e2e.cluster.components.released import HELM
 from tests.e2e.cluster.control_plane import ControlPlane
 from tests.e2e.system import BIN, toml
 from tunnelctl.admin_client import ask
@@ -45,7 +45,7 @@ class Running:
         options = (render.REQUIRED[1], "--set=createNamespace=true", "--set=server.byName.enabled=true")
         address = f"--set=serverAddresses={{127.0.0.1:{PORT}}}"
         self.objects = [
-            each for each in yaml.safe_load_all(render.template(helm.place(), address, *options)) if each
+            each for each in yaml.safe_load_all(render.template(HELM.place(), address, *options)) if each
         ]
         self.plane.apply(*self.objects)
         self.admin = directory / "admin.sock"

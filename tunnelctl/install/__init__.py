@@ -108,6 +108,7 @@ def _wishes(args: argparse.Namespace) -> Wishes:
     try:
         from tunnel_server.kube.selector import LabelSelector
         from tunnelctl.install.installation import Wishes
+        from tunnelctl.install.manifests import Options
         from tunnelctl.install.networks import parse_networks, parse_server
     except ModuleNotFoundError as error:
         raise CommandError(f"{error.name} is not installed: install needs edge-tunnel[server]") from None
@@ -120,14 +121,17 @@ def _wishes(args: argparse.Namespace) -> Wishes:
     except ValueError as error:
         raise UsageError(f"--edge-selector: {error}") from None
     servers = [each.strip() for each in (args.server_address or "").split(",")]
-    return Wishes(
+    options = Options(
         server_addresses=tuple(parse_server(each) for each in servers if each),
         edge_networks=networks("--edge-networks", args.edge_networks),
+        image=args.image or "",
+        server_node=args.server_node or "",
         edge_selectors=selectors,
-        pod_networks=networks("--pod-networks", args.pod_networks),
         service_networks=networks("--service-networks", args.service_networks),
-        image=args.image,
-        server_node=args.server_node,
+        pod_networks=networks("--pod-networks", args.pod_networks),
+    )
+    return Wishes(
+        options=options,
         replace_yurt_tunnel=args.replace_yurt_tunnel,
         wait=args.wait,
         timeout=args.timeout,

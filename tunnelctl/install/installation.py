@@ -20,22 +20,14 @@ from tunnelctl.install.undoing import Undoing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from certs.addresses import IPNetwork
     from tunnel_server.kube.objects import Objects
-    from tunnel_server.kube.selector import LabelSelector
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What the command line said; what it did not say is as it was installed before."""
 
-    server_addresses: tuple[str, ...] = ()
-    edge_networks: tuple[IPNetwork, ...] = ()
-    image: str | None = None
-    server_node: str | None = None
-    edge_selectors: tuple[LabelSelector, ...] = ()
-    service_networks: tuple[IPNetwork, ...] = ()
-    pod_networks: tuple[IPNetwork, ...] = ()
+    options: Options
     replace_yurt_tunnel: bool = False
     wait: bool = False
     timeout: float = 120.0
@@ -80,28 +72,18 @@ def look(cluster: Objects, wishes: Wishes) -> Prospect:
     ]
     if any(each.state is State.FAILED for each in checks):
         return Prospect(checks)
-    before = present.look(cluster)
-    options = Options(
-        server_addresses=wishes.server_addresses or before.server_addresses,
-        edge_networks=tuple(map(str, wishes.edge_networks or before.edge_networks)),
-        image=wishes.image or before.image,
-        server_node=wishes.server_node or before.server_node,
-        edge_selectors=wishes.edge_selectors or before.edge_selectors,
-        pod_networks=tuple(map(str, wishes.pod_networks or before.pod_networks)),
-    )
+    options = wishes.options.over(present.look(cluster))
     found = preflight.look(cluster, customised(shipped, options))
     if not options.edge_networks:
         raise UsageError(_which_networks(found))
     named = bool(options.server_addresses)
-    if not named:
-        options = dataclasses.replace(options, server_addresses=networks.default_servers(found.hosts))
-    services, problems = preflight.service_networks(
-        cluster, version, wishes.service_networks or before.service_networks
-    )
-    objects = customised(shipped, dataclasses.replace(options, service_networks=services))
+    options = options.over(Options(server_addresses=networks.default_servers(found.hosts)))
+    services, problems = preflight.service_networks(cluster, version, options.service_networks)
+    options = dataclasses.replace(options, service_networks=services)
+    objects = customised(shipped, options)
     checks += problems
     checks += preflight.check_namespace(cluster)
-    checks += preflight.check_cluster(found, objects, wishes.edge_networks or before.edge_networks)
+    checks += preflight.check_cluster(found, objects, options.edge_networks)
     endpoints = options.server_addresses
     checks += networks.check_servers(endpoints, found.hosts, found.service_ip, chosen=not named)
     checks += preflight.check_yurt_tunnel(found, replace=replace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from tunnelctl.errors import CommandError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from certs.addresses import IPNetwork
     from tunnel_server.kube.resources import Object
     from tunnel_server.kube.selector import LabelSelector, Requirement
 
@@ -39,19 +40,24 @@ TOOL = "tunnelctl"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user may choose; None leaves what the manifests say."""
+    """What the user may choose; what is empty was not chosen."""
 
-    server_addresses: tuple[str, ...]
+    server_addresses: tuple[str, ...] = ()
     """HOST:PORT each, where agents dial."""
-    edge_networks: tuple[str, ...]
-    image: str | None = None
-    server_node: str | None = None
+    edge_networks: tuple[IPNetwork, ...] = ()
+    image: str = ""
+    server_node: str = ""
     """The only node that the server may run on."""
     edge_selectors: tuple[LabelSelector, ...] = ()
     """A node that any of them matches is an edge."""
-    service_networks: tuple[str, ...] = ()
-    pod_networks: tuple[str, ...] = ()
+    service_networks: tuple[IPNetwork, ...] = ()
+    pod_networks: tuple[IPNetwork, ...] = ()
     """What an edge's address is never in, where the cluster does not say so itself."""
+
+    def over(self, before: Options) -> Options:
+        """Return these options, and those of `before` where nothing was chosen."""
+        chosen = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(before, **{name: value for name, value in chosen.items() if value})
 
 
 def load() -> list[Object]:
@@ -67,18 +73,18 @@ def customised(shipped: list[Object], options: Options) -> list[Object]:
     objects = copy.deepcopy(shipped)
     for each in objects:
         each["metadata"].setdefault("labels", {})[MANAGED_BY] = TOOL
-        if options.image is not None:
+        if options.image:
             _set_image(each, options.image)
-    if options.server_node is not None:
+    if options.server_node:
         spec = pod_spec(named(objects, "Deployment", SERVER))
         spec.pop("affinity", None)
         # Not nodeName: that would pass the scheduler by, and its look at ports and room.
         spec["nodeSelector"] = {"kubernetes.io/hostname": options.server_node}
     settings: dict[tuple[str, ...], Any] = {
         ("server-addresses",): list(options.server_addresses),
-        ("edge-networks",): list(options.edge_networks),
-        ("kubernetes", "service-networks"): list(options.service_networks),
-        ("kubernetes", "pod-networks"): list(options.pod_networks),
+        ("edge-networks",): list(map(str, options.edge_networks)),
+        ("kubernetes", "service-networks"): list(map(str, options.service_networks)),
+        ("kubernetes", "pod-networks"): list(map(str, options.pod_networks)),
     }
     if options.edge_selectors:
         settings["kubernetes", "node-selector"] = list(map(str, options.edge_selectors))

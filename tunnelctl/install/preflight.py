@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from tunnel_server.kube.references import DEPLOYMENTS, NAMESPACES, Reference
@@ -107,15 +108,16 @@ def check_rights(cluster: Objects, objects: list[Object], *, replaces: bool) -> 
 
 def service_networks(
     cluster: Objects, version: tuple[int, int], told: tuple[IPNetwork, ...]
-) -> tuple[tuple[str, ...], list[Check]]:
+) -> tuple[tuple[IPNetwork, ...], list[Check]]:
     """Return what the server has to be told of the service range, and what speaks against it.
 
     Raises ApiFailure.
     """
     if told or version >= SAYS_SERVICE_RANGE:
-        return tuple(map(str, told)), []
+        return told, []
     if found := cluster.service_range():
-        return found, [Check("services", State.OK, f"in {', '.join(found)}, as the apiserver says")]
+        said = f"in {', '.join(found)}, as the apiserver says"
+        return tuple(map(ip_network, found)), [Check("services", State.OK, said)]
     text = f"Kubernetes {version[0]}.{version[1]} does not say which addresses are Services'"
     remedy = "--service-networks NET, kube-apiserver's --service-cluster-ip-range"
     return (), [Check("services", State.FAILED, text, remedy)]

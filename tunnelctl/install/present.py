@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -11,38 +11,23 @@ from tunnel_server.kube.references import DEPLOYMENTS, Reference
 from tunnel_server.kube.resources import CONFIG_MAPS
 from tunnel_server.kube.selector import LabelSelector
 from tunnelctl.cluster_arguments import NAMESPACE
-from tunnelctl.install.manifests import SERVER, SERVER_CONFIG, SERVER_FILE, pod_spec
+from tunnelctl.install.manifests import SERVER, SERVER_CONFIG, SERVER_FILE, Options, pod_spec
 
 if TYPE_CHECKING:
-    from certs.addresses import IPNetwork
     from tunnel_server.kube.objects import Objects
     from tunnel_server.kube.resources import Object
 
 VERSION = "app.kubernetes.io/version"
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
-    """What was chosen; nothing where nothing was, or where it cannot be read."""
-
-    server_addresses: tuple[str, ...] = ()
-    edge_networks: tuple[IPNetwork, ...] = ()
-    image: str | None = None
-    """None for the image that the installed version names by itself: a new version names another."""
-    server_node: str | None = None
-    edge_selectors: tuple[LabelSelector, ...] = ()
-    service_networks: tuple[IPNetwork, ...] = ()
-    pod_networks: tuple[IPNetwork, ...] = ()
-
-
-def look(cluster: Objects) -> Present:
-    """Read it; raises ApiFailure."""
+def look(cluster: Objects) -> Options:
+    """Read it: empty where nothing was chosen, or where it cannot be read. Raises ApiFailure."""
     config = cluster.find(Reference(CONFIG_MAPS, SERVER_CONFIG, NAMESPACE))
     server = cluster.find(Reference(DEPLOYMENTS, SERVER, NAMESPACE))
     return present(config, server)
 
 
-def present(config: Object | None, server: Object | None) -> Present:
+def present(config: Object | None, server: Object | None) -> Options:
     """Read it from the server's ConfigMap and Deployment."""
     found = _settings(config)
     if server is None:
@@ -52,16 +37,17 @@ def present(config: Object | None, server: Object | None) -> Present:
     version = (server["metadata"].get("labels") or {}).get(VERSION)
     return replace(
         found,
-        image=None if image == f"edge-tunnel:{version}" else image,
-        server_node=(spec.get("nodeSelector") or {}).get("kubernetes.io/hostname"),
+        # A new version names its own anew.
+        image="" if image == f"edge-tunnel:{version}" else image,
+        server_node=(spec.get("nodeSelector") or {}).get("kubernetes.io/hostname", ""),
     )
 
 
-def _settings(config: Object | None) -> Present:
+def _settings(config: Object | None) -> Options:
     try:
         settings = tomllib.loads(((config or {}).get("data") or {})[SERVER_FILE])
         cluster = settings["kubernetes"]
-        return Present(
+        return Options(
             server_addresses=tuple(map(str, settings["server-addresses"])),
             edge_networks=tuple(map(ip_network, settings["edge-networks"])),
             edge_selectors=tuple(map(LabelSelector.parse, cluster["node-selector"])),
@@ -69,4 +55,4 @@ def _settings(config: Object | None) -> Present:
             pod_networks=tuple(map(ip_network, cluster["pod-networks"])),
         )
     except (KeyError, TypeError, ValueError):
-        return Present()
+        return Options()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -340,7 +341,7 @@ def test_uninstall_of_half_an_install(plane: ControlPlane, tunnelctl: Run) -> No
 def test_an_older_kubernetes_says_its_service_range_when_asked(plane: ControlPlane) -> None:
     before = objects(plane)
     cluster = Objects(partial(from_kubeconfig, plane.kubeconfig))
-    assert preflight.service_networks(cluster, (1, 32), ()) == (("10.96.0.0/16",), [ANY])
+    assert preflight.service_networks(cluster, (1, 32), ()) == ((ip_network("10.96.0.0/16"),), [ANY])
     assert preflight.service_networks(cluster, (1, 33), ()) == ((), [])
     cluster.close()
     assert objects(plane) == before

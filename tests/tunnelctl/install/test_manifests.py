@@ -1,6 +1,7 @@
 """The shipped objects, as a user wants them."""
 
 import tomllib
+from ipaddress import ip_network
 
 import pytest
 
@@ -9,9 +10,8 @@ from tunnelctl.errors import CommandError
 from tunnelctl.install.manifests import Options, customised, load, named, pod_spec, set_values
 from tunnelctl.install.scheduling import selection
 
-OPTIONS = Options(
-    ("tunnel.example.org:10262", "[fd00::1]:10262"), ("192.168.0.0/16",), "registry/tunnel:2", "node-1"
-)
+SERVERS = ("tunnel.example.org:10262", "[fd00::1]:10262")
+OPTIONS = Options(SERVERS, (ip_network("192.168.0.0/16"),), "registry/tunnel:2", "node-1")
 
 
 def test_what_is_shipped_takes_every_option() -> None:
@@ -37,7 +37,7 @@ def test_what_is_shipped_takes_every_option() -> None:
 
 def test_other_edges() -> None:
     selectors = (LabelSelector.parse("site in (b,a),!away"), LabelSelector.parse("edge"))
-    objects = customised(load(), Options((), (), edge_selectors=selectors))
+    objects = customised(load(), Options(edge_selectors=selectors))
     spec = pod_spec(named(objects, "DaemonSet", "tunnel-agent"))
     assert selection(spec) == [
         "site In a, b and no away and no edge-tunnel.io/own-agent",
@@ -54,7 +54,7 @@ def test_the_shipped_objects_themselves_stay() -> None:
 
 
 def test_what_is_not_chosen_stays() -> None:
-    objects = customised(load(), Options((), ()))
+    objects = customised(load(), Options())
     before = pod_spec(named(load(), "Deployment", "tunnel-server"))
     assert pod_spec(named(objects, "Deployment", "tunnel-server")) == before
 

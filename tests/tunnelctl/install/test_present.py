@@ -5,13 +5,18 @@ from typing import Any
 
 from tunnel_server.kube.selector import LabelSelector
 from tunnelctl.install.manifests import Options, customised, load, named
-from tunnelctl.install.present import Present, present
+from tunnelctl.install.present import present
 
 SELECTORS = (LabelSelector.parse("site=a,!away"), LabelSelector.parse("kind in (x,y)"))
 TOLD = Options(
-    ("tunnel.example.org:10262",), ("192.168.0.0/16",), "registry/tunnel:2", "node-1",
-    edge_selectors=SELECTORS, service_networks=("10.96.0.0/12",), pod_networks=("10.244.0.0/16",),
-)  # fmt: skip
+    server_addresses=("tunnel.example.org:10262",),
+    edge_networks=(ip_network("192.168.0.0/16"),),
+    image="registry/tunnel:2",
+    server_node="node-1",
+    edge_selectors=SELECTORS,
+    service_networks=(ip_network("10.96.0.0/12"),),
+    pod_networks=(ip_network("10.244.0.0/16"),),
+)
 
 
 def installed(options: Options) -> tuple[Any, Any]:
@@ -20,22 +25,21 @@ def installed(options: Options) -> tuple[Any, Any]:
 
 
 def test_it_is_read_back() -> None:
-    assert present(*installed(TOLD)) == Present(
-        TOLD.server_addresses,
-        (ip_network("192.168.0.0/16"),),
-        TOLD.image,
-        TOLD.server_node,
-        SELECTORS,
-        (ip_network("10.96.0.0/12"),),
-        (ip_network("10.244.0.0/16"),),
-    )
+    assert present(*installed(TOLD)) == TOLD
 
 
 def test_a_versions_own_image_is_no_choice() -> None:
-    assert present(*installed(Options((), ()))).image is None
+    assert present(*installed(Options())).image == ""
 
 
 def test_nothing_there_or_nothing_readable() -> None:
-    assert present(None, None) == Present()
-    assert present({"data": {"server.toml": "x ="}}, None) == Present()
-    assert present({}, None) == Present()
+    assert present(None, None) == Options()
+    assert present({"data": {"server.toml": "x ="}}, None) == Options()
+    assert present({}, None) == Options()
+
+
+def test_what_is_chosen_comes_before_what_was() -> None:
+    wished = Options(image="other:1", server_addresses=("a:1",))
+    merged = wished.over(TOLD)
+    assert (merged.image, merged.server_addresses) == ("other:1", ("a:1",))
+    assert (merged.edge_networks, merged.edge_selectors) == (TOLD.edge_networks, SELECTORS)

@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import ssl
+import sys
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -39,6 +40,13 @@ class Admission:
         return {"apiVersion": review["apiVersion"], "kind": review["kind"], "response": response}
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a kube-apiserver that hangs up, as it does when its own caller has gone."""
+        if not isinstance(sys.exception(), OSError):
+            raise  # noqa: PLE0704 - within an except clause of the caller's
+
+
 @contextlib.contextmanager
 def admission(plane: ControlPlane) -> Iterator[Admission]:
     """Be asked about every object with the tunnel's label that is made or changed."""
@@ -59,7 +67,7 @@ def admission(plane: ControlPlane) -> Iterator[Admission]:
     pair = plane.authority.issue("admission", "admission", sans=["127.0.0.1"], server=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _Server(("127.0.0.1", 0), Handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

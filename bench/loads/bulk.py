@@ -67,7 +67,10 @@ LOADS = (
         ),
         long_down,
         LONG,
+        once=True,
     ),
-    Load("long link BBR", (Figure("rate", "... with TCP BBR", "MB/s", "more"),), long_down, LONG_BBR),
+    Load(
+        "long link BBR", (Figure("rate", "... with TCP BBR", "MB/s", "more"),), long_down, LONG_BBR, once=True
+    ),
     Load("lossy link", (Figure("rate", "20 ms, 1 % loss", "MB/s", "more"),), long_down, LOSSY),
 )

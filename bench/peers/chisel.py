@@ -1,7 +1,7 @@
 """chisel, in Go: a reverse tunnel, SSH inside a WebSocket, one connection for all callers.
 
-Install: from its project's releases, as `chisel` in a folder on PATH. (NOT RUN by us with this file: written
-from its documentation, version 1.10.)
+Install: `go install github.com/jpillora/chisel@v1.11.3`, or from its project's releases, as `chisel` in
+a folder on PATH. Run with 1.11.3.
 
 Fastest: plain HTTP outside, since SSH inside encrypts and authenticates already: the server by its key's
 fingerprint, which it prints when it starts, the agent by user and password.
@@ -16,6 +16,8 @@ from bench.peers.configuration import with_port
 from bench.peers.peer import Absent, PeerFailed, Stage
 from bench.peers.programs import Programs
 
+ABSENT = "not installed: go install github.com/jpillora/chisel@v1.11.3"
+
 
 @dataclass(frozen=True)
 class Chisel:
@@ -25,7 +27,7 @@ class Chisel:
 
     def available(self) -> Absent | str:
         chisel = find("chisel")
-        return version(chisel, "--version") if chisel else Absent("not installed: put chisel on PATH")
+        return version(chisel, "--version") if chisel else Absent(ABSENT)
 
     def start(self, stage: Stage) -> Programs:
         programs = Programs(stage, entrance=("127.0.0.1", stage.free_port()))

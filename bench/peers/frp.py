@@ -1,7 +1,7 @@
 """frp, in Go: a reverse tunnel, yamux in TLS, one connection for all callers.
 
-Install: from its project's releases, `frps` and `frpc` in a folder on PATH; 0.52 or newer, for configuration
-in TOML. (NOT RUN by us with this file: written from its documentation.)
+Install: from its project's releases, or from its source (Go module github.com/fatedier/frp, `go build
+./cmd/frps ./cmd/frpc`); both in a folder on PATH; 0.52 or newer, for configuration in TOML. Run with 0.61.1.
 
 Fastest: mutual TLS on the connection; no encryption and no compression of frp's own within.
 """

@@ -1,7 +1,8 @@
 """konnectivity, in Go: Kubernetes' apiserver-network-proxy, gRPC over mutual TLS.
 
-Install: from its project's images or source, `proxy-server` and `proxy-agent` in a folder on PATH; 0.30 or
-newer. (NOT RUN by us with this file: written from its documentation.)
+Install: from its source (Go module sigs.k8s.io/apiserver-network-proxy, in a checkout with its nested module
+konnectivity-client): `go build -o proxy-server ./cmd/server`, `go build -o proxy-agent ./cmd/agent`; both in
+a folder on PATH. Run with 0.36.0.
 
 It has no listener for a fixed target: a caller, kube-apiserver, says where to with an HTTP CONNECT on a Unix
 socket. For callers that cannot, `connect_entrance.py` stands in front: it counts for neither end's CPU time
@@ -12,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers.binaries import find, version
+from bench.peers.binaries import find
 from bench.peers.configuration import with_port
 from bench.peers.peer import Absent, Stage
 from bench.peers.programs import Programs
@@ -31,7 +32,7 @@ class Konnectivity:
         server = find("proxy-server")
         if not (server and find("proxy-agent")):
             return Absent("not installed: put proxy-server and proxy-agent on PATH")
-        return version(server, "--version")
+        return "-"  # neither program tells its version
 
     def start(self, stage: Stage) -> Programs:
         programs = Programs(stage, entrance=("127.0.0.1", stage.free_port()))

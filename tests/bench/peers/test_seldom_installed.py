@@ -1,4 +1,4 @@
-"""Peers whose programs cannot be had here: what can be tried of them without."""
+"""Peers whose programs are seldom installed: what can be tried of them without."""
 
 import sys
 import tomllib

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import h2.exceptions
+from hpack import HPACKError
 
 from tunnel_wire import frames
 from tunnel_wire.frame_reader import FrameReader
@@ -62,7 +63,7 @@ class Connection(Receiver):
         except Violation as exc:
             self._fail(exc.code, exc.reason)
         except h2.exceptions.ProtocolError as exc:
-            self._fail(exc.error_code, str(exc) or type(exc).__name__)
+            self._fail(*_told(exc))
         if self._failed is not None and not events:
             raise self._failed
         return events
@@ -107,3 +108,15 @@ class Connection(Receiver):
         self._h2.clear_outbound_data_buffer()
         self.close(code, reason)
         self._failed = ConnectionFailed(code, reason)
+
+
+def _told(exc: h2.exceptions.ProtocolError) -> tuple[int, str]:
+    """The code and the words for what h2 found wrong."""
+    match exc:
+        case h2.exceptions.NoSuchStreamError():
+            # Its text is the stream's number alone.
+            return exc.error_code, f"a frame on stream {exc.stream_id}, which is not open"
+        case _ if exc.error_code == ErrorCode.PROTOCOL_ERROR and isinstance(exc.__cause__, HPACKError):
+            # h2 says PROTOCOL_ERROR; the two ends' tables are out of step (RFC 9113, section 4.3).
+            return ErrorCode.COMPRESSION_ERROR, str(exc)
+    return exc.error_code, str(exc) or type(exc).__name__

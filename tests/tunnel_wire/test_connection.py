@@ -55,6 +55,19 @@ def test_a_failure_comes_after_the_events_before_it(answerer: Handmade) -> None:
     assert stream.incoming.received == 3
 
 
+def test_a_header_block_that_cannot_be_decoded(answerer: Handmade) -> None:
+    beyond_both_tables = raw(frames.HEADERS, frames.FLAG_END_HEADERS, 1, b"\xff\x80\x01")
+    assert fails(answerer, beyond_both_tables) == ErrorCode.COMPRESSION_ERROR
+
+
+def test_a_frame_on_a_closed_stream_is_told_in_words(opener: Handmade) -> None:
+    # Only h2 minds it: an answer, on a stream that was answered with an end.
+    opener.opened()
+    late = opener.headers(1, [(b":status", b"200")], end=True)
+    with pytest.raises(ConnectionFailed, match="a frame on stream 1, which is not open"):
+        opener.receive(late)
+
+
 @pytest.mark.parametrize("how", ["failed", "closed"])
 def test_users_may_do_anything_after_the_end(opener: Handmade, how: str) -> None:
     one, other = opener.opened(), opener.opened()

@@ -136,7 +136,7 @@ def test_a_control_frame_too_long_is_refused_at_its_header(answerer: Handmade, k
         (raw(frames.GOAWAY, 0, 0, b"short"), ErrorCode.FRAME_SIZE_ERROR),
         (raw(frames.GOAWAY, 0, 1, bytes(8)), ErrorCode.PROTOCOL_ERROR),
         (raw(frames.HEADERS, frames.FLAG_END_HEADERS, 0, b"\x82"), ErrorCode.PROTOCOL_ERROR),
-        (raw(frames.HEADERS, frames.FLAG_END_HEADERS, 1, b"\xff\xff\xff"), ErrorCode.PROTOCOL_ERROR),
+        (raw(frames.HEADERS, frames.FLAG_END_HEADERS, 1, b"\xff\xff\xff"), ErrorCode.COMPRESSION_ERROR),
         (
             raw(frames.HEADERS, frames.FLAG_END_HEADERS | frames.FLAG_PADDED, 1, b"\x09"),
             ErrorCode.PROTOCOL_ERROR,

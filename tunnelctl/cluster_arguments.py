@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
+
+PATIENCE = 30.0
+"""Seconds for which a request is tried again while the apiserver is away, or too busy."""
 
 NAMESPACE = "edge-tunnel"
 """Where server and agents run; always this one."""
@@ -43,12 +46,12 @@ def asks_cluster(args: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def open_cluster(args: argparse.Namespace) -> Iterator[Objects]:
+def open_cluster(args: argparse.Namespace) -> Iterator[Cluster]:
     """Give the cluster that the arguments name; what it refuses meanwhile becomes a CommandError."""
     try:
         from tunnel_server.kube.access import from_kubeconfig
+        from tunnel_server.kube.client import Cluster
         from tunnel_server.kube.failures import ApiFailure
-        from tunnel_server.kube.objects import Objects
     except ModuleNotFoundError as error:
         raise CommandError(
             f"{error.name} is not installed: work on a cluster needs edge-tunnel[server]"
@@ -59,7 +62,7 @@ def open_cluster(args: argparse.Namespace) -> Iterator[Objects]:
             f"{path}: there is no such file: name a kubeconfig with --kubeconfig, or in $KUBECONFIG"
         )
     try:
-        cluster = Objects(partial(from_kubeconfig, path, args.context or ""))
+        cluster = Cluster(partial(from_kubeconfig, path, args.context or ""), patience=PATIENCE)
         try:
             yield cluster
         finally:

@@ -7,8 +7,9 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tunnel_server.kube import apiserver
 from tunnel_server.kube.failures import ApiFailure
-from tunnel_server.kube.references import Reference
+from tunnel_server.kube.references import ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES
 from tunnelctl.checks import Check, State
 from tunnelctl.cluster_arguments import NAMESPACE
@@ -21,19 +22,19 @@ from tunnelctl.server_pod import ask_server, last_warning, pods_of, server_pod, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
 
 KUBELET_PORT = 10250
 
 
-def examine(cluster: Objects, name: str, port: int | None) -> Iterator[Check]:
+def examine(cluster: Cluster, name: str, port: int | None) -> Iterator[Check]:
     """Yield every step from the cluster to an edge, in its order; raises ApiFailure if nobody answers.
 
     Without a port, the kubelet's is the one that is looked at.
     """
-    yield check_version(cluster.host, cluster.version())
-    node = cluster.find(Reference(NODES, name))
+    yield check_version(cluster.host, apiserver.version(cluster))
+    node = cluster.find(ObjectReference(NODES, name))
     if node is None:
         yield _no_node(cluster, name)
     else:
@@ -65,7 +66,7 @@ def kubelet_port(node: Object | None) -> int:
     return int((endpoints.get("kubeletEndpoint") or {}).get("Port") or KUBELET_PORT)
 
 
-def _no_node(cluster: Objects, name: str) -> Check:
+def _no_node(cluster: Cluster, name: str) -> Check:
     names = [each["metadata"]["name"] for each in cluster.all_of(NODES)]
     close = difflib.get_close_matches(name, names, n=1)
     remedy = f"did you mean {close[0]}?" if close else "kubectl get nodes lists those there are"
@@ -86,10 +87,10 @@ def check_node(node: Object) -> Check:
     )
 
 
-def check_agents_pod(cluster: Objects, node: Object) -> Iterator[Check]:
+def check_agents_pod(cluster: Cluster, node: Object) -> Iterator[Check]:
     """Whether the node counts as an edge, and an agent runs there; raises ApiFailure."""
     name = node["metadata"]["name"]
-    agents = cluster.find(Reference(DAEMON_SETS, AGENT, NAMESPACE))
+    agents = cluster.find(ObjectReference(DAEMON_SETS, AGENT, NAMESPACE))
     if agents is None:
         yield Check("label", State.SKIPPED, "there is no DaemonSet of agents")
         yield Check("agent", State.FAILED, "no agents are installed here", "tunnelctl install")
@@ -105,7 +106,7 @@ def check_agents_pod(cluster: Objects, node: Object) -> Iterator[Check]:
     yield judge_agent(cluster, pods[0] if pods else None, name)
 
 
-def judge_agent(cluster: Objects, pod: Object | None, node: str) -> Check:
+def judge_agent(cluster: Cluster, pod: Object | None, node: str) -> Check:
     """Judge the pod of an edge's agent, with what its kubelet reports of it; raises ApiFailure."""
     check = agents_pod(pod, node)
     pending = pod is not None and (pod.get("status") or {}).get("phase") == "Pending"
@@ -144,10 +145,10 @@ def check_servers_pod(pod: Object | None) -> Check:
     return Check("server's pod", State.OK, text)
 
 
-def check_kubelet(cluster: Objects, node: str) -> Check:
+def check_kubelet(cluster: Cluster, node: str) -> Check:
     """Have kube-apiserver ask the node's kubelet, the way `logs` and `exec` go."""
     try:
-        cluster.ask_kubelet(node, "healthz")
+        apiserver.ask_kubelet(cluster, node, "healthz")
     except ApiFailure as failure:
         if failure.status in {401, 403}:
             return Check("kubelet", State.SKIPPED, "to ask it, you need the right to get nodes/proxy")

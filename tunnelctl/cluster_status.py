@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunnel_server.kube.failures import ApiFailure
-from tunnel_server.kube.references import Reference
+from tunnel_server.kube.references import ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES
 from tunnelctl.checks import Check, State
 from tunnelctl.cluster_arguments import NAMESPACE
@@ -26,7 +26,7 @@ from tunnelctl.server_pod import ask_server, pods_of, server_pod, why_not_runnin
 from tunnelctl.tables import show, table
 
 if TYPE_CHECKING:
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
 
 ASKED_AT_ONCE = 8
@@ -72,9 +72,9 @@ class ClusterStatus:
         )
 
 
-def look(cluster: Objects) -> ClusterStatus:
+def look(cluster: Cluster) -> ClusterStatus:
     """Ask the cluster, the server, and every edge's kubelet through kube-apiserver; raises ApiFailure."""
-    agents = cluster.find(Reference(DAEMON_SETS, AGENT, NAMESPACE))
+    agents = cluster.find(ObjectReference(DAEMON_SETS, AGENT, NAMESPACE))
     if agents is None:
         raise CommandError("there is no edge-tunnel in this cluster: tunnelctl install")
     nodes = [each for each in cluster.all_of(NODES) if selects(pod_spec(agents), each)]
@@ -110,7 +110,7 @@ def _connected(known: dict[str, Any], node: Object) -> bool:
     return bool(known.get(node["metadata"]["name"], {}).get("connected"))
 
 
-def _why(cluster: Objects, pod: Object, node: Object) -> list[Check]:
+def _why(cluster: Cluster, pod: Object, node: Object) -> list[Check]:
     try:
         answer = ask_server(cluster, pod, "doctor", node["metadata"]["name"], str(kubelet_port(node)))
     except (ApiFailure, CommandError):

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tunnel_server.kube.execution import execute
 from tunnel_server.kube.resources import EVENTS, PODS
 from tunnelctl.cluster_arguments import NAMESPACE
 from tunnelctl.errors import CommandError, NotReachableError, RefusedError
 from tunnelctl.install.scheduling import is_ready, waiting_reasons
 
 if TYPE_CHECKING:
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
 
 CONTAINER = "tunnel-server"
@@ -24,18 +25,18 @@ TIMEOUT = 45.0
 _OF_OURS = "app.kubernetes.io/name=edge-tunnel,app.kubernetes.io/component="
 
 
-def pods_of(cluster: Objects, component: str) -> list[Object]:
+def pods_of(cluster: Cluster, component: str) -> list[Object]:
     """Return the pods of `server` or `agent` that are not on their way out; raises ApiFailure."""
     pods = cluster.all_of(PODS, NAMESPACE, labels=_OF_OURS + component)
     return [each for each in pods if "deletionTimestamp" not in each["metadata"]]
 
 
-def server_pod(cluster: Objects) -> Object | None:
+def server_pod(cluster: Cluster) -> Object | None:
     """Return the server's pod, rather a ready one; None without any. Raises ApiFailure."""
     return next(iter(sorted(pods_of(cluster, "server"), key=is_ready, reverse=True)), None)
 
 
-def last_warning(cluster: Objects, pod: Object) -> str:
+def last_warning(cluster: Cluster, pod: Object) -> str:
     """Return the newest Event of a pod that is a warning, as of a volume that cannot be mounted; "" for none.
 
     Raises ApiFailure.
@@ -64,13 +65,13 @@ def why_not_running(pod: Object | None) -> str:
     return f"pod {pod['metadata']['name']}{where} does not run: {why}"
 
 
-def ask_server(cluster: Objects, pod: Object, *words: str) -> dict[str, Any]:
+def ask_server(cluster: Cluster, pod: Object, *words: str) -> dict[str, Any]:
     """Return the JSON that `tunnelctl WORDS --json` prints there.
 
     Raises ApiFailure, and CommandError with what it says on standard error.
     """
     command = ["tunnelctl", *words, "--json"]
-    done = cluster.execute(pod, CONTAINER, command, timeout=TIMEOUT)
+    done = execute(cluster, pod, CONTAINER, command, timeout=TIMEOUT)
     try:
         answer = json.loads(done.stdout)
     except ValueError:

@@ -15,7 +15,7 @@ from tunnelctl.tables import show, size, span, table
 if TYPE_CHECKING:
     import argparse
 
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _in_cluster(cluster: Objects, *, as_json: bool) -> int:
+def _in_cluster(cluster: Cluster, *, as_json: bool) -> int:
     from tunnelctl.cluster_status import edge_lines, look, to_json
     from tunnelctl.doctor import lines
 

@@ -12,13 +12,13 @@ from tunnelctl.install import add_timeout
 from tunnelctl.standard_streams import tell
 
 if TYPE_CHECKING:
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnelctl.install.removal import Removal
 
 DESCRIPTION = """\
 Take out of a cluster what `tunnelctl install` made, a half of it too: all objects with the authority among
 them; the server's rules and routes on its host, which it takes away itself when it ends, and is waited for;
-and on the edges their agents' keys and certificates. Objects that were there before are given back as they
+and on the edges their agents' keys and certificates. Cluster that were there before are given back as they
 were; a yurt-tunnel that was stopped is started again. Nothing else is touched: no workload restarts or moves.
 
 Edges that joined with a token need a new one should the tunnel be installed again: its authority is another
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         return _uninstall(cluster, args)
 
 
-def _uninstall(cluster: Objects, args: argparse.Namespace) -> int:
+def _uninstall(cluster: Cluster, args: argparse.Namespace) -> int:
     from tunnelctl.install.removal import carry_out, look
 
     removal = look(cluster)

@@ -1,34 +1,29 @@
-"""Requests to one apiserver: synchronous ones for threads and for `tunnelctl`, and a face for trio.
+"""What is asked of a cluster: synchronous verbs for threads and for `tunnelctl`, and a face for trio.
 
-TLS and credentials are those of the package `kubernetes` (see `tunnel_server.kube.access`). Objects are JSON
-as it comes: the package's models cost 20 MiB more, and refuse what a later Kubernetes says.
+Objects are JSON as it comes: the models of the package `kubernetes` cost 20 MiB more, and refuse what a later
+Kubernetes says.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import threading
-import time
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
-import urllib3
-from kubernetes.client import ApiException
 
 from tunnel_server.kube.access import from_kubeconfig, from_pod
-from tunnel_server.kube.failures import ApiFailure, Asked, no_answer, refusal
+from tunnel_server.kube.connection import ApiConnection
+from tunnel_server.kube.failures import ApiFailure, ApiRequest
+from tunnel_server.kube.references import ObjectReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import urllib3
     from kubernetes.client import ApiClient
 
     from tunnel_server.kube.resources import Object, Resource
     from tunnel_server.kube.settings import KubernetesSettings
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -38,31 +33,19 @@ MANAGER = "edge-tunnel"
 _PAGE = 500
 """Objects asked for at once."""
 _THREADS = 8
-_RELOAD_PAUSE = 1.0
-"""Seconds between two looks at credentials that are refused."""
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 
 
 class Cluster:
-    """One apiserver, and the credentials to ask it with.
+    """One cluster. Every method but `call` blocks, may be used from any thread, and raises ApiFailure."""
 
-    Every method but `call` blocks, for `timeout` at most, may be used from any thread, and raises ApiFailure.
-    Credentials that are refused are read again, from whatever file or plugin gave them, and tried once more:
-    a token that expires is replaced in its file by whoever issues it.
-    """
-
-    def __init__(self, connect: Callable[[], ApiClient], *, timeout: float = 10.0) -> None:
-        """Take what reads the credentials (see `tunnel_server.kube.access`), and do. Raises ApiFailure.
-
-        `timeout`, in seconds, is for the connection, and again for each read of the answer.
-        """
-        self._connect = connect
-        self._timeout = timeout
-        self._lock = threading.Lock()
+    def __init__(
+        self, connect: Callable[[], ApiClient], *, timeout: float = 10.0, patience: float = 0.0
+    ) -> None:
+        """Take what reads the credentials; the rest is as of `ApiConnection`. Raises ApiFailure."""
+        self.connection = ApiConnection(connect, timeout=timeout, patience=patience)
         self._threads = trio.CapacityLimiter(_THREADS)
-        self._loaded = time.monotonic()
-        self._client = connect()
 
     @classmethod
     def configured(cls, settings: KubernetesSettings) -> Cluster:
@@ -74,7 +57,7 @@ class Cluster:
     @property
     def host(self) -> str:
         """The apiserver's URL."""
-        return str(self._client.configuration.host)
+        return self.connection.host
 
     async def call(self, work: Callable[[], T]) -> T:
         """Do `work`, which asks the cluster, in a thread. Raises what it raises.
@@ -84,9 +67,20 @@ class Cluster:
         """
         return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
 
+    # reading
+
     def get(self, resource: Resource, name: str, namespace: str = "") -> Object:
         """Return one object."""
-        return self._json(Asked("get", resource, namespace, name), "GET")
+        return self.connection.ask(ApiRequest("get", resource, namespace, name), "GET")
+
+    def find(self, reference: ObjectReference) -> Object | None:
+        """Return one object; None if there is none."""
+        try:
+            return self.get(reference.resource, reference.name, reference.namespace)
+        except ApiFailure as failure:
+            if failure.status == 404:
+                return None
+            raise
 
     def list_all(
         self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
@@ -98,58 +92,19 @@ class Cluster:
         found: list[Object] = []
         query = {"limit": str(_PAGE), **_selectors(labels, fields)}
         while True:
-            page = self._json(Asked("list", resource, namespace), "GET", query=query)
+            page = self.connection.ask(ApiRequest("list", resource, namespace), "GET", query=query)
             found += page.get("items") or ()
             about = page.get("metadata") or {}
             if not about.get("continue"):
                 return found, str(about.get("resourceVersion", ""))
             query["continue"] = about["continue"]
 
-    def create(self, resource: Resource, body: Object, namespace: str = "") -> Object:
-        """Create an object and return it as it is then."""
-        body = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
-        return self._json(Asked("create", resource, namespace), "POST", body)
-
-    def replace(self, resource: Resource, name: str, body: Object, namespace: str = "") -> Object:
-        """Replace an object. With a resourceVersion in its metadata, only that version: else Conflict."""
-        return self._json(Asked("update", resource, namespace, name), "PUT", body)
-
-    def merge(self, resource: Resource, name: str, change: Object, namespace: str = "") -> Object:
-        """Change some fields of an object by a JSON merge patch (RFC 7386)."""
-        return self._json(Asked("patch", resource, namespace, name), "PATCH", change, content_type=_MERGE)
-
-    def apply(
-        self,
-        resource: Resource,
-        name: str,
-        fields: Object,
-        namespace: str = "",
-        *,
-        manager: str = MANAGER,
-        force: bool = False,
-    ) -> Object:
-        """Own these fields of an object, which is created if there is none (server-side apply).
-
-        With the reason Conflict: somebody else owns one of them, and `force` would take it from them.
-        """
-        about = {"name": name, **({"namespace": namespace} if namespace else {})}
-        body = {"apiVersion": resource.api_version, "kind": resource.kind, **fields}
-        body["metadata"] = {**about, **fields.get("metadata", {})}
-        query = {"fieldManager": manager, "force": "true" if force else "false"}
-        asked = Asked("patch", resource, namespace, name)
-        return self._json(asked, "PATCH", body, query=query, content_type=_APPLY)
-
-    def delete(
-        self,
-        resource: Resource,
-        name: str,
-        namespace: str = "",
-        *,
-        preconditions: Mapping[str, str] | None = None,
-    ) -> None:
-        """Delete an object; with preconditions (`uid`, `resourceVersion`), only that one: else Conflict."""
-        body = {"preconditions": dict(preconditions)} if preconditions else None
-        self._json(Asked("delete", resource, namespace, name), "DELETE", body)
+    def all_of(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
+        """Return all objects of a kind, each whole: those of a list do not say themselves what they are."""
+        found, _ = self.list_all(resource, namespace, labels=labels, fields=fields)
+        return [{**_kind(resource), **each} for each in found]
 
     def open_watch(
         self,
@@ -172,95 +127,90 @@ class Cluster:
             "timeoutSeconds": str(max(1, round(seconds))),
             **_selectors(labels, fields),
         }
-        asked = Asked("watch", resource, namespace)
-        return self._ask(asked, "GET", query=query, patience=self._timeout + seconds)
+        return self.connection.open(ApiRequest("watch", resource, namespace), query=query, lasting=seconds)
+
+    # writing
+
+    def create(self, resource: Resource, body: Object, namespace: str = "") -> Object:
+        """Create an object and return it as it is then."""
+        request = ApiRequest("create", resource, namespace)
+        return self.connection.ask(request, "POST", {**_kind(resource), **body})
+
+    def replace(self, resource: Resource, name: str, body: Object, namespace: str = "") -> Object:
+        """Replace an object. With a resourceVersion in its metadata, only that version: else Conflict."""
+        return self.connection.ask(ApiRequest("update", resource, namespace, name), "PUT", body)
+
+    def merge(self, resource: Resource, name: str, change: Object, namespace: str = "") -> Object:
+        """Change some fields of an object by a JSON merge patch (RFC 7386)."""
+        request = ApiRequest("patch", resource, namespace, name)
+        return self.connection.ask(request, "PATCH", change, content_type=_MERGE)
+
+    def apply(
+        self,
+        resource: Resource,
+        name: str,
+        fields: Object,
+        namespace: str = "",
+        *,
+        manager: str = MANAGER,
+        force: bool = False,
+    ) -> Object:
+        """Own these fields of an object, which is created if there is none (server-side apply).
+
+        With the reason Conflict: somebody else owns one of them, and `force` would take it from them.
+        """
+        about = {"name": name, **({"namespace": namespace} if namespace else {})}
+        metadata = {**about, **fields.get("metadata", {})}
+        return self.apply_manifest({**_kind(resource), **fields, "metadata": metadata}, manager, force=force)
+
+    def apply_manifest(
+        self, manifest: Object, manager: str, *, force: bool = False, dry_run: bool = False
+    ) -> Object:
+        """Do as `apply`, for a whole object of a kind that `ObjectReference` knows."""
+        reference = ObjectReference.of(manifest)
+        query = {"fieldManager": manager, "force": "true" if force else "false"}
+        if dry_run:
+            query["dryRun"] = "All"
+        request = ApiRequest("patch", reference.resource, reference.namespace, reference.name)
+        return self.connection.ask(request, "PATCH", manifest, query=query, content_type=_APPLY)
+
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        preconditions: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Delete an object; with preconditions (`uid`, `resourceVersion`), only that one: else Conflict."""
+        body = {**(options or {}), **({"preconditions": dict(preconditions)} if preconditions else {})}
+        self.connection.ask(ApiRequest("delete", resource, namespace, name), "DELETE", body or None)
+
+    def remove(self, reference: ObjectReference, *, uid: str = "", at_once: bool = False) -> bool:
+        """Delete an object, and then what it made; False if there was none, or another than that of `uid`.
+
+        `at_once` waits for no kubelet: for pods of a machine that is away.
+        """
+        options = {"propagationPolicy": "Background", **({"gracePeriodSeconds": 0} if at_once else {})}
+        only = {"uid": uid} if uid else None
+        try:
+            self.delete(
+                reference.resource, reference.name, reference.namespace, preconditions=only, options=options
+            )
+        except ApiFailure as failure:
+            if failure.status == 404 or (failure.status == 409 and uid):
+                return False
+            raise
+        return True
 
     def close(self) -> None:
         """Close idle connections."""
-        self._client.close()  # type: ignore[no-untyped-call]
+        self.connection.close()
 
-    def _json(
-        self,
-        asked: Asked,
-        method: str,
-        body: Object | None = None,
-        *,
-        query: Mapping[str, str] | None = None,
-        content_type: str = "application/json",
-    ) -> Object:
-        response = self._ask(asked, method, body, query=query, content_type=content_type)
-        try:
-            found: Object = json.loads(response.data)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise no_answer(self.host, asked, error) from None
-        except ValueError:
-            raise ApiFailure(f"apiserver {self.host}: {asked}: its answer is not JSON") from None
-        return found
 
-    def _ask(
-        self,
-        asked: Asked,
-        method: str,
-        body: Object | None = None,
-        *,
-        query: Mapping[str, str] | None = None,
-        content_type: str = "application/json",
-        patience: float | None = None,
-    ) -> urllib3.HTTPResponse:
-        """Return a successful answer, unread. With credentials that are read again if they are refused."""
-        for again in (True, False):
-            client = self._client
-            try:
-                response = self._send(client, asked, method, body, query, content_type, patience)
-                if 200 <= response.status < 300:
-                    return response
-                failure = refusal(self.host, asked, response.status, response.data)
-            except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
-                raise no_answer(self.host, asked, error) from None
-            if failure.status != 401 or not again or not self._reconnect(client):
-                break
-        raise failure
-
-    def _send(
-        self,
-        client: ApiClient,
-        asked: Asked,
-        method: str,
-        body: Object | None,
-        query: Mapping[str, str] | None,
-        content_type: str,
-        patience: float | None,
-    ) -> urllib3.HTTPResponse:
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = content_type
-        method, url, headers, *rest = client.param_serialize(
-            method,
-            asked.resource.path(asked.namespace, asked.name),
-            query_params=list((query or {}).items()),
-            header_params=headers,
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        timeout = (self._timeout, patience or self._timeout)
-        answer = client.call_api(method, url, headers, rest[0], _request_timeout=timeout)
-        response: urllib3.HTTPResponse = answer.response
-        return response
-
-    def _reconnect(self, refused: ApiClient) -> bool:
-        """Read the credentials again, unless somebody just did; whether it is worth another try."""
-        with self._lock:
-            if self._client is not refused:
-                return True
-            if time.monotonic() - self._loaded < _RELOAD_PAUSE:
-                return False
-            self._loaded = time.monotonic()
-            try:
-                self._client = self._connect()
-            except ApiFailure as failure:
-                log.warning("%s", failure)
-                return False
-        return True
+def _kind(resource: Resource) -> Object:
+    return {"apiVersion": resource.api_version, "kind": resource.kind}
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

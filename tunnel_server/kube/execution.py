@@ -16,11 +16,14 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import websocket
 from kubernetes.stream.ws_client import websocket_proxycare
 
-from tunnel_server.kube.failures import ApiFailure, Asked, no_answer, refusal
+from tunnel_server.kube.failures import ApiFailure, ApiRequest, no_answer, refusal
 from tunnel_server.kube.resources import PODS, Resource
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
+
+    from tunnel_server.kube.client import Cluster
+    from tunnel_server.kube.resources import Object
 
 _STDOUT, _STDERR, _RESULT = 1, 2, 3
 MAX_OUTPUT = 64 * 1024 * 1024
@@ -36,27 +39,27 @@ class Finished:
     stderr: str
 
 
-def execute(
-    client: ApiClient, namespace: str, pod: str, container: str, command: list[str], *, timeout: float
-) -> Finished:
+def execute(cluster: Cluster, pod: Object, container: str, command: list[str], *, timeout: float) -> Finished:
     """Run `command` in a container and wait for its end, `timeout` seconds at most. Raises ApiFailure."""
+    client, metadata = cluster.connection.client, pod["metadata"]
+    namespace, name = metadata["namespace"], metadata["name"]
     words = [("command", each) for each in command]
     query = urlencode([*words, ("container", container), ("stdout", "true"), ("stderr", "true")])
-    path = f"{PODS.path(namespace, pod)}/exec"
-    asked = Asked("create", Resource("pods/exec", "Pod"), namespace, pod)
-    host = str(client.configuration.host)
+    path = f"{PODS.path(namespace, name)}/exec"
+    request = ApiRequest("create", Resource("pods/exec", "Pod"), namespace, name)
+    host = cluster.host
     deadline = time.monotonic() + timeout
-    request: Any = client.param_serialize("GET", path, auth_settings=["BearerToken"])
+    serialized: Any = client.param_serialize("GET", path, auth_settings=["BearerToken"])
     try:
-        connection = _connect(client, f"{request[1]}?{query}", request[2], timeout)
+        connection = _connect(client, f"{serialized[1]}?{query}", serialized[2], timeout)
         try:
-            return _collect(connection, deadline, host, asked)
+            return _collect(connection, deadline, host, request)
         finally:
             connection.shutdown()  # type: ignore[no-untyped-call]
     except websocket.WebSocketBadStatusException as error:
-        raise refusal(host, asked, error.status_code, error.resp_body or b"") from None
+        raise refusal(host, request, error.status_code, error.resp_body or b"") from None
     except (websocket.WebSocketException, OSError) as error:
-        raise no_answer(host, asked, error) from None
+        raise no_answer(host, request, error) from None
 
 
 def _connect(client: ApiClient, url: str, headers: dict[str, str], timeout: float) -> websocket.WebSocket:
@@ -88,26 +91,26 @@ def _own(configuration: Any) -> dict[str, Any]:  # noqa: ANN401
     return {key: value for key, value in found.items() if value}
 
 
-def _collect(connection: websocket.WebSocket, deadline: float, host: str, asked: Asked) -> Finished:
+def _collect(connection: websocket.WebSocket, deadline: float, host: str, request: ApiRequest) -> Finished:
     channels = {_STDOUT: bytearray(), _STDERR: bytearray(), _RESULT: bytearray()}
     while not channels[_RESULT]:
         left = deadline - time.monotonic()
         if left <= 0 or sum(map(len, channels.values())) > MAX_OUTPUT:
-            raise ApiFailure(f"apiserver {host}: {asked}: the command does not end")
+            raise ApiFailure(f"apiserver {host}: {request}: the command does not end")
         connection.settimeout(left)
         code, data = connection.recv_data()
         if code == websocket.ABNF.OPCODE_CLOSE:
-            raise ApiFailure(f"apiserver {host}: {asked}: cut before the command had ended")
+            raise ApiFailure(f"apiserver {host}: {request}: cut before the command had ended")
         if data and data[0] in channels:
             channels[data[0]] += data[1:]
     out, err = (channels[each].decode(errors="replace") for each in (_STDOUT, _STDERR))
-    return Finished(_code(json.loads(channels[_RESULT]), host, asked), out, err)
+    return Finished(_code(json.loads(channels[_RESULT]), host, request), out, err)
 
 
-def _code(status: dict[str, Any], host: str, asked: Asked) -> int:
+def _code(status: dict[str, Any], host: str, request: ApiRequest) -> int:
     if status.get("status") == "Success":
         return 0
     for cause in (status.get("details") or {}).get("causes") or ():
         if cause.get("reason") == "ExitCode":
             return int(cause["message"])
-    raise ApiFailure(f"apiserver {host}: {asked}: {' '.join(str(status.get('message')).split())}")
+    raise ApiFailure(f"apiserver {host}: {request}: {' '.join(str(status.get('message')).split())}")

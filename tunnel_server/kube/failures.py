@@ -33,19 +33,19 @@ class ApiFailure(Exception):
         return 400 <= self.status < 500 and self.status not in {408, 410, 429}
 
 
-def refusal(host: str, asked: Asked, status: int, body: bytes) -> ApiFailure:
+def refusal(host: str, request: ApiRequest, status: int, body: bytes) -> ApiFailure:
     """What an answer that is no success comes to."""
     said, reason = _status_object(body)
-    text = f"apiserver {host}: {asked}: {said or f'HTTP status {status}'}"
-    return ApiFailure(text + _remedy(asked, status, reason, said), status=status, reason=reason)
+    text = f"apiserver {host}: {request}: {said or f'HTTP status {status}'}"
+    return ApiFailure(text + _remedy(request, status, reason, said), status=status, reason=reason)
 
 
-def no_answer(host: str, asked: Asked, error: Exception) -> ApiFailure:
+def no_answer(host: str, request: ApiRequest, error: Exception) -> ApiFailure:
     """What an exception of urllib3 or of the socket comes to."""
-    return ApiFailure(f"apiserver {host}: {asked}: {_cause(error)}")
+    return ApiFailure(f"apiserver {host}: {request}: {_cause(error)}")
 
 
-class Asked:
+class ApiRequest:
     """A request in RBAC's words."""
 
     def __init__(self, verb: str, resource: Resource, namespace: str = "", name: str = "") -> None:
@@ -68,16 +68,16 @@ def _status_object(body: bytes) -> tuple[str, str]:
     return " ".join(str(said).split())[:_SHOWN], str(reason)
 
 
-def _remedy(asked: Asked, status: int, reason: str, said: str) -> str:
+def _remedy(request: ApiRequest, status: int, reason: str, said: str) -> str:
     match status:
         case 401:
             return "; has the token or the certificate expired, or is it another cluster's?"
         case 403 if "forbidden: User" in said:
-            where = f"a Role in {asked.namespace}" if asked.namespace else "a ClusterRole"
-            return f"; its account needs the verb {asked.verb} on {asked.resource} in {where}"
+            where = f"a Role in {request.namespace}" if request.namespace else "a ClusterRole"
+            return f"; its account needs the verb {request.verb} on {request.resource} in {where}"
         case 404 if not reason:
-            return f"; this apiserver does not serve {asked.resource.api_version}"
-        case 409 if reason == "Conflict" and asked.verb == "patch":
+            return f"; this apiserver does not serve {request.resource.api_version}"
+        case 409 if reason == "Conflict" and request.verb == "patch":
             return "; somebody else manages this field: have them leave it, or remove the object"
     return ""
 

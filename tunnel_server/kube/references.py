@@ -46,7 +46,7 @@ KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ObjectReference:
     """One object."""
 
     resource: Resource

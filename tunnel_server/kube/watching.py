@@ -16,7 +16,7 @@ import urllib3
 
 from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
-from tunnel_server.kube.failures import ApiFailure, Asked, no_answer
+from tunnel_server.kube.failures import ApiFailure, ApiRequest, no_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -142,7 +142,7 @@ class Watcher(Generic[T]):
                 reading.run, trio.lowlevel.current_trio_token(), abandon_on_cancel=True, limiter=self._limiter
             )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise no_answer(self._cluster.host, self._asked, error) from None
+            raise no_answer(self._cluster.host, self._request, error) from None
         finally:
             reading.stop()
 
@@ -157,8 +157,8 @@ class Watcher(Generic[T]):
         )
 
     @property
-    def _asked(self) -> Asked:
-        return Asked("watch", self._resource, self._namespace)
+    def _request(self) -> ApiRequest:
+        return ApiRequest("watch", self._resource, self._namespace)
 
     def _take(self, events: list[dict[str, Any]]) -> None:
         """Take a batch of events. Raises ApiFailure for one that is an error."""
@@ -168,7 +168,7 @@ class Watcher(Generic[T]):
                 kind, item = event.get("type"), event.get("object") or {}
                 if kind == "ERROR":
                     said = f"{item.get('reason', '')}: {item.get('message', '')}"
-                    text = f"apiserver {self._cluster.host}: {self._asked}: {' '.join(said.split())}"
+                    text = f"apiserver {self._cluster.host}: {self._request}: {' '.join(said.split())}"
                     raise ApiFailure(text, status=int(item.get("code") or 500), reason=item.get("reason", ""))
                 if kind == "DELETED":
                     objects.pop(_key(item), None)

@@ -15,7 +15,7 @@ from tunnelctl.standard_streams import tell
 
 if TYPE_CHECKING:
     from certs.addresses import IPNetwork
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnelctl.install.installation import Outcome, Prospect, Wishes
 
 DESCRIPTION = """\
@@ -138,7 +138,7 @@ def _wishes(args: argparse.Namespace) -> Wishes:
     )
 
 
-def _install(cluster: Objects, wishes: Wishes, *, dry_run: bool, as_json: bool) -> int:
+def _install(cluster: Cluster, wishes: Wishes, *, dry_run: bool, as_json: bool) -> int:
     from tunnelctl.doctor import lines
     from tunnelctl.install.installation import Outcome, carry_out, look
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tunnel_server.kube.failures import ApiFailure
-from tunnel_server.kube.references import NAMESPACES, Reference
+from tunnel_server.kube.references import NAMESPACES, ObjectReference
 from tunnelctl.checks import Check, State
 from tunnelctl.install.owned_fields import bare, managers, owned_fields
 from tunnelctl.install.plan import MANAGER, Action, Step, is_ours, marked, step
@@ -15,7 +15,7 @@ from tunnelctl.install.plan import MANAGER, Action, Step, is_ours, marked, step
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
     from tunnelctl.install.undoing import Undoing
 
@@ -24,7 +24,7 @@ NAMESPACE_PATIENCE = 30.0
 PAUSE = 0.5  # seconds between two looks
 
 
-def plan(cluster: Objects, objects: list[Object]) -> tuple[list[Step], list[Check]]:
+def plan(cluster: Cluster, objects: list[Object]) -> tuple[list[Step], list[Check]]:
     """Have the apiserver try every object, changing nothing; returns the steps, and what speaks against them.
 
     What belongs into a namespace that is not there yet cannot be tried. Raises ApiFailure if nobody answers.
@@ -32,7 +32,7 @@ def plan(cluster: Objects, objects: list[Object]) -> tuple[list[Step], list[Chec
     steps, problems = [], []
     absent = set()
     for wanted in objects:
-        reference = Reference.of(wanted)
+        reference = ObjectReference.of(wanted)
         before = cluster.find(reference)
         manifest = marked(wanted, before)
         if before is None and wanted["kind"] == "Namespace":
@@ -40,7 +40,7 @@ def plan(cluster: Objects, objects: list[Object]) -> tuple[list[Step], list[Chec
         after = None
         if reference.namespace not in absent:
             try:
-                after, _ = cluster.apply_object(manifest, MANAGER, dry_run=True)
+                after = cluster.apply_manifest(manifest, MANAGER, dry_run=True)
             except ApiFailure as failure:
                 if not failure.lasting:
                     raise
@@ -49,7 +49,7 @@ def plan(cluster: Objects, objects: list[Object]) -> tuple[list[Step], list[Chec
     return steps, problems
 
 
-def _refused(reference: Reference, before: Object | None, failure: ApiFailure) -> Check:
+def _refused(reference: ObjectReference, before: Object | None, failure: ApiFailure) -> Check:
     remedy = "the apiserver's words say what it wants"
     if failure.reason == "Conflict" and before is not None:
         if "helm" in managers(before):
@@ -60,17 +60,17 @@ def _refused(reference: Reference, before: Object | None, failure: ApiFailure) -
     return Check("objects", State.FAILED, f"{reference}: {failure}", remedy)
 
 
-def apply(cluster: Objects, steps: list[Step], undoing: Undoing, tell: Callable[[str], None]) -> None:
+def apply(cluster: Cluster, steps: list[Step], undoing: Undoing, tell: Callable[[str], None]) -> None:
     """Make and change objects in their order; raises ApiFailure, and then `undoing` knows the way back."""
     for each in steps:
         if each.action is Action.KEEP:
             continue
         undoing.remember(str(each), partial(take_back, cluster, each))
-        cluster.apply_object(each.wanted, MANAGER)
+        cluster.apply_manifest(each.wanted, MANAGER)
         tell(f"{'made' if each.before is None else 'changed'} {each.reference}")
 
 
-def take_back(cluster: Objects, done: Step) -> str:
+def take_back(cluster: Cluster, done: Step) -> str:
     """Undo one step: delete what it made, put back what it changed. Returns what was done.
 
     Raises ApiFailure.
@@ -84,11 +84,11 @@ def take_back(cluster: Objects, done: Step) -> str:
         if done.reference.resource is NAMESPACES and not gone(cluster, done.reference, NAMESPACE_PATIENCE):
             return f"deleted {done.reference} again; its end takes the cluster a while"
         return f"deleted {done.reference} again"
-    cluster.apply_object(owned_fields(done.before, MANAGER) or bare(done.before), MANAGER)
+    cluster.apply_manifest(owned_fields(done.before, MANAGER) or bare(done.before), MANAGER)
     return f"put back {done.reference}"
 
 
-def gone(cluster: Objects, reference: Reference, seconds: float) -> bool:
+def gone(cluster: Cluster, reference: ObjectReference, seconds: float) -> bool:
     """Wait until a deleted object is gone; False if it is still there. Raises ApiFailure."""
     deadline = time.monotonic() + seconds
     while cluster.find(reference) is not None:
@@ -98,12 +98,12 @@ def gone(cluster: Objects, reference: Reference, seconds: float) -> bool:
     return True
 
 
-def give_back(cluster: Objects, live: Object) -> bool:
+def give_back(cluster: Cluster, live: Object) -> bool:
     """Let go of the fields that we own in an object that was there before us; False if there are none.
 
     Raises ApiFailure.
     """
     if owned_fields(live, MANAGER) is None:
         return False
-    cluster.apply_object(bare(live), MANAGER)
+    cluster.apply_manifest(bare(live), MANAGER)
     return True

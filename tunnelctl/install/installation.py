@@ -8,6 +8,7 @@ import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tunnel_server.kube import apiserver
 from tunnel_server.kube.failures import ApiFailure
 from tunnelctl.checks import Check, State
 from tunnelctl.cluster_arguments import as_command_error
@@ -20,7 +21,7 @@ from tunnelctl.install.undoing import Undoing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,10 @@ class Outcome:
     """What could not be taken back."""
 
 
-def look(cluster: Objects, wishes: Wishes) -> Prospect:
+def look(cluster: Cluster, wishes: Wishes) -> Prospect:
     """Find out what an installation would do, changing nothing; raises ApiFailure, UsageError."""
     shipped, replace = load(), wishes.replace_yurt_tunnel
-    version = cluster.version()
+    version = apiserver.version(cluster)
     checks = [
         preflight.check_version(cluster.host, version),
         preflight.check_rights(cluster, shipped, replaces=replace),
@@ -97,7 +98,7 @@ def look(cluster: Objects, wishes: Wishes) -> Prospect:
 
 
 def carry_out(
-    cluster: Objects, prospect: Prospect, wishes: Wishes, tell: Callable[[str], None], outcome: Outcome
+    cluster: Cluster, prospect: Prospect, wishes: Wishes, tell: Callable[[str], None], outcome: Outcome
 ) -> None:
     """Do it; raises CommandError where it failed, and then what was done is taken back as `outcome` says."""
     undoing = Undoing(tell)

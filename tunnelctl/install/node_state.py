@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from tunnel_server.kube.references import Reference
+from tunnel_server.kube.references import ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES, PODS
 from tunnelctl.cluster_arguments import NAMESPACE
 from tunnelctl.install.manifests import pod_spec
@@ -15,7 +15,7 @@ from tunnelctl.install.scheduling import is_ready, selects
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
 
 NAME = "tunnel-agent-cleanup"
@@ -84,7 +84,7 @@ def remover(agents: Object, directory: PurePosixPath) -> Object:
     }
 
 
-def clean(cluster: Objects, agents: Object, timeout: float) -> list[str]:
+def clean(cluster: Cluster, agents: Object, timeout: float) -> list[str]:
     """Remove the state of every edge that is there; returns those on which it is still. Raises ApiFailure."""
     directory = state_directory(agents)
     nodes = [each for each in cluster.all_of(NODES) if selects(pod_spec(agents), each)]
@@ -93,8 +93,8 @@ def clean(cluster: Objects, agents: Object, timeout: float) -> list[str]:
     away = {each["metadata"]["name"] for each in nodes if not is_ready(each)}
     here = {each["metadata"]["name"] for each in nodes} - away
     if here:
-        reference = Reference(DAEMON_SETS, NAME, NAMESPACE)
-        cluster.apply_object(remover(agents, directory), MANAGER)
+        reference = ObjectReference(DAEMON_SETS, NAME, NAMESPACE)
+        cluster.apply_manifest(remover(agents, directory), MANAGER)
         try:
             here -= _cleaned(cluster, here, time.monotonic() + timeout)
         finally:
@@ -102,7 +102,7 @@ def clean(cluster: Objects, agents: Object, timeout: float) -> list[str]:
     return sorted(away | here)
 
 
-def _cleaned(cluster: Objects, wanted: set[str], deadline: float) -> set[str]:
+def _cleaned(cluster: Cluster, wanted: set[str], deadline: float) -> set[str]:
     labels = ",".join(f"{key}={value}" for key, value in _LABELS.items())
     while True:
         pods = cluster.all_of(PODS, NAMESPACE, labels=labels)

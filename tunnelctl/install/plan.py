@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tunnel_server.kube.references import Reference
+from tunnel_server.kube.references import ObjectReference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Action(StrEnum):
 class Step:
     """One object of the installation."""
 
-    reference: Reference
+    reference: ObjectReference
     wanted: Object
     before: Object | None
     """As it was when the plan was made; None: there was none."""
@@ -64,7 +64,7 @@ def marked(wanted: Object, before: Object | None) -> Object:
 
 def step(wanted: Object, before: Object | None, after: Object | None) -> Step:
     """Judge one object by what applying it would make of it; `after` is None where that is not known yet."""
-    reference = Reference.of(wanted)
+    reference = ObjectReference.of(wanted)
     if before is None:
         return Step(reference, wanted, None, Action.MAKE)
     changes = () if after is None else tuple(differences(_settled(before), _settled(after)))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from tunnel_server.kube.references import DEPLOYMENTS, NAMESPACES, Reference
+from tunnel_server.kube import apiserver
+from tunnel_server.kube.references import DEPLOYMENTS, NAMESPACES, ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES, PODS, SERVICES
 from tunnelctl.checks import Check, State
 from tunnelctl.cluster_arguments import NAMESPACE
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from certs.addresses import IPNetwork
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object, Resource
     from tunnelctl.install.yurt_tunnel import Workload
 
@@ -52,12 +53,12 @@ class Found:
         return [each for each in self.nodes if each["metadata"]["name"] not in names]
 
 
-def look(cluster: Objects, objects: list[Object]) -> Found:
+def look(cluster: Cluster, objects: list[Object]) -> Found:
     """Read what is there; raises ApiFailure."""
     nodes = cluster.all_of(NODES)
     server = pod_spec(named(objects, DEPLOYMENTS.kind, SERVER))
     agent = pod_spec(named(objects, DAEMON_SETS.kind, AGENT))
-    service = cluster.find(Reference(SERVICES, "kubernetes", "default"))
+    service = cluster.find(ObjectReference(SERVICES, "kubernetes", "default"))
     return Found(
         nodes=nodes,
         hosts=[each for each in nodes if selects(server, each)],
@@ -76,9 +77,9 @@ def check_version(host: str, version: tuple[int, int]) -> Check:
     return Check("apiserver", State.OK, text)
 
 
-def check_rights(cluster: Objects, objects: list[Object], *, replaces: bool) -> Check:
+def check_rights(cluster: Cluster, objects: list[Object], *, replaces: bool) -> Check:
     """Whether the user may look, make all this, and take it back."""
-    if cluster.may_everything():
+    if apiserver.may_everything(cluster):
         return Check("rights", State.OK, "you may do everything")
     needed: dict[tuple[Resource, str], tuple[str, ...]] = {
         (NODES, ""): ("list",),
@@ -87,13 +88,13 @@ def check_rights(cluster: Objects, objects: list[Object], *, replaces: bool) -> 
     }
     for each in (DEPLOYMENTS, DAEMON_SETS):
         needed[each, yurt_tunnel.NAMESPACE] = ("get", "patch") if replaces else ("get",)
-    for reference in map(Reference.of, objects):
+    for reference in map(ObjectReference.of, objects):
         needed[reference.resource, reference.namespace] = _VERBS
     lacking = [
         f"{verb} {resource}" + (f" in {namespace}" if namespace else "")
         for (resource, namespace), verbs in needed.items()
         for verb in verbs
-        if not cluster.may(verb, resource, namespace)
+        if not apiserver.may(cluster, verb, resource, namespace)
     ]
     if not lacking:
         return Check("rights", State.OK, "you may make all that it needs")
@@ -107,7 +108,7 @@ def check_rights(cluster: Objects, objects: list[Object], *, replaces: bool) -> 
 
 
 def service_networks(
-    cluster: Objects, version: tuple[int, int], told: tuple[IPNetwork, ...]
+    cluster: Cluster, version: tuple[int, int], told: tuple[IPNetwork, ...]
 ) -> tuple[tuple[IPNetwork, ...], list[Check]]:
     """Return what the server has to be told of the service range, and what speaks against it.
 
@@ -115,7 +116,7 @@ def service_networks(
     """
     if told or version >= SAYS_SERVICE_RANGE:
         return told, []
-    if found := cluster.service_range():
+    if found := apiserver.service_range(cluster):
         said = f"in {', '.join(found)}, as the apiserver says"
         return tuple(map(ip_network, found)), [Check("services", State.OK, said)]
     text = f"Kubernetes {version[0]}.{version[1]} does not say which addresses are Services'"
@@ -248,9 +249,9 @@ def _taken(pods: list[Object], node: str, wanted: set[int], freed: set[str]) -> 
     return found
 
 
-def check_namespace(cluster: Objects) -> Iterator[Check]:
+def check_namespace(cluster: Cluster) -> Iterator[Check]:
     """Whether our namespace, where it was made by somebody else, lets our pods in."""
-    live = cluster.find(Reference(NAMESPACES, NAMESPACE))
+    live = cluster.find(ObjectReference(NAMESPACES, NAMESPACE))
     if live is not None and live["metadata"].get("deletionTimestamp"):
         yield Check(
             "namespace",

@@ -7,23 +7,23 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from tunnel_server.kube.references import DEPLOYMENTS, Reference
+from tunnel_server.kube.references import DEPLOYMENTS, ObjectReference
 from tunnel_server.kube.resources import CONFIG_MAPS
 from tunnel_server.kube.selector import LabelSelector
 from tunnelctl.cluster_arguments import NAMESPACE
 from tunnelctl.install.manifests import SERVER, SERVER_CONFIG, SERVER_FILE, Options, pod_spec
 
 if TYPE_CHECKING:
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
 
 VERSION = "app.kubernetes.io/version"
 
 
-def look(cluster: Objects) -> Options:
+def look(cluster: Cluster) -> Options:
     """Read it: empty where nothing was chosen, or where it cannot be read. Raises ApiFailure."""
-    config = cluster.find(Reference(CONFIG_MAPS, SERVER_CONFIG, NAMESPACE))
-    server = cluster.find(Reference(DEPLOYMENTS, SERVER, NAMESPACE))
+    config = cluster.find(ObjectReference(CONFIG_MAPS, SERVER_CONFIG, NAMESPACE))
+    server = cluster.find(ObjectReference(DEPLOYMENTS, SERVER, NAMESPACE))
     return present(config, server)
 
 

@@ -19,7 +19,7 @@ from tunnel_server.kube.references import (
     SERVICE_ACCOUNTS,
     STATEFUL_SETS,
     VOLUME_CLAIMS,
-    Reference,
+    ObjectReference,
 )
 from tunnel_server.kube.resources import CONFIG_MAPS, DAEMON_SETS, NODES, PODS, SECRETS, SERVICES
 from tunnelctl.cluster_arguments import NAMESPACE
@@ -34,14 +34,14 @@ from tunnelctl.install.scheduling import is_ready
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
 
 PAUSE = 1.0  # seconds between two looks
 
 WRITTEN_BY_OURS = (
-    Reference(CONFIG_MAPS, "yurt-tunnel-nodes", "kube-system"),
-    Reference(CONFIG_MAPS, "yurt-tunnel-server-cfg", "kube-system"),
+    ObjectReference(CONFIG_MAPS, "yurt-tunnel-nodes", "kube-system"),
+    ObjectReference(CONFIG_MAPS, "yurt-tunnel-server-cfg", "kube-system"),
 )
 """What server and `map-port` write outside of our namespace; theirs if it bears our label, else found."""
 
@@ -57,11 +57,11 @@ _ANYBODYS = (
 class Removal:
     """What is there to take away."""
 
-    made: list[tuple[Reference, Object]] = field(default_factory=list)
+    made: list[tuple[ObjectReference, Object]] = field(default_factory=list)
     """In the order in which to delete it."""
-    changed: list[tuple[Reference, Object]] = field(default_factory=list)
+    changed: list[tuple[ObjectReference, Object]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    """Objects of the tunnel that somebody else installed, and who that was."""
+    """Cluster of the tunnel that somebody else installed, and who that was."""
     foreign: list[str] = field(default_factory=list)
     """What is not the tunnel's in its namespace, which stays for that."""
     yurt_tunnel: list[yurt_tunnel.Workload] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Removal:
         return not (self.made or self.changed or self.yurt_tunnel)
 
 
-def look(cluster: Objects) -> Removal:
+def look(cluster: Cluster) -> Removal:
     """Find what an install left; raises ApiFailure."""
     removal = Removal()
     for reference, live in _candidates(cluster):
@@ -94,17 +94,17 @@ def look(cluster: Objects) -> Removal:
 _ORDER = {DAEMON_SETS: 0, DEPLOYMENTS: 0, NAMESPACES: 9}
 
 
-def _candidates(cluster: Objects) -> Iterator[tuple[Reference, Object]]:
+def _candidates(cluster: Cluster) -> Iterator[tuple[ObjectReference, Object]]:
     """Yield what this version installs, and whatever of the same kinds bears our label and mark."""
     seen = set()
-    shipped = [Reference.of(each) for each in load()]
+    shipped = [ObjectReference.of(each) for each in load()]
     for reference in (*shipped, *WRITTEN_BY_OURS):
         seen.add(reference)
         if (live := cluster.find(reference)) is not None:
             yield reference, live
     for resource in dict.fromkeys(each.resource for each in shipped):
         for live in cluster.all_of(resource, labels=PODS_OF_OURS):
-            reference = Reference.of(live)
+            reference = ObjectReference.of(live)
             if reference not in seen and is_ours(live):
                 yield reference, live
 
@@ -114,16 +114,16 @@ def _labelled(live: Object) -> bool:
     return bool((live["metadata"].get("labels") or {}).get(name) == value)
 
 
-def _foreign(cluster: Objects) -> Iterator[str]:
+def _foreign(cluster: Cluster) -> Iterator[str]:
     for resource in _ANYBODYS:
         for live in cluster.all_of(resource, NAMESPACE):
             name = live["metadata"]["name"]
             if not (_labelled(live) or name.startswith(_OWN_NAMES) or name in _OF_THE_CLUSTER):
-                yield str(Reference.of(live))
+                yield str(ObjectReference.of(live))
 
 
 def carry_out(
-    cluster: Objects, removal: Removal, *, keep_node_state: bool, timeout: float, tell: Callable[[str], None]
+    cluster: Cluster, removal: Removal, *, keep_node_state: bool, timeout: float, tell: Callable[[str], None]
 ) -> list[str]:
     """Take it away; returns what is left, and for whom it waits. Raises ApiFailure: ask again then."""
     left = []
@@ -155,24 +155,24 @@ def carry_out(
     return left + _wait_for_namespace(cluster, removal, time.monotonic() + timeout)
 
 
-def _is_agents(reference: Reference) -> bool:
+def _is_agents(reference: ObjectReference) -> bool:
     return reference.resource is DAEMON_SETS and reference.name == AGENT
 
 
-def _delete(cluster: Objects, reference: Reference, tell: Callable[[str], None]) -> None:
+def _delete(cluster: Cluster, reference: ObjectReference, tell: Callable[[str], None]) -> None:
     if cluster.remove(reference):
         tell(f"deleted {reference}")
 
 
-def _empty(cluster: Objects, tell: Callable[[str], None]) -> None:
+def _empty(cluster: Cluster, tell: Callable[[str], None]) -> None:
     """Delete what the server made at run time in a namespace that stays."""
     for resource in (SECRETS, CONFIG_MAPS, KINDS["coordination.k8s.io/v1", "Lease"]):
         for live in cluster.all_of(resource, NAMESPACE):
             if _labelled(live) or live["metadata"]["name"].startswith(_OWN_NAMES):
-                _delete(cluster, Reference.of(live), tell)
+                _delete(cluster, ObjectReference.of(live), tell)
 
 
-def _wait_for_pods(cluster: Objects, deadline: float, tell: Callable[[str], None]) -> list[str]:
+def _wait_for_pods(cluster: Cluster, deadline: float, tell: Callable[[str], None]) -> list[str]:
     """Have every pod end, so that the server has taken its rules away; returns what was cut short.
 
     A pod of a machine that is away ends when that is back: its object is not waited for.
@@ -186,7 +186,7 @@ def _wait_for_pods(cluster: Objects, deadline: float, tell: Callable[[str], None
             away = node is not None and node not in here and "deletionTimestamp" in pod["metadata"]
             if not (late or away):
                 continue
-            cluster.remove(Reference.of(pod), at_once=True)
+            cluster.remove(ObjectReference.of(pod), at_once=True)
             if away:
                 tell(f"{node} is away: pod {name} ends there when it is back")
             elif node is not None:
@@ -203,11 +203,11 @@ def _component(pod: Object) -> str:
     return str((pod["metadata"].get("labels") or {}).get("app.kubernetes.io/component", ""))
 
 
-def _wait_for_namespace(cluster: Objects, removal: Removal, deadline: float) -> list[str]:
+def _wait_for_namespace(cluster: Cluster, removal: Removal, deadline: float) -> list[str]:
     """Wait until a namespace that was deleted is gone, so that an install may follow at once."""
     if removal.foreign or not any(each.resource is NAMESPACES for each, _ in removal.made):
         return []
-    reference = Reference(NAMESPACES, NAMESPACE)
+    reference = ObjectReference(NAMESPACES, NAMESPACE)
     if gone(cluster, reference, max(0.0, deadline - time.monotonic())):
         return []
     conditions = ((cluster.find(reference) or {}).get("status") or {}).get("conditions") or ()

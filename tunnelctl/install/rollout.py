@@ -6,8 +6,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from tunnel_server.kube.apiserver import container_log
 from tunnel_server.kube.failures import ApiFailure
-from tunnel_server.kube.references import DEPLOYMENTS, Reference
+from tunnel_server.kube.references import DEPLOYMENTS, ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES, PODS
 from tunnelctl.cluster_arguments import NAMESPACE
 from tunnelctl.errors import CommandError
@@ -17,7 +18,7 @@ from tunnelctl.install.scheduling import is_ready, waiting_reasons
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
 
 PODS_OF_OURS = "app.kubernetes.io/name=edge-tunnel"
@@ -25,7 +26,7 @@ PAUSE = 1.0  # seconds between two looks
 _LOG_LINES = 3
 
 
-def wait(cluster: Objects, timeout: float, tell: Callable[[str], None]) -> None:
+def wait(cluster: Cluster, timeout: float, tell: Callable[[str], None]) -> None:
     """Wait until the server is available, and an agent ready on every edge that is there.
 
     Raises CommandError after `timeout` seconds, with what is not well; ApiFailure.
@@ -41,10 +42,10 @@ def wait(cluster: Objects, timeout: float, tell: Callable[[str], None]) -> None:
         time.sleep(PAUSE)
 
 
-def lacking(cluster: Objects) -> str:
+def lacking(cluster: Cluster) -> str:
     """Return what is not as it should be yet, "" if all is. Edges that are away are not waited for."""
-    server = cluster.find(Reference(DEPLOYMENTS, SERVER, NAMESPACE))
-    agents = cluster.find(Reference(DAEMON_SETS, AGENT, NAMESPACE))
+    server = cluster.find(ObjectReference(DEPLOYMENTS, SERVER, NAMESPACE))
+    agents = cluster.find(ObjectReference(DAEMON_SETS, AGENT, NAMESPACE))
     if server is None or agents is None:
         return "the server's Deployment or the agents' DaemonSet is not there"
     if not _available(server):
@@ -76,7 +77,7 @@ def _available(server: Object) -> bool:
     )
 
 
-def _why(cluster: Objects) -> str:
+def _why(cluster: Cluster) -> str:
     """Repeat what kubelet, scheduler and the program itself say of the first pod that is not ready."""
     for component in ("server", "agent"):
         for pod in _pods(cluster, component):
@@ -89,7 +90,7 @@ def _why(cluster: Objects) -> str:
     return ""
 
 
-def _last_words(cluster: Objects, pod: Object) -> list[str]:
+def _last_words(cluster: Cluster, pod: Object) -> list[str]:
     """Return how containers ended, and the end of their logs, as far as these can be had."""
     words = []
     status = pod.get("status") or {}
@@ -99,12 +100,12 @@ def _last_words(cluster: Objects, pod: Object) -> list[str]:
             continue
         text = (ended.get("message") or "").strip()
         with contextlib.suppress(ApiFailure):
-            text = text or cluster.log(pod, each["name"], lines=_LOG_LINES, previous=True).strip()
+            text = text or container_log(cluster, pod, each["name"], lines=_LOG_LINES, previous=True).strip()
         words.append(
             f"it ended with {ended['exitCode']} ({ended.get('reason')})" + (f": {text}" if text else "")
         )
     return words
 
 
-def _pods(cluster: Objects, component: str) -> list[Object]:
+def _pods(cluster: Cluster, component: str) -> list[Object]:
     return cluster.all_of(PODS, NAMESPACE, labels=f"{PODS_OF_OURS},app.kubernetes.io/component={component}")

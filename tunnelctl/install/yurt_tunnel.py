@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tunnel_server.kube.references import DEPLOYMENTS, Reference
+from tunnel_server.kube.references import DEPLOYMENTS, ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES, PODS
 from tunnelctl.errors import CommandError
 from tunnelctl.install.scheduling import is_ready
@@ -21,15 +21,15 @@ from tunnelctl.install.scheduling import is_ready
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tunnel_server.kube.objects import Objects
+    from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
     from tunnelctl.install.undoing import Undoing
 
 NAMESPACE = "kube-system"
 WORKLOADS = (
-    Reference(DEPLOYMENTS, "yurt-tunnel-server", NAMESPACE),
-    Reference(DAEMON_SETS, "yurt-tunnel-server", NAMESPACE),  # v0.2.0 wrote of one
-    Reference(DAEMON_SETS, "yurt-tunnel-agent", NAMESPACE),
+    ObjectReference(DEPLOYMENTS, "yurt-tunnel-server", NAMESPACE),
+    ObjectReference(DAEMON_SETS, "yurt-tunnel-server", NAMESPACE),  # v0.2.0 wrote of one
+    ObjectReference(DAEMON_SETS, "yurt-tunnel-agent", NAMESPACE),
 )
 STOPPED = "edge-tunnel.io/stopped"
 """Annotation of a workload that we stopped, with its replicas; and a label that no node has."""
@@ -43,7 +43,7 @@ PAUSE = 1.0  # seconds between two looks
 class Workload:
     """One that was found."""
 
-    reference: Reference
+    reference: ObjectReference
     live: Object
 
     @property
@@ -67,7 +67,7 @@ class Workload:
         return f"{self.reference} ({self.image})"
 
 
-def find(cluster: Objects) -> list[Workload]:
+def find(cluster: Cluster) -> list[Workload]:
     """Return what is there of it; raises ApiFailure."""
     found = ((each, cluster.find(each)) for each in WORKLOADS)
     return [Workload(reference, live) for reference, live in found if live is not None]
@@ -83,19 +83,19 @@ def leaves_rules(workloads: list[Workload]) -> bool:
 
 
 def stop(
-    cluster: Objects, workloads: list[Workload], undoing: Undoing, tell: Callable[[str], None], timeout: float
+    cluster: Cluster, workloads: list[Workload], undoing: Undoing, tell: Callable[[str], None], timeout: float
 ) -> None:
     """Stop what runs, and wait until its pods are gone; raises CommandError if they stay, ApiFailure."""
     for each in workloads:
         if not each.runs:
             continue
         undoing.remember(f"stopping {each.reference}", partial(start, cluster, each.reference))
-        cluster.change(each.reference, _stopped(each))
+        _change(cluster, each.reference, _stopped(each))
         tell(f"stopped {each.reference}")
     _wait(cluster, workloads, time.monotonic() + timeout)
 
 
-def start(cluster: Objects, reference: Reference) -> str:
+def start(cluster: Cluster, reference: ObjectReference) -> str:
     """Put a workload back as it was before `stop`; returns what was done, "" if we had not stopped it."""
     live = cluster.find(reference)
     if live is None:
@@ -110,8 +110,12 @@ def start(cluster: Objects, reference: Reference) -> str:
         spec: dict[str, Any] = {} if workload.runs else {"replicas": before["replicas"]}
     else:
         spec = {"template": {"spec": {"nodeSelector": {STOPPED: None}}}}
-    cluster.change(reference, {"metadata": annotations, "spec": spec})
+    _change(cluster, reference, {"metadata": annotations, "spec": spec})
     return f"started {reference} again"
+
+
+def _change(cluster: Cluster, reference: ObjectReference, change: Object) -> None:
+    cluster.merge(reference.resource, reference.name, change, reference.namespace)
 
 
 def _stopped(workload: Workload) -> Object:
@@ -124,7 +128,7 @@ def _stopped(workload: Workload) -> Object:
     }
 
 
-def _wait(cluster: Objects, workloads: list[Workload], deadline: float) -> None:
+def _wait(cluster: Cluster, workloads: list[Workload], deadline: float) -> None:
     while left := _pods(cluster, workloads):
         if time.monotonic() > deadline:
             names = ", ".join(f"{pod['metadata']['name']} on {pod['spec']['nodeName']}" for pod in left[:3])
@@ -135,7 +139,7 @@ def _wait(cluster: Objects, workloads: list[Workload], deadline: float) -> None:
         time.sleep(PAUSE)
 
 
-def _pods(cluster: Objects, workloads: list[Workload]) -> list[Object]:
+def _pods(cluster: Cluster, workloads: list[Workload]) -> list[Object]:
     """Those on nodes that are there: an edge that is away ends its pod once it is back."""
     found = []
     for each in workloads:

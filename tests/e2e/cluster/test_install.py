@@ -30,7 +30,7 @@ from tests.e2e.cluster.controllers import (
 )
 from tests.e2e.system import BIN
 from tunnel_server.kube.access import from_kubeconfig
-from tunnel_server.kube.objects import Objects
+from tunnel_server.kube.client import Cluster
 from tunnelctl.cli import INTERRUPTED, main
 from tunnelctl.demo.processes import Processes
 from tunnelctl.errors import FAILED, NOT_REACHABLE, OK, REFUSED, WRONG_USE
@@ -340,7 +340,7 @@ def test_uninstall_of_half_an_install(plane: ControlPlane, tunnelctl: Run) -> No
 
 def test_an_older_kubernetes_says_its_service_range_when_asked(plane: ControlPlane) -> None:
     before = objects(plane)
-    cluster = Objects(partial(from_kubeconfig, plane.kubeconfig))
+    cluster = Cluster(partial(from_kubeconfig, plane.kubeconfig))
     assert preflight.service_networks(cluster, (1, 32), ()) == ((ip_network("10.96.0.0/16"),), [ANY])
     assert preflight.service_networks(cluster, (1, 33), ()) == ((), [])
     cluster.close()

@@ -7,7 +7,7 @@ import threading
 import pytest
 import urllib3
 
-from tunnel_server.kube.failures import Asked, no_answer, refusal
+from tunnel_server.kube.failures import ApiRequest, no_answer, refusal
 from tunnel_server.kube.resources import CONFIG_MAPS, NODES, SECRETS, SERVICE_CIDRS
 
 _MANAGED = "; somebody else manages this field: have them leave it, or remove the object"
@@ -19,30 +19,30 @@ def status(code: int, reason: str, message: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "body", "text"),
+    ("made", "code", "body", "text"),
     [
         (
-            Asked("list", SERVICE_CIDRS), 404, b"404 page not found\n",
+            ApiRequest("list", SERVICE_CIDRS), 404, b"404 page not found\n",
             f"list {SERVICE_CIDRS}: HTTP status 404; this apiserver does not serve networking.k8s.io/v1",
         ),
         (
-            Asked("get", NODES, "", "n"), 404, status(404, "NotFound", 'nodes "n" not found'),
+            ApiRequest("get", NODES, "", "n"), 404, status(404, "NotFound", 'nodes "n" not found'),
             'get nodes n: nodes "n" not found',
         ),
         (
-            Asked("watch", NODES), 401, status(401, "Unauthorized", "no"),
+            ApiRequest("watch", NODES), 401, status(401, "Unauthorized", "no"),
             "watch nodes: no; has the token or the certificate expired, or is it another cluster's?",
         ),
         (
-            Asked("patch", CONFIG_MAPS, "ns", "c"), 409, status(409, "Conflict", "conflict"),
+            ApiRequest("patch", CONFIG_MAPS, "ns", "c"), 409, status(409, "Conflict", "conflict"),
             "patch configmaps c in ns: conflict" + _MANAGED,
         ),
-        (Asked("list", NODES), 503, b"\xff{", "list nodes: HTTP status 503"),
-        (Asked("list", NODES), 500, b"[]", "list nodes: HTTP status 500"),
+        (ApiRequest("list", NODES), 503, b"\xff{", "list nodes: HTTP status 503"),
+        (ApiRequest("list", NODES), 500, b"[]", "list nodes: HTTP status 500"),
     ],
 )  # fmt: skip
-def test_refusals(asked: Asked, code: int, body: bytes, text: str) -> None:
-    failure = refusal(HOST, asked, code, body)
+def test_refusals(made: ApiRequest, code: int, body: bytes, text: str) -> None:
+    failure = refusal(HOST, made, code, body)
     assert str(failure) == f"apiserver {HOST}: {text}"
     assert failure.status == code
 
@@ -61,7 +61,7 @@ def test_refusals(asked: Asked, code: int, body: bytes, text: str) -> None:
     ],
 )
 def test_what_would_fail_again(code: int, lasting: bool) -> None:
-    assert refusal(HOST, Asked("list", NODES), code, b"").lasting is lasting
+    assert refusal(HOST, ApiRequest("list", NODES), code, b"").lasting is lasting
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_would_fail_again(code: int, lasting: bool) -> None:
     ],
 )
 def test_what_is_hard_to_bring_about(error: Exception, text: str) -> None:
-    assert str(no_answer(HOST, Asked("list", NODES), error)) == f"apiserver {HOST}: list nodes: {text}"
+    assert str(no_answer(HOST, ApiRequest("list", NODES), error)) == f"apiserver {HOST}: list nodes: {text}"
 
 
 def cause(port, host="127.0.0.1", watched=False, **options):
@@ -82,7 +82,7 @@ def cause(port, host="127.0.0.1", watched=False, **options):
             response = pool.request("GET", f"http://{host}:{port}/", preload_content=not watched, **options)
             list(response.stream())
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            return str(no_answer("https://a", Asked("get", SECRETS, "n", "x"), error))
+            return str(no_answer("https://a", ApiRequest("get", SECRETS, "n", "x"), error))
     pytest.fail("it was answered")
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunnel_server.kube.references import DEPLOYMENTS, Reference
+from tunnel_server.kube.references import DEPLOYMENTS, ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS
 from tunnelctl.install.yurt_tunnel import STOPPED, Workload, leaves_rules
 
@@ -16,7 +16,7 @@ def workload(
     metadata = {"annotations": {STOPPED: "{}"}} if stopped else {}
     kind = DEPLOYMENTS if spec else DAEMON_SETS
     live = {"metadata": metadata, "spec": {**spec, "template": template}}
-    return Workload(Reference(kind, "yurt-tunnel-server", "kube-system"), live)
+    return Workload(ObjectReference(kind, "yurt-tunnel-server", "kube-system"), live)
 
 
 @pytest.mark.parametrize(

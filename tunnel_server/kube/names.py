@@ -17,6 +17,7 @@ from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_server.kube.failures import ApiFailure
 from tunnel_server.kube.resources import CONFIG_MAPS
+from tunnel_server.kube.state_layout import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,4 +110,5 @@ class NamesKeeper:
 
     def _apply(self, text: str) -> None:
         name, namespace = self._where.name, self._where.namespace
-        self._cluster.apply(CONFIG_MAPS, name, {"data": {KEY: text}}, namespace, manager=MANAGER)
+        fields = {"metadata": {"labels": LABELS}, "data": {KEY: text}}
+        self._cluster.apply(CONFIG_MAPS, name, fields, namespace, manager=MANAGER)

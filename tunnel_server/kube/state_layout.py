@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 KIND = "edge-tunnel.io/kind"
 """The label by which objects of ours are found; its value is a part's `kind`."""
-LABELS = {"app.kubernetes.io/name": "edge-tunnel"}
+LABELS = {"app.kubernetes.io/name": "edge-tunnel", "app.kubernetes.io/managed-by": "tunnel-server"}
+"""Of all that servers make at run time: by these `tunnelctl uninstall` knows what to take away."""
 MAX_DATA = 1024 * 1024
 """Bytes of data that the apiserver takes in one Secret or ConfigMap (MaxSecretSize in k8s.io/api/core/v1)."""
 

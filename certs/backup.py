@@ -15,17 +15,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hmac import compare_digest
 
+from cryptography import x509
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from certs.authority import CA_CERTIFICATE, CA_KEY
 from certs.files import StateNotEmptyError
-from certs.state import State
+from certs.roll import NEXT_KEY
+from certs.server_state import SERVER_CERTIFICATE, read_server
+from certs.state import Change, State
+from certs.subjects import is_issued_by
 
 VERSION = 1
 MAX_BACKUP = 256 * 1024 * 1024
 """Bytes."""
+_AUTHORITY = (CA_CERTIFICATE, CA_KEY, NEXT_KEY)
 _MAGIC = "edge-tunnel-backup"
 _MAX_HEADER = 4096
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**15, 8, 1  # 32 MiB and a tenth of a second (RFC 7914, section 2)
@@ -105,6 +110,35 @@ def restore_backup(backup: Backup, state: State) -> Sequence[str]:
         return state.change(lambda change: change.fill(backup.files))
     except StateNotEmptyError as error:
         raise BackupError(str(error)) from None
+
+
+def restore_authority(backup: Backup, state: State) -> Sequence[str]:
+    """Put the authority alone back to a state that has lost it; everything else there stays.
+
+    Returns the names of the files. Raises BackupError, also for an authority that is none of this state's,
+    and StateError; then nothing was written.
+    """
+    files = {name: backup.files[name] for name in _AUTHORITY if name in backup.files}
+    if not files.keys() >= {CA_CERTIFICATE, CA_KEY}:
+        raise BackupError("it holds no authority")
+
+    def put_back(change: Change) -> Sequence[str]:
+        present = {name: state.read(name) for name in _AUTHORITY if state.exists(name)}
+        if present == files:
+            raise BackupError(f"{state} has that authority: nothing was changed")
+        if any(files.get(name) != data for name, data in present.items()):
+            raise BackupError(f"{state} has an authority already: nothing was changed")
+        if state.exists(SERVER_CERTIFICATE):
+            roots = x509.load_pem_x509_certificates(files[CA_CERTIFICATE])
+            if not any(is_issued_by(read_server(state).certificate, root) for root in roots):
+                raise BackupError(
+                    f"its authority is not the one of {state.place(SERVER_CERTIFICATE)}, which the edges "
+                    "know: take a later backup, or restore everything to an empty place"
+                )
+        change.write(files)
+        return tuple(files)
+
+    return state.change(put_back)
 
 
 def _head(data: bytes) -> tuple[dict[str, object], bytes, bytes]:

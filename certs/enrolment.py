@@ -107,7 +107,7 @@ class Enrolment:
         """Issue a certificate over the key in `request` to a node that somebody trusted vouches for.
 
         It proves the name and carries no address: what vouches for such a node also says where it is. A node
-        that was revoked stays out until that is undone, or it has joined with a token since: whatever was
+        that was revoked stays out until it is readmitted, or has joined with a token since: whatever was
         revoked would be vouched for as before. Raises RevokedError, RequestError, StateError.
         """
         key = read_request(request)
@@ -117,8 +117,11 @@ class Enrolment:
             known = self.nodes.load().get(node)
             revoked = self._revocations.load().of(Kind.NODE, node)
             issued = known.issued if known else None
-            if revoked is not None and (issued is None or issued <= revoked.at):
-                raise RevokedError(f"{revoked}; to let it in again: tunnelctl revoke --undo {node}")
+            back = revoked is None or revoked.readmitted or (issued is not None and issued > revoked.at)
+            if not back:
+                raise RevokedError(
+                    f"{revoked}; to let it in with a new certificate: tunnelctl revoke --readmit {node}"
+                )
             made = self._certify(node, (), key, authority)
             change.write(made.files)
             return made

@@ -2,7 +2,8 @@
 
 A node or a caller is revoked by name: every certificate issued to it up to that second is refused, and so
 is every join token made for it until then. What is issued later, for a token made later, is good: that is how
-a revoked machine comes back. One certificate is revoked by its serial, for good.
+a revoked machine comes back. A node that a cluster vouches for comes back once it is *readmitted*, again with
+a certificate that is issued later. One certificate is revoked by its serial, for good.
 
 Standard library only. When something was issued is read from the certificate itself (`certs.validity`).
 """
@@ -44,6 +45,8 @@ class Revocation:
     at: datetime
     """To the second; of a name, certificates issued later are good."""
     reason: str = ""
+    readmitted: bool = False
+    """Of a node: if it is vouched for, it is issued another certificate; those of before stay refused."""
 
     def __str__(self) -> str:
         why = f": {self.reason}" if self.reason else ""
@@ -143,6 +146,7 @@ class RevocationStore:
         others: Mapping[str, bytes] | None = None,
         *,
         issued: datetime | None = None,
+        readmitted: bool = False,
     ) -> Revocation:
         """Revoke, in an open change, and write `others` with it; raises ValueError for no name or serial.
 
@@ -157,7 +161,7 @@ class RevocationStore:
         if len(entries) >= MAX_REVOCATIONS:
             raise ValueError(f"there are {MAX_REVOCATIONS} revocations already: roll the authority instead")
         now = self._clock().replace(microsecond=0)
-        entry = Revocation(kind, value, now if issued is None else max(now, issued), reason)
+        entry = Revocation(kind, value, now if issued is None else max(now, issued), reason, readmitted)
         kept = [each for each in entries if (each.kind, each.value) != (kind, value)]
         change.write({REVOCATIONS_FILE: _encode([*kept, entry]), **(others or {})})
         return entry
@@ -193,6 +197,7 @@ def _encode(entries: Iterable[Revocation]) -> bytes:
             "value": entry.value,
             "at": entry.at.isoformat(),
             "reason": entry.reason,
+            **({"readmitted": True} if entry.readmitted else {}),
         }
         for entry in entries
     ]
@@ -205,4 +210,5 @@ def _decode(entry: Mapping[str, object]) -> Revocation:
         str(entry["value"]),
         datetime.fromisoformat(str(entry["at"])),
         str(entry["reason"]),
+        entry.get("readmitted") is True,
     )

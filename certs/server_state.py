@@ -1,7 +1,8 @@
 """What `tunnelctl init` makes and keeps: the authority and the server's own certificate.
 
 The names in the server's certificate are those agents dial. They are given, never detected: the server may
-itself be behind NAT.
+itself be behind NAT. An authority is made only where nothing is: in the place of one that was lost, another
+would lock every edge out.
 """
 
 from dataclasses import dataclass
@@ -12,16 +13,23 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.addresses import IPAddress
 from certs.authority import CA_CERTIFICATE, CA_KEY, Authority
+from certs.callers import CALLERS_FILE
 from certs.files import StateError
 from certs.identity import Role, check_name
+from certs.nodes import NODES_FILE
 from certs.requests import key_pem, load_key, new_key
+from certs.revocations import REVOCATIONS_FILE
 from certs.state import Change, State
 from certs.subjects import Subject, is_issued_by, read_subject
+from certs.tokens import TOKENS_FILE
 
 SERVER_KEY, SERVER_CERTIFICATE = "server.key", "server.crt"
 DEFAULT_DOMAIN = "edge-tunnel"
 DEFAULT_SERVER_NAME = "tunnel-server"
 RENEW_BEFORE = timedelta(days=30)
+
+_OF_AN_AUTHORITY = (SERVER_CERTIFICATE, NODES_FILE, TOKENS_FILE, CALLERS_FILE, REVOCATIONS_FILE)
+"""What says that there was one."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,14 @@ def initialise(
     domain: str | None = None,
     server_name: str | None = None,
     now: datetime | None = None,
+    new: bool = True,
 ) -> Initialised:
     """Make the authority and the server's certificate, or only what is missing of them, or nothing.
 
     `addresses` and `dns_names`, where given, are all of their kind that the certificate shall carry; others
-    than it has re-issue it, with the same key. What is None stays as it is. Raises StateError, and
-    ValueError for what cannot be a name or domain.
+    than it has re-issue it, with the same key. What is None stays as it is. Without `new`, no authority is
+    made; nor is one where something is that another has left. Raises StateError, and ValueError for what
+    cannot be a name or domain.
     """
     now = now or datetime.now(UTC)
     for dns_name in dns_names or ():
@@ -87,6 +97,8 @@ def initialise(
 
     def make(change: Change) -> Initialised:
         files: dict[str, bytes] = {}
+        # Before the authority: whoever makes all of this right now writes the authority first.
+        left = [name for name in _OF_AN_AUTHORITY if state.exists(name)]
         present = [state.exists(CA_KEY), state.exists(CA_CERTIFICATE)]
         if any(present):
             if not all(present):
@@ -102,6 +114,8 @@ def initialise(
                     "use another --state-dir"
                 )
         else:
+            if left or not new:
+                raise _lost(state, left)
             authority, files = Authority.make(domain or DEFAULT_DOMAIN, now)
         current = None
         wanted = ServerNames(addresses or (), dns_names or ())
@@ -134,6 +148,16 @@ def initialise(
         return Initialised(authority, wanted, expires, CA_KEY in files, why)
 
     return state.change(make)
+
+
+def _lost(state: State, left: list[str]) -> StateError:
+    what = f"{state} has no authority any more"
+    if left:
+        what += f", although there {'is' if len(left) == 1 else 'are'} {' and '.join(left[:2])}"
+    return StateError(
+        f"{what}: put it back from a backup (`tunnelctl restore --authority`); without one, remove the rest "
+        "too and begin anew (every edge must then join again)"
+    )
 
 
 def _reason(

@@ -77,6 +77,7 @@ class Server:
         self._state = self._place.state
         self._identity = ServerIdentity(self._state)
         self._certified = server_names(self._state).hosts
+        self._announced: list[str] = []
         lists = config.port_lists()
         self._configuring = trio.Lock()
         self._mappings = PortMappings(
@@ -187,7 +188,7 @@ class Server:
                 await self._open_tunnel(nursery, overview)
                 nursery.start_soon(self._known.keep)
                 nursery.start_soon(self._identity.watch)
-                self._place.keep(nursery, lambda: self._config)
+                self._place.keep(nursery)
                 if self._reloader:
                     nursery.start_soon(self._reloader.watch)
                 log.info("ready", extra={"version": __version__, "listeners": len(overview.listeners())})
@@ -300,11 +301,13 @@ class Server:
             await self._reloader.reload()
 
     def _servers(self) -> list[str]:
-        """Where agents are told to dial."""
+        """Where agents are told to dial: nowhere that this server's certificate is only about to name."""
         config = self._config
-        return [str(each) for each in config.server_addresses] or [
-            format_endpoint(host, config.tunnel_port) for host in self._certified
-        ]
+        if self._place.certifies(self._certified):
+            self._announced = [str(each) for each in config.server_addresses] or [
+                format_endpoint(host, config.tunnel_port) for host in self._certified
+            ]
+        return self._announced
 
     async def _apply(self, config: ServerConfig) -> None:
         """Put a changed configuration into force, or raise with nothing changed: see `Reloader`."""
@@ -327,6 +330,7 @@ class Server:
         self._calls.away_wait = config.limits.away_wait
         self._registry.budget.total = config.limits.memory_budget
         self._registry.links_per_node = config.limits.links_per_node
+        self._place.configure(config)
         self._api.configure(config.edge_networks, config.node_life())
         rules = self._registry.claims.rules
         rules.networks, rules.pins = config.edge_networks, config.pins()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from certs.files import StateDirectory, StateError
 from certs.server_state import ServerNames
-from tunnel_server.own_certificate import keep_certificate
+from tunnel_server.own_certificate import OwnCertificate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import trio
 
@@ -40,6 +40,8 @@ class StatePlace:
             self.state = StateDirectory(config.state_dir)
         else:
             raise StateError(f"{config.state_dir} does not exist: run `tunnelctl init` first")
+        self._config = config
+        self._certificate = OwnCertificate(self.state, lambda: self._names(self._config))
 
     def _open_cluster(self, config: ServerConfig) -> None:
         # `kubernetes` costs memory: it is loaded only where it is used.
@@ -55,10 +57,21 @@ class StatePlace:
         self.cluster = state.cluster
         self.notes = state.cache.notes
         self.count = state.cache.count
-        self._names = lambda config: server_certificate_names(config.server_addresses)
+        self._names = lambda config: server_certificate_names(
+            config.server_addresses, config.kubernetes.namespace
+        )
         self._start = lambda nursery: nursery.start_soon(partial(keep_own_state, state, lasting=lasting))
 
-    def keep(self, nursery: trio.Nursery, config: Callable[[], ServerConfig]) -> None:
-        """Start what keeps the state, until cancelled; `config` returns the configuration in force."""
+    def keep(self, nursery: trio.Nursery) -> None:
+        """Start what keeps the state, until cancelled."""
         self._start(nursery)
-        nursery.start_soon(keep_certificate, self.state, lambda: self._names(config()))
+        nursery.start_soon(self._certificate.keep)
+
+    def configure(self, config: ServerConfig) -> None:
+        """Go by another configuration: the certificate may have to say other names, at once."""
+        self._config = config
+        self._certificate.changed()
+
+    def certifies(self, hosts: Iterable[str]) -> bool:
+        """Whether a certificate for `hosts` is the one that the configuration asks for, as far as it does."""
+        return set(self._names(self._config).hosts) <= set(hosts)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from tunnelctl.backup import add_passphrase_argument, read_passphrase
 from tunnelctl.errors import CommandError, RefusedError
-from tunnelctl.local_server import add_arguments, find_server, prepared_state, state_errors
+from tunnelctl.local_server import add_arguments, find_server, open_state, prepared_state, state_errors
 from tunnelctl.tables import iso
 
 if TYPE_CHECKING:
     import argparse
+
+    from certs.backup import Backup
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,10 +23,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "restore",
         help="make a state directory from a backup",
         description="Write what a backup holds to a state directory that is empty or not there yet. All is "
-        "checked first; it is restored as a whole, or nothing is. Agents come by themselves once their "
-        "server's address leads to this host.",
+        "checked first; it is restored as a whole, or nothing is (in a cluster, one that was interrupted is "
+        "finished by the same command). Agents come by themselves once their server's address leads there.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="as `tunnelctl backup` wrote it")
+    parser.add_argument(
+        "--authority",
+        action="store_true",
+        help="only the authority's certificate and key, into state that has lost just these",
+    )
     add_passphrase_argument(parser)
     add_arguments(parser)
     parser.set_defaults(run=run)
@@ -32,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Restore; raises CommandError, and then nothing was."""
-    from certs.backup import MAX_BACKUP, BackupError, is_encrypted, read_backup, restore_backup
+    from certs.backup import MAX_BACKUP, BackupError, is_encrypted, read_backup
 
     path: Path = args.file
     try:
@@ -48,6 +55,33 @@ def run(args: argparse.Namespace) -> int:
         backup = read_backup(data, passphrase)
     except BackupError as error:
         raise CommandError(f"{path}: {error}") from None
+    if args.authority:
+        return _authority(args, backup)
+    return _everything(args, backup)
+
+
+def _authority(args: argparse.Namespace, backup: Backup) -> int:
+    from certs.backup import BackupError, restore_authority
+
+    with state_errors():
+        state = open_state(find_server(args))
+        try:
+            files = restore_authority(backup, state)
+        except BackupError as error:
+            raise RefusedError(str(error)) from None
+    if args.json:
+        report = {"state_dir": str(state), "created": iso(backup.created), "files": sorted(files)}
+        print(json.dumps(report, indent=1))
+    else:
+        print(
+            f"put the authority of {backup.created:%Y-%m-%d %H:%M} UTC back to {state}: all else is as it was"
+        )
+    return 0
+
+
+def _everything(args: argparse.Namespace, backup: Backup) -> int:
+    from certs.backup import BackupError, restore_backup
+
     server = find_server(args, make=True)
     with state_errors(), prepared_state(server) as state:
         try:

@@ -24,8 +24,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="let a node, a caller or one certificate in no longer",
         description="Refuse every certificate that a node or a caller was issued until now, and its unused "
         "join tokens; or one certificate by its serial. A running server ends their connections within "
-        "a second, and a node's addresses may be another's. A node comes back with a token made later, a "
-        "caller with `caller create --renew`.",
+        "a second, and a node's addresses may be another's. A node comes back with a token made later, one "
+        "whose agent is a pod of the cluster once it is readmitted, a caller with `caller create --renew`.",
     )
     parser.add_argument("node", nargs="?", metavar="NODE", help="a node's name")
     parser.add_argument("--caller", metavar="NAME", help="a caller's name")
@@ -34,7 +34,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--reason", default="", metavar="TEXT", help="kept, logged, and told to who is refused"
     )
     parser.add_argument("--list", action="store_true", help="list what is revoked")
-    parser.add_argument("--undo", action="store_true", help="take a revocation back")
+    parser.add_argument(
+        "--readmit",
+        action="store_true",
+        help="revoke all that NODE was issued until now, and let the cluster's agent there have another "
+        "certificate",
+    )
+    parser.add_argument(
+        "--undo", action="store_true", help="take a revocation back: all its certificates are good again"
+    )
     add_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -48,8 +56,10 @@ def run(args: argparse.Namespace) -> int:
         for kind, value in ((Kind.NODE, args.node), (Kind.CALLER, args.caller), (Kind.SERIAL, args.serial))
         if value is not None
     ]
-    if args.list and (asked or args.undo):
+    if args.list and (asked or args.undo or args.readmit):
         raise UsageError("--list takes nothing else")
+    if args.readmit and (args.undo or args.node is None):
+        raise UsageError("--readmit is for a NODE, and not with --undo: see `tunnelctl revoke --help`")
     if not args.list and len(asked) != 1:
         raise UsageError("name one of NODE, --caller NAME, --serial HEX; or --list")
     with state_errors():
@@ -58,19 +68,27 @@ def run(args: argparse.Namespace) -> int:
             return _list(state, as_json=args.json)
         ((kind, value),) = asked
         try:
-            entry = _undo(state, kind, value) if args.undo else _revoke(state, kind, value, args.reason)
+            if args.undo:
+                entry = _undo(state, kind, value)
+            else:
+                entry = _revoke(state, kind, value, args.reason, readmit=args.readmit)
         except ValueError as error:
             raise UsageError(str(error)) from None
     if args.json:
         print(json.dumps({**_report(entry), "revoked": not args.undo}, indent=1))
     elif args.undo:
         print(f"{kind.value} {entry.value} is let in again with the certificates it has")
+    elif args.readmit:
+        print(
+            f"revoked node {entry.value}, all that it was issued until now; its agent in the cluster is let "
+            "in again, with a new certificate"
+        )
     else:
         print(f"revoked {kind.value} {entry.value}: a running server ends its connections within a second")
     return 0
 
 
-def _revoke(state: State, kind: Kind, value: str, reason: str) -> Revocation:
+def _revoke(state: State, kind: Kind, value: str, reason: str, *, readmit: bool) -> Revocation:
     from certs.callers import CallerStore
     from certs.nodes import NodeStore
     from certs.revocations import Kind, RevocationStore
@@ -80,12 +98,13 @@ def _revoke(state: State, kind: Kind, value: str, reason: str) -> Revocation:
         raise UsageError("--reason: one printable line of at most 200 characters")
 
     def revoke(change: Change) -> Revocation:
+        before = RevocationStore(state).load().of(kind, value) if readmit else None
         others: dict[str, bytes] = {}
         issued: datetime | None = None
         if kind is Kind.NODE:
             others = TokenStore(state).without_node(value)
             node = NodeStore(state).load().get(value)
-            if node is None and not others:
+            if node is None and not others and before is None:
                 raise RefusedError(f"no node and no unused token is called {value}: see `tunnelctl nodes`")
             issued = node.issued if node else None
         if kind is Kind.CALLER:
@@ -93,7 +112,8 @@ def _revoke(state: State, kind: Kind, value: str, reason: str) -> Revocation:
             if caller is None:
                 raise RefusedError(f"no caller is called {value}: see `tunnelctl caller list`")
             issued = caller.issued
-        return RevocationStore(state).add(change, kind, value, reason, others, issued=issued)
+        why = reason or (before.reason if before else "")
+        return RevocationStore(state).add(change, kind, value, why, others, issued=issued, readmitted=readmit)
 
     return state.change(revoke)
 
@@ -117,9 +137,16 @@ def _list(state: State, *, as_json: bool) -> int:
         print("nothing is revoked")
     else:
         rows = [
-            (each.kind.value, each.value, f"{each.at:%Y-%m-%d %H:%M:%S} UTC", each.reason) for each in entries
+            (
+                each.kind.value,
+                each.value,
+                f"{each.at:%Y-%m-%d %H:%M:%S} UTC",
+                "yes" if each.readmitted else "",
+                each.reason,
+            )
+            for each in entries
         ]
-        print("\n".join(table(("KIND", "WHAT", "SINCE", "REASON"), rows)))
+        print("\n".join(table(("KIND", "WHAT", "SINCE", "READMITTED", "REASON"), rows)))
     return 0
 
 
@@ -129,4 +156,5 @@ def _report(entry: Revocation) -> dict[str, object]:
         "value": entry.value,
         "at": iso(entry.at),
         "reason": entry.reason,
+        "readmitted": entry.readmitted,
     }

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certs.authority import Authority
-from certs.backup import BackupError, is_encrypted, make_backup, read_backup, restore_backup
+from certs.backup import (
+    BackupError,
+    is_encrypted,
+    make_backup,
+    read_backup,
+    restore_authority,
+    restore_backup,
+)
 from certs.files import StateDirectory
 from certs.server_state import initialise
 
@@ -112,3 +119,37 @@ def test_no_authority_no_backup(tmp_path):
     empty = StateDirectory.create(tmp_path / "empty")
     with pytest.raises(BackupError, match=r"no ca\.key"):
         make_backup(empty, None)
+
+
+def lose_authority(state):
+    for name in ("ca.crt", "ca.key"):
+        (state.path / name).unlink()
+
+
+def test_the_authority_alone(state):
+    before = Authority.load(state).hash
+    backup = read_backup(make_backup(state, None), None)
+    with pytest.raises(BackupError, match="has that authority: nothing was changed"):
+        restore_authority(backup, state)
+    (state.path / "nodes.json").write_bytes(b"of later")
+    lose_authority(state)
+    assert sorted(restore_authority(backup, state)) == ["ca.crt", "ca.key"]
+    assert Authority.load(state).hash == before
+    assert state.read("nodes.json") == b"of later"
+    (state.path / "ca.key").unlink()
+    restore_authority(backup, state)
+    assert Authority.load(state).hash == before
+
+
+def test_an_authority_that_the_edges_do_not_know(state, tmp_path):
+    other = StateDirectory.create(tmp_path / "other")
+    initialise(other, addresses=(IPv4Address("127.0.0.1"),))
+    foreign = read_backup(make_backup(other, None), None)
+    before = Authority.load(state).hash
+    with pytest.raises(BackupError, match="has an authority already"):
+        restore_authority(foreign, state)
+    assert Authority.load(state).hash == before
+    lose_authority(state)
+    with pytest.raises(BackupError, match=r"is not the one of .*server\.crt"):
+        restore_authority(foreign, state)
+    assert not state.exists("ca.crt")

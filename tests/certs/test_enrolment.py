@@ -161,12 +161,27 @@ def test_a_revoked_one_is_not_let_in_because_it_is_vouched_for(state, enrolment)
     revocations = RevocationStore(state)
     state.change(lambda change: revocations.add(change, Kind.NODE, "edge-1", "stolen"))
     before = contents(state)
-    with pytest.raises(RevokedError, match="stolen; to let it in again: tunnelctl revoke --undo edge-1"):
+    with pytest.raises(RevokedError, match=r"stolen; to let it in .*: tunnelctl revoke --readmit edge-1"):
         enrolment.enrol("edge-1", make_request(new_key()))
     assert contents(state) == before
     enrolment.enrol("edge-2", make_request(new_key()))
     revocations.remove(Kind.NODE, "edge-1")
     enrolment.enrol("edge-1", make_request(new_key()))
+
+
+def test_readmitted_it_gets_another_and_those_of_before_stay_out(state, enrolment):
+    stolen = read_subject(enrolment.enrol("edge-1", make_request(new_key())).certificate.encode())
+    revocations = RevocationStore(state)
+    state.change(lambda change: revocations.add(change, Kind.NODE, "edge-1", readmitted=True))
+    enrolled = enrolment.enrol("edge-1", make_request(new_key()))
+    for subject, refused in ((stolen, True), (read_subject(enrolled.certificate.encode()), False)):
+        serial, issued = f"{subject.certificate.serial_number:x}", subject.issued.timestamp()
+        assert (revocations.load().find(subject.identity, serial, issued) is not None) is refused
+    enrolment.enrol("edge-1", make_request(new_key()))
+    issued = enrolment.nodes.load()["edge-1"].issued
+    state.change(lambda change: revocations.add(change, Kind.NODE, "edge-1", issued=issued))
+    with pytest.raises(RevokedError):
+        enrolment.enrol("edge-1", make_request(new_key()))
 
 
 def test_a_revoked_one_that_has_joined_since(state, enrolment):

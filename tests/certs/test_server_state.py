@@ -152,3 +152,23 @@ def test_damaged_files_are_named(state):
     (state.path / "server.crt").unlink()
     with pytest.raises(StateError, match="run `tunnelctl init`"):
         server_names(state)
+
+
+@pytest.mark.parametrize(
+    "left", ["server.crt", "nodes.json", "tokens.json", "callers.json", "revocations.json"]
+)
+def test_a_lost_authority_is_never_replaced(state, left):
+    initialise(state, addresses=IPS)
+    for name in ("ca.crt", "ca.key"):
+        (state.path / name).unlink()
+    (state.path / "server.crt").rename(state.path / left)
+    before = contents(state)
+    with pytest.raises(StateError, match=rf"no authority any more, although there is {left}: .*--authority"):
+        initialise(state, addresses=IPS)
+    assert contents(state) == before
+
+
+def test_one_is_made_only_where_it_may(state):
+    with pytest.raises(StateError, match="no authority any more: "):
+        initialise(state, addresses=IPS, new=False)
+    assert not contents(state)

@@ -27,3 +27,16 @@ def test_json(local_tunnelctl, passphrase, tmp_path):
     assert report["state_dir"] == str(tmp_path / "other")
     assert report["created"].endswith("Z")
     assert "ca.key" in report["files"]
+
+
+def test_the_authority_alone(local_tunnelctl, passphrase, tmp_path):
+    file = str(tmp_path / "b")
+    local_tunnelctl("backup", file, *passphrase)
+    assert "nothing was changed" in local_tunnelctl("restore", file, *passphrase, "--authority", code=4)
+    for name in ("ca.crt", "ca.key"):
+        (tmp_path / "state" / name).unlink()
+    assert "restore --authority" in local_tunnelctl("init", code=1)
+    assert local_tunnelctl("restore", file, *passphrase, "--authority").startswith("put the authority of ")
+    assert "nothing was changed" in local_tunnelctl("init")
+    code = local_tunnelctl("restore", file, *passphrase, "--authority", state="other", code=1)
+    assert "does not exist" in code

@@ -46,11 +46,25 @@ def test_a_node_and_its_tokens(local_tunnelctl, node, tmp_path):
         (("--serial", "xyz"), 2, "is no serial"),
         (("edge-1", "--reason", "a\nb"), 2, "one printable line"),
         (("--undo", "edge-1"), 1, "node edge-1 is not revoked"),
+        (("--undo", "--readmit", "edge-1"), 2, "--readmit is for a NODE, and not with --undo"),
+        (("--readmit", "--caller", "ci"), 2, "--readmit is for a NODE"),
+        (("--readmit", "edge-9"), 4, "no node and no unused token is called edge-9"),
     ],
 )
 def test_refusals(local_tunnelctl, node, words, code, why):
     assert why in local_tunnelctl("revoke", *words, code=code)
     assert local_tunnelctl("revoke", "--list") == "nothing is revoked\n"
+
+
+def test_readmitted(local_tunnelctl, node):
+    local_tunnelctl("revoke", "edge-1", "--reason", "stolen")
+    assert "is let in again, with a new certificate" in local_tunnelctl("revoke", "edge-1", "--readmit")
+    (entry,) = json.loads(local_tunnelctl("revoke", "--list", "--json"))
+    assert (entry["value"], entry["reason"], entry["readmitted"]) == ("edge-1", "stolen", True)
+    assert "yes" in local_tunnelctl("revoke", "--list")
+    local_tunnelctl("revoke", "edge-1")
+    (entry,) = json.loads(local_tunnelctl("revoke", "--list", "--json"))
+    assert entry["readmitted"] is False
 
 
 def test_a_damaged_list_is_not_written_over(local_tunnelctl, node, tmp_path):

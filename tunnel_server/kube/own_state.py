@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from certs.authority import CA_CERTIFICATE
+from certs.authority import CA_CERTIFICATE, CA_KEY
 from certs.files import StateError
 from certs.server_state import SERVER_CERTIFICATE, ServerNames, initialise
 from tunnel_daemon.backoff import full_jitter
@@ -17,16 +17,21 @@ from tunnel_server.kube.client import Cluster
 from tunnel_server.kube.failures import ApiFailure
 from tunnel_server.kube.resources import CONFIG_MAPS
 from tunnel_server.kube.state import ClusterState
-from tunnel_server.kube.state_layout import KIND, LABELS
+from tunnel_server.kube.state_layout import AUTHORITY, KIND, LABELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from certs.state import Change
     from tunnel_server.config import ServerConfig
     from tunnel_server.endpoints import ServerAddress
 
 log = logging.getLogger(__name__)
 
+SERVICE = "tunnel-server"
+"""By which pods in the cluster reach it."""
+PUT_BACK_AFTER = 30.0
+"""Seconds for which the authority has to be missing, and nothing else."""
 BUNDLE = "edge-tunnel-ca"
 """The ConfigMap that agents in the cluster mount: the roots by which they know the server."""
 _BUNDLE_KIND = "ca-bundle"
@@ -47,7 +52,8 @@ def open_own_state(config: ServerConfig) -> ClusterState:
         raise StateError(str(failure)) from None
     state = ClusterState(cluster, settings.namespace)
     state.fill_cache()
-    names = server_certificate_names(config.server_addresses)
+    names = server_certificate_names(config.server_addresses, settings.namespace)
+    _refuse_another_authority(state)
     if not names and not state.exists(SERVER_CERTIFICATE):
         raise StateError(
             f"{state} has no server's certificate yet: set server-addresses, where agents reach this server"
@@ -65,9 +71,15 @@ def open_own_state(config: ServerConfig) -> ClusterState:
     return state
 
 
-def server_certificate_names(addresses: Iterable[ServerAddress]) -> ServerNames:
-    """What a server's certificate must say for agents that dial `addresses`."""
+def server_certificate_names(addresses: Iterable[ServerAddress], namespace: str) -> ServerNames:
+    """What a server's certificate must say for agents that dial `addresses`; nothing where there are none.
+
+    And for callers in pods, which reach it by its Service: kube-apiserver's own serving certificate has the
+    same two forms of its name, the latter in the domain that nearly every cluster has.
+    """
     found: list[str] = list(dict.fromkeys(each.host for each in addresses))
+    if not found:
+        return ServerNames()
     numbers = []
     for host in list(found):
         try:
@@ -75,7 +87,21 @@ def server_certificate_names(addresses: Iterable[ServerAddress]) -> ServerNames:
         except ValueError:
             continue
         found.remove(host)
-    return ServerNames(tuple(numbers), tuple(found))
+    service = f"{SERVICE}.{namespace}.svc"
+    return ServerNames(tuple(numbers), tuple(dict.fromkeys([*found, service, f"{service}.cluster.local"])))
+
+
+def _refuse_another_authority(state: ClusterState) -> None:
+    """Raise StateError where only the agents' bundle is left of an authority."""
+    if state.exists(CA_CERTIFICATE) or state.cache.find(CONFIG_MAPS, BUNDLE) is None:
+        return
+    if state.ask(AUTHORITY):
+        return  # another server has made both just now
+    raise StateError(
+        f"{state} has lost its authority, whose certificate is still in ConfigMap {BUNDLE}: restore a backup "
+        "(`tunnelctl restore`); without one, remove that ConfigMap and begin anew (every edge must then join "
+        "again)"
+    )
 
 
 async def keep_own_state(state: ClusterState, *, lasting: float) -> None:
@@ -86,6 +112,46 @@ async def keep_own_state(state: ClusterState, *, lasting: float) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(state.follow, lasting=lasting))
         nursery.start_soon(_keep_bundle, state)
+        nursery.start_soon(_keep_authority, state)
+
+
+async def _keep_authority(state: ClusterState) -> None:
+    """Put the authority back that somebody has removed and nothing else with it, as long as one knows it.
+
+    Who clears a namespace, or restores into it, removes the rest too; who is about to, has this long.
+    """
+    known: Mapping[str, bytes] = {}
+    missing = 0.0
+    while True:
+        await trio.sleep(_LOOK_EVERY)
+        if not state.cache.live:
+            continue
+        if (stored := state.cache.find(AUTHORITY.resource, AUTHORITY.name)) is not None:
+            known, missing = stored.data, 0.0
+        elif known and state.exists(SERVER_CERTIFICATE):
+            missing += _LOOK_EVERY
+            if missing >= PUT_BACK_AFTER:
+                missing = 0.0
+                await trio.to_thread.run_sync(_put_back, state, known)
+
+
+def _put_back(state: ClusterState, known: Mapping[str, bytes]) -> None:
+    def write(change: Change) -> bool:
+        if state.exists(CA_CERTIFICATE) or state.exists(CA_KEY) or not state.exists(SERVER_CERTIFICATE):
+            return False
+        change.write(known)
+        return True
+
+    try:
+        done = state.change(write)
+    except StateError as error:
+        log.error("the authority is gone, and cannot be put back: %s", error)  # noqa: TRY400
+    else:
+        if done:
+            log.warning(
+                "%s was removed, and is put back: to replace an authority, roll it (`tunnelctl ca roll`)",
+                state.place(CA_CERTIFICATE),
+            )
 
 
 async def _keep_bundle(state: ClusterState) -> None:

@@ -17,7 +17,16 @@ from certs.files import StateError, StateNotEmptyError, StateUnavailableError
 from tunnel_server.kube.failures import ApiFailure
 from tunnel_server.kube.resources import CONFIG_MAPS, SECRETS
 from tunnel_server.kube.state_cache import StateCache
-from tunnel_server.kube.state_layout import KIND, MAX_DATA, PARTS, Entries, Stored, Wanted, part_of
+from tunnel_server.kube.state_layout import (
+    AUTHORITY,
+    KIND,
+    MAX_DATA,
+    PARTS,
+    Entries,
+    Stored,
+    Wanted,
+    part_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -295,7 +304,9 @@ class _ClusterChange:
                     "server starts there, into another namespace, or stop the servers and remove what is "
                     f"there: kubectl -n {self._state.namespace} delete secrets,configmaps -l {KIND}"
                 )
-        self._put_all((wanted, stored) for wanted, stored in pairs if stored is None)
+        # The authority last: what is interrupted before has none, and no server starts with it.
+        missing = [(wanted, stored) for wanted, stored in pairs if stored is None]
+        self._put_all(sorted(missing, key=lambda pair: pair[0].part is AUTHORITY))
         return tuple(sorted(name for name in files if part_of(name) is None))
 
     def _pairs(

@@ -10,14 +10,8 @@
 | callers.json | Secret edge-tunnel-callers | callers are few, and named by hand |
 | mappings.json | none | ports are mapped in a ConfigMap of their own, see `tunnel_server.kube.port_config` |
 
-What changes together but lies in several objects is written in the order of this table, because a writer may
-die after any of them:
-- a revocation is in force before the tokens that go with it are made useless: to revoke again does the rest;
-- an authority is there before anything that it issued: a server's certificate that is missing, or of the root
-  of before, is issued by the next server that looks;
-- a token is used up, with the certificate in it, before the node is known: who asks again with the same key
-  gets that certificate, and the record is then written. In the other order, of two who use one token the
-  record could be the loser's.
+What changes together but lies in several objects is written in the order of PARTS, because a writer may die after
+any of them; docs/kubernetes/state.md says for each change what then is so, and what makes it whole.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -184,9 +178,11 @@ class Entries:
 
 Part = Whole | Entries
 
+AUTHORITY = Whole(SECRETS, "edge-tunnel-ca", "authority", (CA_CERTIFICATE, CA_KEY, NEXT_KEY))
+
 PARTS: tuple[Part, ...] = (
     Whole(CONFIG_MAPS, "edge-tunnel-revocations", "revocations", (REVOCATIONS_FILE,)),
-    Whole(SECRETS, "edge-tunnel-ca", "authority", (CA_CERTIFICATE, CA_KEY, NEXT_KEY)),
+    AUTHORITY,
     Whole(SECRETS, "edge-tunnel-server", "server", (SERVER_CERTIFICATE, SERVER_KEY)),
     Entries(SECRETS, "edge-tunnel-token-", "join-token", TOKENS_FILE, "tokens", "id"),
     Entries(SECRETS, "edge-tunnel-node-", "node", NODES_FILE, "nodes", ""),

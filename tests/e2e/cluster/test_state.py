@@ -31,10 +31,13 @@ from certs.server_state import initialise, server_names
 from certs.subjects import read_subject
 from certs.tokens import TOKENS_FILE, Refusal, TokenRefusedError, TokenState, TokenStore
 from tests.e2e.cluster import state_worker
+from tunnel_server.kube import own_state
 from tunnel_server.kube.access import from_kubeconfig
 from tunnel_server.kube.client import Cluster
+from tunnel_server.kube.resources import CONFIG_MAPS
 from tunnel_server.kube.state import ClusterState
 from tunnel_server.kube.state_cache import StateCache
+from tunnel_server.kube.state_layout import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -348,4 +351,27 @@ async def test_a_running_server_follows_and_goes_on_while_the_apiserver_is_away(
         assert (
             await trio.to_thread.run_sync(desk.join, token, None, make_request(new_key()))
         ).node == "edge-1"
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_authority_that_somebody_removes_is_put_back(apiserver, state, monkeypatch):
+    """By a server that runs and knows it; but not where the rest was removed too."""
+    monkeypatch.setattr(own_state, "PUT_BACK_AFTER", 2.0)
+    monkeypatch.setattr(own_state, "_LOOK_EVERY", 0.2)
+    made = await trio.to_thread.run_sync(Authority.load, state)
+    server = ClusterState(state.cluster, state.namespace)
+    await trio.to_thread.run_sync(server.fill_cache)
+    kubectl = partial(apiserver.kubectl, "-n", state.namespace)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(own_state.keep_own_state, server, lasting=30))
+        await until(lambda: server.cache.find(CONFIG_MAPS, own_state.BUNDLE))
+        for _again in range(2):
+            await trio.to_thread.run_sync(kubectl, "delete", "secret", "edge-tunnel-ca")
+            await until(lambda: not server.exists("ca.key"))
+            await until(lambda: server.exists("ca.key"))
+        assert (await trio.to_thread.run_sync(Authority.load, state)).hash == made.hash
+        await trio.to_thread.run_sync(kubectl, "delete", "secrets,configmaps", "-l", KIND)
+        await until(lambda: not server.exists("server.crt"))
+        await trio.sleep(3)
+        assert not server.exists("ca.key")
         nursery.cancel_scope.cancel()

@@ -53,9 +53,17 @@ class Tunnel:
 
     def start_server(self, name: str, port: int) -> Path:
         """Another replica; the path of its admin socket."""
+        config = self.configure(name, port, f"127.0.0.1:{port}")
+        self.processes.start(name, [BIN / "tunnel-server", "--config", config])
+        admin = self.directory / f"{name}.sock"
+        self.until(lambda: self.answers(admin), name)
+        return admin
+
+    def configure(self, name: str, port: int, *addresses: str) -> Path:
+        """Write the configuration of a server that agents dial at `addresses`."""
         admin = self.directory / f"{name}.sock"
         settings = {
-            "server-addresses": [f"127.0.0.1:{port}"],
+            "server-addresses": list(addresses),
             "edge-networks": json.loads(EDGE_NETWORKS),
             "bind-address": ["127.0.0.1"],
             "tunnel-port": port,
@@ -71,9 +79,7 @@ class Tunnel:
             "kubernetes.service-networks": ["10.96.0.0/16"],
         }
         (config := self.directory / f"{name}.toml").write_text(toml(settings))
-        self.processes.start(name, [BIN / "tunnel-server", "--config", config])
-        self.until(lambda: self.answers(admin), name)
-        return admin
+        return config
 
     def answers(self, admin: Path) -> bool:
         try:
@@ -187,6 +193,50 @@ def test_callers_backup_and_restore(tunnel: Tunnel, passphrase: tuple[str, Path]
     state = tunnel.directory / "standalone"
     assert tunnel.run("restore", file, *passphrase, "--state-dir", state).returncode == 0
     assert "edge-1" in tunnel.run("token", "list", "--state-dir", state).stdout
+
+
+def test_another_server_address_is_good_at_once(tunnel: Tunnel) -> None:
+    """In the certificate before any agent hears of it, and so are the names of the Service."""
+    tunnel.start_server("server-1", 20465)
+    line = tunnel.ctl("token", "create", "--node", "edge-1").strip()
+    assert "localhost" in tunnel.join(line, "a", "localhost:20465").stderr
+    tunnel.configure("server-1", 20465, "localhost:20465", "127.0.0.1:20465")
+    tunnel.until(lambda: tunnel.join(line, "a", "localhost:20465").returncode == 0, "server-1")
+    stored = json.loads((tunnel.directory / "a" / "agent.json").read_text())["servers"]
+    assert stored == ["localhost:20465", "127.0.0.1:20465"]
+    words = ["openssl", "s_client", "-connect", "127.0.0.1:20465", "-showcerts"]
+    shown = subprocess.run(words, input="", capture_output=True, text=True, check=False).stdout
+    words = ["openssl", "x509", "-noout", "-ext", "subjectAltName"]
+    names = subprocess.run(words, input=shown, capture_output=True, text=True, check=True).stdout
+    assert f"DNS:tunnel-server.{tunnel.namespace}.svc" in names
+
+
+def test_a_lost_authority_is_never_replaced(tunnel: Tunnel, passphrase: tuple[str, Path]) -> None:
+    tunnel.start_server("server-1", 20466)
+    file = tunnel.directory / "backup"
+    line = tunnel.ctl("token", "create", "--node", "edge-1").strip()
+    tunnel.ctl("backup", file, *passphrase)
+    tunnel.until(tunnel.bundle)
+    tunnel.processes.end("server-1")
+    secrets = ("secret", "-n", tunnel.namespace)
+    tunnel.apiserver.kubectl("delete", *secrets, "edge-tunnel-ca")
+    config = tunnel.directory / "server-1.toml"
+
+    def refused() -> str:
+        command = [BIN / "tunnel-server", "--config", config]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode
+        assert "edge-tunnel-ca" not in tunnel.apiserver.kubectl("get", *secrets, "-o", "name")
+        return done.stderr
+
+    assert "lost its authority, whose certificate is still in ConfigMap edge-tunnel-ca" in refused()
+    tunnel.apiserver.kubectl("delete", "configmap", "edge-tunnel-ca", "-n", tunnel.namespace)
+    assert "no authority any more, although there are server.crt and tokens.json: put it back" in refused()
+    assert "restore --authority" in tunnel.ctl("init", "--cert-ips", "127.0.0.1", code=1)
+    assert "put the authority of" in tunnel.ctl("restore", file, *passphrase, "--authority")
+    tunnel.start_server("server-1", 20466)
+    done = tunnel.join(line, "a", "127.0.0.1:20466")
+    assert done.returncode == 0, done.stderr
 
 
 def test_which_place_it_is_about(tunnel: Tunnel) -> None:

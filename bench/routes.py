@@ -1,4 +1,4 @@
-"""The ways from the agent end to the server end: plain loopback, and two shaped ones in a namespace."""
+"""The ways from the agent end to the server end: loopback, and others, each in a namespace of its own."""
 
 import shutil
 import subprocess
@@ -29,14 +29,22 @@ class Route:
     loss: int = 0  # packets in a hundred, each way
     congestion: str = "reno"  # every kernel has it, and the line's jitter does not confuse it
     offload: bool = False  # the device takes segments of up to 64 KiB whole, or packets of 1500 bytes
+    buffer: int = 0  # bytes that a socket's buffers may grow to; 0: as the machine has it
 
     @property
     def shaped(self) -> bool:
-        """It needs a network namespace, and so root."""
+        """It goes through a device that delays."""
         return self.dial != self.server
+
+    @property
+    def own(self) -> bool:
+        """It needs a network namespace, and so root."""
+        return self.shaped or self.buffer > 0
 
 
 LOOPBACK = Route("loopback", "loopback")
+# A thousand sockets of which nobody reads would hold gigabytes in the kernel before any program is felt.
+SMALL_BUFFERS = Route("small buffers", "loopback, sockets' buffers of 256 KiB", buffer=262144)
 LONG = Route("long", "100 ms round trip, 1 Gbit/s", NEAR, FAR, delay=0.050, rate=1_000_000_000, offload=True)
 LOSSY = Route("lossy", "20 ms round trip, 1 % loss each way", NEAR, FAR, delay=0.010, loss=1)
 LONG_BBR = replace(LONG, name="long-bbr", title="100 ms round trip, 1 Gbit/s, TCP BBR", congestion="bbr")
@@ -50,10 +58,10 @@ _MEMORY = {"tcp_rmem": "4096 131072 33554432", "tcp_wmem": "4096 65536 33554432"
 
 def missing(route: Route) -> str | None:
     """Why this way can't be laid on this machine, with the remedy; None if it can."""
-    if not route.shaped:
+    if not route.own:
         return None
     allowed = (_IPV4 / "tcp_allowed_congestion_control").read_text().split()
-    if route.congestion not in allowed:
+    if route.shaped and route.congestion not in allowed:
         wanted = " ".join([*allowed, route.congestion])
         return (
             f"TCP {route.congestion} is not allowed: modprobe tcp_{route.congestion}; "
@@ -77,7 +85,10 @@ def missing_for_shaping() -> str | None:
 
 @contextmanager
 def lay(route: Route) -> Generator[None, None, None]:
-    """Lay the way in this process's namespace, which must be one of its own if the route is shaped."""
+    """Lay the way in this process's namespace, which must be one of its own if the route wants one."""
+    if route.buffer:
+        for name in _MEMORY:
+            (_IPV4 / name).write_text(f"4096 {route.buffer} {route.buffer}")
     if not route.shaped:
         yield
         return

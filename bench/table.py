@@ -55,7 +55,7 @@ GROUPS = {
     "Throughput": ("bulk down", "bulk up", "16 streams", "stalled reader"),
     "Long and lossy links": ("long link", "long link BBR", "lossy link", "lossy echo"),
     "Latency": ("echo", "echo under bulk"),
-    "Connections and streams": ("connections", "connections x32", "idle streams"),
+    "Connections and streams": ("connections", "connections x32", "idle streams", "stalled readers"),
 }
 COSTLY = ("bulk down", "bulk up")
 

@@ -116,7 +116,7 @@ def _told(exc: h2.exceptions.ProtocolError) -> tuple[int, str]:
         case h2.exceptions.NoSuchStreamError():
             # Its text is the stream's number alone.
             return exc.error_code, f"a frame on stream {exc.stream_id}, which is not open"
-        case _ if exc.error_code == ErrorCode.PROTOCOL_ERROR and isinstance(exc.__cause__, HPACKError):
-            # h2 says PROTOCOL_ERROR; the two ends' tables are out of step (RFC 9113, section 4.3).
+        case h2.exceptions.ProtocolError(error_code=1) if isinstance(exc.__cause__, HPACKError):
+            # h2 says PROTOCOL_ERROR (1); the two ends' tables are out of step (RFC 9113, section 4.3).
             return ErrorCode.COMPRESSION_ERROR, str(exc)
     return exc.error_code, str(exc) or type(exc).__name__

@@ -1,5 +1,6 @@
-"""1,000 idle streams, and 100 streams of which one is not read."""
+"""1,000 idle streams; 100 streams of which one is not read; one that is, beside 1,000 that are not."""
 
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -7,8 +8,10 @@ from contextlib import ExitStack
 from bench.accounting import memory_kib
 from bench.loads.client import connect, connect_idle, receive
 from bench.loads.load import BYTES, Figure, Load, LoadFailed, Trial
+from bench.routes import SMALL_BUFFERS
 
 SETTLE_S = 0.5
+SETTLE_MOST = 20  # looks
 
 
 def idle_streams(trial: Trial) -> Mapping[str, float]:
@@ -50,6 +53,31 @@ def stalled_reader(trial: Trial) -> Mapping[str, float]:
     }
 
 
+def stalled_readers(trial: Trial) -> Mapping[str, float]:
+    """What each of 1,000 streams with data waiting costs the two ends, in KiB (PSS), and one more carries."""
+    count = trial.count(1000)
+    with ExitStack() as stack:
+        reader = stack.enter_context(connect(trial.running.entrance, b"d"))
+        receive([reader], min(0.5, trial.seconds))
+        before = _memory(trial)
+        for _ in range(count):
+            stack.enter_context(connect(trial.running.entrance, b"d"))
+        _settle(reader, trial)
+        (received,), took = receive([reader], trial.seconds)
+        grown = {end: (size - before[end]) / count for end, size in _memory(trial).items()}
+    return {**grown, "rate": received / took / 1e6, BYTES: received}
+
+
+def _settle(reader: socket.socket, trial: Trial) -> None:
+    """Wait until whatever the others may fill is full: the reader gets no more than it did a moment ago."""
+    got = 0
+    for _ in range(SETTLE_MOST):
+        (now,), _ = receive([reader], trial.seconds / 2)
+        if now <= 1.1 * got:
+            return
+        got = now
+
+
 def _memory(trial: Trial) -> dict[str, int]:
     return {end: memory_kib(pids) for end, pids in trial.running.processes.items()}
 
@@ -72,5 +100,16 @@ LOADS = (
             Figure("memory", "... memory grown, both ends", "MiB", "less", headline=False),
         ),
         stalled_reader,
+    ),
+    Load(
+        "stalled readers",
+        (
+            Figure("server", "stalled stream, server", "KiB", "less"),
+            Figure("agent", "stalled stream, agent", "KiB", "less"),
+            Figure("rate", "a stream beside 1,000 stalled ones", "MB/s", "more"),
+        ),
+        stalled_readers,
+        SMALL_BUFFERS,
+        patience=2,
     ),
 )

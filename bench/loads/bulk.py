@@ -72,5 +72,5 @@ LOADS = (
     Load(
         "long link BBR", (Figure("rate", "... with TCP BBR", "MB/s", "more"),), long_down, LONG_BBR, once=True
     ),
-    Load("lossy link", (Figure("rate", "20 ms, 1 % loss", "MB/s", "more"),), long_down, LOSSY),
+    Load("lossy link", (Figure("rate", "20 ms, 1 % loss", "MB/s", "more"),), long_down, LOSSY, once=True),
 )

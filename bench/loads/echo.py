@@ -81,5 +81,5 @@ LOADS = (
         (*_figures("echo under bulk"), Figure("bulk", "bulk beside echoes", "MB/s", "more", headline=False)),
         under_bulk,
     ),
-    Load("lossy echo", _figures("echo, 20 ms, 1 % loss"), lossy, LOSSY),
+    Load("lossy echo", _figures("echo, 20 ms, 1 % loss"), lossy, LOSSY, once=True),
 )

@@ -54,5 +54,5 @@ class Load:
     measure: Callable[[Trial], Mapping[str, float]]
     route: Route = LOOPBACK
     alone: bool = False  # it starts this project's server itself, and is for no other program
-    once: bool = False  # one round is enough: it is long, and its figures hardly vary
+    once: bool = False  # one round has to be enough: it is long, and the line decides more than the program
     patience: int = 1  # it may take that many times as long as others

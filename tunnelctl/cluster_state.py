@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CONFIG, CONFIG_KEY = "tunnel-server-config", "server.toml"
 """The ConfigMap with the server's configuration, and the key that has it."""
+_OF_ITS_HOST = {"prerouting-address": "192.0.2.1,2001:db8::1"}
+"""What stands for the address of its host, which the server's pod has and the ConfigMap has not."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def server_config(state: ClusterState) -> ServerConfig | None:
         file.write(text)
         file.flush()
         try:
-            return read_settings(ServerConfig, Path(file.name))
+            return read_settings(ServerConfig, Path(file.name), _OF_ITS_HOST)
         except SettingsError as error:
             where = f"ConfigMap {state.namespace}/{CONFIG}, {CONFIG_KEY}"
             raise UsageError("; ".join(error.problems).replace(file.name, where)) from None

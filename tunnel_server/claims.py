@@ -7,10 +7,13 @@ cluster that is watched decides for every Node that it has (`assign`); for other
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from certs.addresses import IPAddress, IPNetwork, check_edge_address
+from tunnel_wire.rates import Allowance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NOTHING: frozenset[IPAddress] = frozenset()
+_LINES, _LINES_BURST = 1 / 60, 64
+"""Log lines a second about one node's claims, in the long run and at once: the edge may change them often."""
 
 
 def _nothing_else(_address: IPAddress) -> str | None:
@@ -34,8 +39,13 @@ class AddressRules:
     """The only ones in which edges are."""
     pins: Mapping[IPAddress, str] = field(default_factory=dict)
     """Addresses that one node alone may hold, by the operator's word. It still has to claim them."""
+    undecided: str = ""
+    """Why no claim can be judged yet; until this is empty, nobody holds anything."""
     otherwise: Callable[[IPAddress], str | None] = _nothing_else
-    """What an address is, if it is something else than an edge's: `an address of cp-1, which is no edge`."""
+    """What an address is for certain, if no edge's: `an address of kube-apiserver`."""
+    elsewhere: Callable[[IPAddress], str | None] = _nothing_else
+    """What an address is by the word of another machine, which a pin overrules: `an address of cp-1, which is
+    no edge`."""
 
     def refusal(self, name: str, address: IPAddress) -> str | None:
         """Why node `name` may not hold `address`; None if it may. One line, with the remedy."""
@@ -43,11 +53,16 @@ class AddressRules:
             check_edge_address(address, self.networks)
         except ValueError as error:
             return str(error)
+        if self.undecided:
+            return self.undecided
         if (what := self.otherwise(address)) is not None:
             return f"{address} is {what}: no edge can hold it"
-        pinned = self.pins.get(address, name)
-        if pinned != name:
+        if (pinned := self.pins.get(address)) is not None:
+            if pinned == name:
+                return None
             return f"{address} is pinned to {pinned}: see pinned-addresses of [nodes.{pinned}]"
+        if (what := self.elsewhere(address)) is not None:
+            return f"{address} is {what}: only pinned-addresses of [nodes.{name}] would give it to an edge"
         return None
 
 
@@ -62,14 +77,15 @@ class Claims:
         self._on_change = on_change
         self._holders: dict[IPAddress, list[Node]] = {}
         self._withdrawn: set[Node] = set()
+        self._lines: WeakKeyDictionary[Node, Allowance] = WeakKeyDictionary()
 
     def settle(self, node: Node) -> None:
         """Have a node hold what it claims, within the rules. What is refused is logged once."""
         claimed = self.assigned.get(node.name, node.certified or _NOTHING)
         refused = {each: why for each in claimed if (why := self.rules.refusal(node.name, each))}
         for address, why in refused.items():
-            if node.refused.get(address) != why:
-                log.error("%s is not captured for %s: %s", address, node.name, why)
+            if node.refused.get(address) != why != self.rules.undecided:
+                self._tell(node, "%s is not captured for %s: %s", address, node.name, why)
         node.refused = refused
         held = claimed - refused.keys()
         if node.revoked:
@@ -124,5 +140,12 @@ class Claims:
             holders.append(node)
             if len(holders) > 1:
                 names = ", ".join(sorted(holder.name for holder in holders))
-                log.error("%s is claimed by %s: it is refused for all of them", address, names)
+                self._tell(node, "%s is claimed by %s: it is refused for all of them", address, names)
         self._on_change()
+
+    def _tell(self, node: Node, text: str, *arguments: object) -> None:
+        """Log what is wrong with a node's claims, unless it changes them all the time."""
+        now = time.monotonic()
+        allowance = self._lines.setdefault(node, Allowance(_LINES, _LINES_BURST, now))
+        if allowance.spend(now):
+            log.error(text, *arguments)

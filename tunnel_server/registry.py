@@ -157,8 +157,6 @@ class Registry:
         on_addresses: Callable[[], None],
     ) -> None:
         self.nodes: dict[str, Node] = {}
-        self.aliases: Mapping[str, str] = {}
-        """Further names of nodes."""
         self.budget = budget
         self.claims = Claims(AddressRules(edge_networks), on_addresses)
         self._pool = pool
@@ -178,18 +176,12 @@ class Registry:
         self.claims.settle(node)
         return node
 
-    def assign(
-        self,
-        edges: Mapping[str, frozenset[IPAddress]],
-        others: Iterable[str],
-        aliases: Mapping[str, str],
-    ) -> None:
+    def assign(self, edges: Mapping[str, frozenset[IPAddress]], others: Iterable[str]) -> None:
         """A cluster has these edges, with these addresses, and `others`, which have none; and no more Nodes.
 
         Those are known from now on. One that it had before, and of which no certificate is known, is not.
         Whoever has changed the rules too calls `review` besides.
         """
-        self.aliases = aliases
         before = self.claims.assigned
         self.claims.assigned = {**dict.fromkeys(others, frozenset()), **edges}
         for name in edges.keys() - self.nodes.keys():
@@ -231,8 +223,8 @@ class Registry:
         return bool(self.holders(address)) or self.claims.former(address) is not None
 
     def find(self, name: str) -> Node | None:
-        """The node of this name; an alias is one only where no node is called so."""
-        return self.nodes.get(name) or self.nodes.get(self.aliases.get(name, ""))
+        """The node of this name, if one is called so."""
+        return self.nodes.get(name)
 
     def by_name(self, name: str) -> Node:
         """Raises OpenFailed (no-such-node)."""

@@ -79,7 +79,7 @@ def test_a_pin_decides_between_claimants(registry: Registry, changes: Changes) -
 def test_a_cluster_decides_for_its_nodes_and_only_for_them(registry: Registry) -> None:
     registry.learn("edge-1", [ONE])
     registry.learn("outside", [TWO])
-    registry.assign({"edge-1": frozenset({THREE}), "edge-2": frozenset()}, ["cp-1"], {})
+    registry.assign({"edge-1": frozenset({THREE}), "edge-2": frozenset()}, ["cp-1"])
     assert registry.addresses() == {TWO, THREE}
     assert set(registry.nodes) == {"edge-1", "edge-2", "outside"}
     # A certificate that is shown later is of no more weight.
@@ -87,29 +87,29 @@ def test_a_cluster_decides_for_its_nodes_and_only_for_them(registry: Registry) -
     assert registry.by_name("edge-1").addresses == {THREE}
     # Forgotten by the operator, but not by the cluster.
     registry.forget(registry.by_name("edge-1"))
-    registry.assign({"edge-1": frozenset({THREE}), "edge-2": frozenset()}, ["cp-1"], {})
+    registry.assign({"edge-1": frozenset({THREE}), "edge-2": frozenset()}, ["cp-1"])
     assert registry.by_address(THREE).name == "edge-1"
     registry.learn("edge-1", [ONE])
     # Relabelled: no edge any more.
-    registry.assign({"edge-2": frozenset({THREE})}, ["cp-1", "edge-1"], {})
+    registry.assign({"edge-2": frozenset({THREE})}, ["cp-1", "edge-1"])
     assert registry.by_name("edge-1").addresses == frozenset()
     assert registry.by_address(THREE).name == "edge-2"
     # Removed: what has a certificate is an edge outside the cluster, what has none is nothing.
-    registry.assign({}, ["cp-1"], {})
+    registry.assign({}, ["cp-1"])
     assert set(registry.nodes) == {"edge-1", "outside"}
     assert registry.by_address(ONE).name == "edge-1"
 
 
 def test_a_revoked_node_holds_nothing_whatever_the_cluster_says(registry: Registry) -> None:
-    registry.assign({"edge-1": frozenset({ONE})}, [], {})
+    registry.assign({"edge-1": frozenset({ONE})}, [])
     node = registry.by_name("edge-1")
     registry.withdraw(node, "node edge-1 was revoked", [TWO])
-    registry.assign({"edge-1": frozenset({ONE, THREE})}, [], {})
+    registry.assign({"edge-1": frozenset({ONE, THREE})}, [])
     assert registry.addresses() == set()
     assert all(map(registry.is_reserved, (ONE, TWO, THREE)))
     with pytest.raises(OpenFailed, match="edge-1 had it: node edge-1 was revoked"):
         registry.by_address(THREE)
-    registry.assign({}, [], {})
+    registry.assign({}, [])
     assert registry.by_name("edge-1").revoked
     registry.learn("edge-1", [TWO])
     assert registry.addresses() == {TWO}
@@ -119,17 +119,52 @@ def test_a_revoked_node_holds_nothing_whatever_the_cluster_says(registry: Regist
 def test_what_is_something_else_is_no_edges_whoever_says_so(registry: Registry) -> None:
     registry.learn("outside", [ONE])
     registry.claims.rules.otherwise = lambda address: "kube-apiserver's" if address == ONE else None
-    registry.assign({"edge-1": frozenset({ONE, TWO})}, [], {})
+    registry.assign({"edge-1": frozenset({ONE, TWO})}, [])
     registry.review()
     assert registry.addresses() == {TWO}
     refused = registry.by_name("outside").refused
     assert refused == {ONE: "192.168.2.1 is kube-apiserver's: no edge can hold it"}
 
 
-def test_an_alias_never_stands_for_another_nodes_name(registry: Registry) -> None:
-    registry.assign({"edge-1": frozenset(), "edge-2": frozenset()}, [], {"box": "edge-1", "edge-2": "edge-1"})
-    assert registry.by_name("box").name == "edge-1"
-    assert registry.by_name("edge-2").name == "edge-2"
-    registry.assign({"edge-2": frozenset()}, [], {"box": "edge-1"})
-    with pytest.raises(OpenFailed, match="no node is called box"):
-        registry.by_name("box")
+def test_a_pin_overrules_the_word_of_another_machine_and_nothing_else(registry: Registry) -> None:
+    """Whoever takes the label off its Node says the same of an address as before."""
+    rules = registry.claims.rules
+    rules.elsewhere = lambda address: "an address of edge-2, which is no edge" if address == ONE else None
+    rules.otherwise = lambda address: "kube-apiserver's" if address == TWO else None
+    one = registry.learn("edge-1", [ONE, TWO])
+    assert one.refused == {
+        ONE: "192.168.2.1 is an address of edge-2, which is no edge: only pinned-addresses of [nodes.edge-1] "
+        "would give it to an edge",
+        TWO: "192.168.2.2 is kube-apiserver's: no edge can hold it",
+    }
+    rules.pins = {ONE: "edge-1", TWO: "edge-1"}
+    registry.review()
+    assert one.addresses == {ONE}
+    assert registry.learn("edge-2", [ONE]).addresses == frozenset()
+
+
+def test_while_nothing_can_be_judged_nobody_holds_anything(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.claims.rules.undecided = "not known yet"
+    node, gone = registry.learn("edge-1", [ONE, OUTSIDE]), registry.learn("edge-2", [TWO])
+    registry.withdraw(gone, "revoked", [TWO])
+    assert registry.addresses() == set()
+    assert node.refused[ONE] == "not known yet"
+    assert "outside the edge networks" in node.refused[OUTSIDE]
+    assert registry.is_reserved(TWO)
+    (line,) = caplog.messages
+    assert "203.0.113.1" in line, "what will be judged is no failure"
+    registry.claims.rules.undecided = ""
+    registry.review()
+    assert registry.addresses() == {ONE}
+
+
+def test_a_node_that_changes_its_claims_all_the_time_fills_no_log(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1000):
+        registry.learn("edge-1", [IPv4Address("203.0.113.0") + number % 250])
+    assert len(caplog.messages) < 100
+    registry.learn("edge-2", [OUTSIDE])
+    assert caplog.messages[-1].startswith("203.0.113.1 is not captured for edge-2")

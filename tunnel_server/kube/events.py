@@ -1,7 +1,7 @@
 """Events on objects of the cluster: what its operators see in `kubectl describe`.
 
-They are told beside what happens, and never stand in its way: told once, bounded in number and in pace, and
-dropped, and counted, where the apiserver does not take them.
+They are told beside what happens, and never stand in its way: told once, bounded in number and in pace, for
+each object and for all, and dropped, and counted, where the apiserver does not take them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_server.kube.failures import ApiFailure
 from tunnel_server.kube.resources import EVENTS
+from tunnel_wire.rates import Allowance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,12 @@ _KNOWN = 1024
 """Events that are remembered, so that they are told once."""
 _PACE = 0.2
 """Seconds between two, lest a thousand edges at once keep the apiserver from its work."""
+_BURST, _REFILL = 25, 1 / 300
+"""Events on one object at once, and a second in the long run, as Kubernetes' own components have it: what is
+told of a Node is its kubelet's to change, and one that does so all the time must not keep the others' back.
+"""
+_OBJECTS = 4096
+"""Objects of which is remembered how much was told."""
 _AGAIN = 600.0
 """Seconds after which one that happens again is told again, with the number of times."""
 _MESSAGE = 1024
@@ -76,18 +83,26 @@ class Events:
         self._count = count
         self._told: OrderedDict[tuple[About, str, str], _Told] = OrderedDict()
         self._waiting: OrderedDict[_Told, None] = OrderedDict()
+        self._allowances: OrderedDict[About, Allowance] = OrderedDict()
         self._arrived = trio.Event()
         self._log = FailureLog(log)
+        self._floods = FailureLog(log)
 
     def warn(self, about: About, reason: str, message: str) -> None:
         """Tell of something wrong; `reason` is one word in capitals and small letters. Does not wait.
 
-        What was told before is only counted, and told again at most every ten minutes.
+        What was told before is only counted, and told again at most every ten minutes. Of one object no more
+        is told than 25 different things at once, and one every five minutes after these.
         """
         key = (about, reason, message)
         now = datetime.now(UTC)
         told = self._told.get(key)
         if told is None:
+            if not self._allowed(about):
+                self._count("dropped")
+                kind = f"{about.resource.kind} {about.name}"
+                self._floods.failed(kind, f"{kind} changes too often for all of it to be told: {message}")
+                return
             told = self._told[key] = _Told(about, reason, message[:_MESSAGE], now, now)
             if len(self._told) > _KNOWN:
                 self._told.popitem(last=False)
@@ -102,6 +117,14 @@ class Events:
             self._count("dropped")
         self._waiting[told] = None
         self._arrived.set()
+
+    def _allowed(self, about: About) -> bool:
+        now = trio.current_time()
+        allowance = self._allowances.setdefault(about, Allowance(_REFILL, _BURST, now))
+        self._allowances.move_to_end(about)
+        if len(self._allowances) > _OBJECTS:
+            self._allowances.popitem(last=False)
+        return allowance.spend(now)
 
     async def run(self) -> None:
         """Tell until cancelled. Never raises."""

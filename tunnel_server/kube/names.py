@@ -52,7 +52,7 @@ def read_service(item: Object) -> tuple[IPAddress, ...]:
 
 def fragment(nodes: Edges, service: Iterable[IPAddress]) -> str:
     """The lines, by name."""
-    lines = [(name, str(address)) for name in (*nodes.edges, *nodes.aliases) for address in service]
+    lines = [(name, str(address)) for name in nodes.edges for address in service]
     lines += [(name, str(facts.addresses[0])) for name, facts in nodes.others.items() if facts.addresses]
     return "".join(f"{address}\t{name}\n" for name, address in sorted(lines))
 

@@ -1,26 +1,29 @@
-"""What Nodes say: which are edges, at which addresses, by which further names; and whose an address is else.
+"""What Nodes say: which are edges, and at which addresses.
 
-Pure: objects in, claims out. What of the claims is allowed, `tunnel_server.claims` decides.
+Pure: objects in, claims out. What of the claims is allowed, `tunnel_server.claims` decides. A Node's one name
+is its own: the host names in its status are whatever its kubelet likes, `kubernetes.default.svc` for one.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from certs.addresses import MAX_ADDRESSES, IPAddress, IPNetwork, parse_address
-from certs.identity import check_node_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Collection, Container, Iterable, Mapping
 
     from tunnel_server.kube.resources import Object
     from tunnel_server.kube.selector import LabelSelector
 
 _REACHED = ("InternalIP", "ExternalIP", "Hostname")
 """Types of addresses, as Node.status has them; a Hostname may be an address too."""
+
+APISERVER_SLICES = "kubernetes.io/service-name=kubernetes"
+"""Label selector, in the namespace `default`, of the EndpointSlices with kube-apiserver's addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +35,32 @@ class NodeFacts:
     labels: Mapping[str, str]
     addresses: tuple[IPAddress, ...]
     """The first InternalIP first."""
-    hostnames: tuple[str, ...]
-    """In lower case, its name not among them."""
     pod_networks: tuple[IPNetwork, ...]
+    created: float = 0.0
+    """In seconds since the epoch."""
 
 
 def read_node(node: Object) -> NodeFacts:
-    """Take what matters of a Node. What is no address, no host name or no network is passed over."""
+    """Take what matters of a Node. What is no address or no network is passed over."""
     about, spec = node.get("metadata") or {}, node.get("spec") or {}
     name = str(about.get("name", ""))
     addresses: dict[IPAddress, None] = {}
-    hostnames: dict[str, None] = {}
     listed = (node.get("status") or {}).get("addresses") or ()
     for kind in _REACHED:
         for entry in listed:
             if entry.get("type") != kind:
                 continue
-            text = str(entry.get("address", ""))
             try:
-                addresses[parse_address(text)] = None
+                addresses[parse_address(str(entry.get("address", "")))] = None
             except ValueError:
-                if kind == "Hostname":
-                    hostnames[text.lower()] = None
-    hostnames.pop(name, None)
+                continue  # a host name
     return NodeFacts(
         name,
         str(about.get("uid", "")),
         dict(about.get("labels") or {}),
         tuple(addresses),
-        tuple(filter(_is_name, hostnames)),
         tuple(_networks(spec.get("podCIDRs") or [spec.get("podCIDR") or ""])),
+        _moment(about.get("creationTimestamp")),
     )
 
 
@@ -88,81 +87,30 @@ class Edges:
 
     edges: Mapping[str, NodeFacts]
     others: Mapping[str, NodeFacts]
-    aliases: Mapping[str, str]
-    """Host names of edges that are no Node's name, and one edge's only."""
-    contested: Mapping[str, tuple[str, ...]]
-    """Host names that are not, and who claims them."""
 
     def addresses(self) -> dict[str, frozenset[IPAddress]]:
         """What each edge claims; no more than a node may hold."""
         return {name: frozenset(facts.addresses[:MAX_ADDRESSES]) for name, facts in self.edges.items()}
 
 
-def tell_apart(nodes: Iterable[NodeFacts], selectors: Collection[LabelSelector]) -> Edges:
-    """Which Nodes are edges: those that a selector selects."""
+def tell_apart(
+    nodes: Iterable[NodeFacts], selectors: Collection[LabelSelector], once_edges: Container[str] = ()
+) -> Edges:
+    """Which Nodes are edges: those that a selector selects.
+
+    One of `once_edges`, by name, may have taken its label off itself, as kubelets can: it does not gain more
+    of a say over others' addresses by it than an edge has.
+    """
     edges: dict[str, NodeFacts] = {}
     others: dict[str, NodeFacts] = {}
     for facts in nodes:
-        chosen = any(each.matches(facts.labels) for each in selectors)
-        (edges if chosen else others)[facts.name] = facts
-    claims = Counter(hostname for facts in edges.values() for hostname in facts.hostnames)
-    taken = {*edges, *others, *(hostname for facts in others.values() for hostname in facts.hostnames)}
-    aliases: dict[str, str] = {}
-    contested: dict[str, tuple[str, ...]] = {}
-    for facts in edges.values():
-        for hostname in facts.hostnames:
-            if hostname not in taken and claims[hostname] == 1:
-                aliases[hostname] = facts.name
-            else:
-                contested[hostname] = (*contested.get(hostname, ()), facts.name)
-    return Edges(edges, others, aliases, contested)
-
-
-class Ground:
-    """What an address is in the cluster, and on this host, if it is no edge's."""
-
-    def __init__(
-        self,
-        others: Iterable[NodeFacts],
-        *,
-        apiservers: Iterable[IPAddress],
-        services: Iterable[IPNetwork],
-        pods: Iterable[IPNetwork],
-        is_own: Callable[[IPAddress], bool],
-    ) -> None:
-        self._others = {address: facts.name for facts in others for address in facts.addresses}
-        self._apiservers = frozenset(apiservers)
-        self._services = _Networks(services)
-        self._pods = _Networks(pods)
-        self._is_own = is_own
-
-    def what(self, address: IPAddress) -> str | None:
-        """What it is, to go on with "... is"; None if nothing speaks against an edge's."""
-        if (name := self._others.get(address)) is not None:
-            return f"an address of {name}, which is no edge"
-        if address in self._apiservers:
-            return "an address of kube-apiserver"
-        if (network := self._services.of(address)) is not None:
-            return f"in the cluster's service range {network}"
-        if (network := self._pods.of(address)) is not None:
-            return f"in the pod range {network}"
-        return "an address of this host itself" if self._is_own(address) else None
-
-
-class _Networks:
-    """Finds an address's network among thousands: one look a prefix length."""
-
-    def __init__(self, networks: Iterable[IPNetwork]) -> None:
-        self._networks = frozenset(networks)
-        self._lengths = frozenset((each.version, each.prefixlen) for each in self._networks)
-
-    def of(self, address: IPAddress) -> IPNetwork | None:
-        for version, length in self._lengths:
-            if version == address.version:
-                network = ip_network((address, length), strict=False)
-                if network in self._networks:
-                    return network
-        return None
+        if any(each.matches(facts.labels) for each in selectors):
+            edges[facts.name] = facts
+        elif facts.name in once_edges:
+            others[facts.name] = replace(facts, addresses=facts.addresses[:MAX_ADDRESSES], pod_networks=())
+        else:
+            others[facts.name] = facts
+    return Edges(edges, others)
 
 
 def _networks(texts: Iterable[object]) -> Iterable[IPNetwork]:
@@ -173,9 +121,8 @@ def _networks(texts: Iterable[object]) -> Iterable[IPNetwork]:
             continue
 
 
-def _is_name(text: str) -> bool:
+def _moment(text: object) -> float:
     try:
-        check_node_name(text)
+        return datetime.fromisoformat(str(text)).timestamp()
     except ValueError:
-        return False
-    return True
+        return 0.0  # not from an apiserver

@@ -11,8 +11,11 @@ from tunnel_server.kube.selector import LabelSelector
 DEFAULT_NODE_SELECTOR = (
     LabelSelector.parse("openyurt.io/is-edge-worker=true"),
     LabelSelector.parse("openyurt.io/edge-enable-reverseTunnel-client=true"),
+    LabelSelector.parse("node-restriction.kubernetes.io/edge-tunnel=true"),
 )
-"""What yurt-tunnel-server takes for a node with an agent."""
+"""What yurt-tunnel-server takes for a node with an agent; and a label that no kubelet can give its Node, or
+take from it, where the admission plugin NodeRestriction is on.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +42,8 @@ class KubernetesSettings:
     )
     pod_networks: tuple[Network, ...] = setting(
         (),
-        doc="pod ranges, of which no address is an edge's, besides the `podCIDRs` of Nodes: for a CNI that "
-        "assigns others",
+        doc="the cluster's pod ranges, all of them (`--cluster-cidr`, or the CNI's pools), of which no "
+        "address is an edge's; without it, the `podCIDRs` of Nodes that are no edges",
         live=True,
     )
     port_configmap: ObjectRef = setting(

@@ -73,7 +73,7 @@ async def test_gone(breakable: ControlPlane) -> None:
         made.add("edge-a", "192.168.2.1")
         made.add("edge-b", "192.168.2.2")
         await made.until(lambda: len(made.held()) == 2)
-        watcher = made.following._nodes
+        watcher = made.following.watches["nodes"]
         lists = watcher.lists
         breakable.stop_api()
         await made.until(lambda: bool(watcher.problem))
@@ -98,7 +98,7 @@ async def test_silent(breakable: ControlPlane) -> None:
 async def test_stopping_waits_for_no_watch(apiserver: ControlPlane) -> None:
     async with followed(apiserver, watch_timeout=300.0) as made:
         await trio.sleep(0.5)  # they are in their reads
-        watchers = made.following._watchers.values()
+        watchers = tuple(made.following.watches)
         assert all(each._limiter.borrowed_tokens for each in watchers)
         began = time.monotonic()
         made.nursery.cancel_scope.cancel()
@@ -123,7 +123,8 @@ async def test_an_expired_token_is_read_again(apiserver: ControlPlane, tmp_path:
         await trio.sleep(1.1)  # credentials are read again at most once a second
         good = token.read_text()
         token.write_text("expired")
-        made.following._nodes._cluster._client = made.following._nodes._cluster._connect()
+        connection = made.following.watches["nodes"]._cluster.connection
+        connection.client = connection._connect()
         await made.until(lambda: "has the token or the certificate expired" in note(made))
         assert "watch nodes: Unauthorized" in note(made) or "list nodes: Unauthorized" in note(made)
         token.write_text(good)

@@ -16,9 +16,15 @@ from tunnel_server.kube.resources import CONFIG_MAPS, NODES
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    import pytest
+
     from tunnel_server.kube.client import Cluster
 
 NODE = About(NODES, "edge-1", uid="u")
+
+
+def node(number: int) -> About:
+    return About(NODES, f"edge-{number}", uid=str(number))
 
 
 class Told:
@@ -82,13 +88,13 @@ async def test_the_same_is_told_once_and_counted(autojump_clock) -> None:
 async def test_what_is_too_much_is_dropped_and_counted(autojump_clock) -> None:
     async with telling() as (made, told):
         for number in range(events._WAITING + 10):
-            made.warn(NODE, "AddressRefused", str(number))
+            made.warn(node(number), "AddressRefused", str(number))
         assert told.outcomes == {"dropped": 10}
         await trio.sleep(300)
         assert len(told.made) == events._WAITING
         assert told.made[0]["message"] == "10"
         # What was dropped is news again.
-        made.warn(NODE, "AddressRefused", "3")
+        made.warn(node(3), "AddressRefused", "3")
         await trio.sleep(10)
         assert told.made[-1]["message"] == "3"
 
@@ -119,7 +125,25 @@ async def test_one_that_has_expired_is_made_anew(autojump_clock) -> None:
 
 async def test_what_is_remembered_is_bounded(autojump_clock) -> None:
     async with telling() as (made, _told):
-        for number in range(2 * events._KNOWN):
-            made.warn(NODE, "AddressRefused", str(number))
+        for number in range(2 * events._OBJECTS):
+            made.warn(node(number), "AddressRefused", str(number))
         assert len(made._told) == events._KNOWN
         assert len(made._waiting) == events._WAITING
+        assert len(made._allowances) == events._OBJECTS
+
+
+async def test_one_that_changes_all_the_time_keeps_nobody_elses_back(
+    autojump_clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with telling() as (made, told):
+        for second in range(3600):
+            made.warn(NODE, "AddressRefused", f"192.168.{second // 250}.{second % 250} is not captured")
+            if second == 600:
+                made.warn(node(2), "AddressShared", "the other's")
+            await trio.sleep(1)
+        of_others = [each for each in told.made if each["involvedObject"]["name"] == "edge-2"]
+        assert len(of_others) == 1
+        assert events._BURST < len(told.made) <= events._BURST + 13
+        assert told.outcomes["dropped"] > 3000
+        assert 1 <= len(caplog.messages) < 20
+        assert "Node edge-1 changes too often for all of it to be told: 192.168." in caplog.messages[0]

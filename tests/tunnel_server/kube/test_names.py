@@ -9,24 +9,21 @@ SERVICE = (ip_address("10.96.3.4"), ip_address("fd02::4"))
 
 
 def facts(name: str, *addresses: str) -> NodeFacts:
-    return NodeFacts(name, "", {}, tuple(map(ip_address, addresses)), (), ())
+    return NodeFacts(name, "", {}, tuple(map(ip_address, addresses)), ())
 
 
 def test_edges_lead_to_the_service_and_others_to_themselves() -> None:
     nodes = Edges(
         {"edge-2": facts("edge-2", "192.168.2.2"), "edge-1": facts("edge-1")},
         {"cp-1": facts("cp-1", "192.168.1.1", "192.168.1.2"), "cp-2": facts("cp-2")},
-        {"box": "edge-1"},
-        {},
     )
     assert fragment(nodes, SERVICE[:1]).splitlines() == [
-        "10.96.3.4\tbox",
         "192.168.1.1\tcp-1",
         "10.96.3.4\tedge-1",
         "10.96.3.4\tedge-2",
     ]
     assert "fd02::4\tedge-1\n" in fragment(nodes, SERVICE)
-    assert fragment(Edges({}, {}, {}, {}), SERVICE) == ""
+    assert fragment(Edges({}, {}), SERVICE) == ""
 
 
 def test_the_services_addresses() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tunnel_server.kube.nodes import (
-    Ground,
     NodeFacts,
     read_endpoints,
     read_node,
@@ -51,7 +50,6 @@ def test_what_is_kept() -> None:
         "uid-edge-1",
         EDGE,
         tuple(map(ip_address, ("192.168.2.1", "fd00::1", "203.0.113.1"))),
-        ("box.example",),
         tuple(map(ip_network, ("10.244.1.0/24", "fd01::/64"))),
     )
 
@@ -63,15 +61,11 @@ def test_what_is_kept() -> None:
         ("InternalIP", "fe80::1%eth0"),
         ("InternalIP", "::ffff:192.168.2.1"),
         ("InternalIP", "x"),
+        ("Hostname", "kubernetes.default.svc"),
     ],
 )
 def test_what_is_no_address_is_passed_over(listed: tuple[str, str]) -> None:
     assert node("edge-1", listed).addresses == ()
-
-
-@pytest.mark.parametrize("name", ["-x", "a b", "localhost", "1.2", ""])
-def test_what_is_no_host_name_is_passed_over(name: str) -> None:
-    assert node("edge-1", ("Hostname", name)).hostnames == ()
 
 
 def test_a_hostname_may_be_an_address() -> None:
@@ -82,7 +76,7 @@ def test_a_hostname_may_be_an_address() -> None:
     "empty", [{}, {"metadata": None, "spec": None, "status": None}, {"status": {"addresses": None}}]
 )
 def test_an_empty_one(empty: dict[str, Any]) -> None:
-    assert read_node(empty) == NodeFacts("", "", {}, (), (), ())
+    assert read_node(empty) == NodeFacts("", "", {}, (), ())
 
 
 def test_only_a_podcidr_of_before() -> None:
@@ -91,46 +85,31 @@ def test_only_a_podcidr_of_before() -> None:
 
 def test_edges_are_told_apart() -> None:
     nodes = [
-        node("edge-1", ("InternalIP", "192.168.2.1"), ("Hostname", "box"), labels=EDGE),
-        node("edge-2", ("Hostname", "twin"), ("Hostname", "cp-1"), labels=EDGE),
-        node("edge-3", ("Hostname", "twin"), ("Hostname", "gateway"), labels=EDGE),
-        node("cp-1", ("InternalIP", "192.168.1.1"), ("Hostname", "gateway")),
+        node("edge-1", ("InternalIP", "192.168.2.1"), labels=EDGE),
+        node("edge-2", labels=EDGE),
+        node("cp-1", ("InternalIP", "192.168.1.1")),
     ]
     found = tell_apart(nodes, DEFAULT_NODE_SELECTOR)
-    assert set(found.edges) == {"edge-1", "edge-2", "edge-3"}
+    assert set(found.edges) == {"edge-1", "edge-2"}
     assert set(found.others) == {"cp-1"}
-    assert found.aliases == {"box": "edge-1"}
-    assert found.contested == {"twin": ("edge-2", "edge-3"), "cp-1": ("edge-2",), "gateway": ("edge-3",)}
     assert found.addresses()["edge-1"] == {ip_address("192.168.2.1")}
-    assert set(tell_apart(nodes, ()).others) == {"edge-1", "edge-2", "edge-3", "cp-1"}
+    assert set(tell_apart(nodes, ()).others) == {"edge-1", "edge-2", "cp-1"}
+
+
+def test_who_takes_its_label_off_has_no_more_of_a_say_than_before() -> None:
+    many = [("InternalIP", f"192.168.2.{number}") for number in range(1, 40)]
+    nodes = [node(name, *many, podCIDR="192.168.0.0/16") for name in ("edge-1", "cp-1")]
+    found = tell_apart(nodes, DEFAULT_NODE_SELECTOR, {"edge-1"})
+    assert found.edges == {}
+    once, never = found.others["edge-1"], found.others["cp-1"]
+    assert (len(once.addresses), once.pod_networks) == (16, ())
+    assert (len(never.addresses), never.pod_networks) == (39, (ip_network("192.168.0.0/16"),))
 
 
 def test_a_node_claims_no_more_than_it_may_hold() -> None:
     many = [("InternalIP", f"192.168.2.{number}") for number in range(1, 40)]
     found = tell_apart([node("edge-1", *many, labels=EDGE)], DEFAULT_NODE_SELECTOR)
     assert found.addresses()["edge-1"] == {IPv4Address(f"192.168.2.{number}") for number in range(1, 17)}
-
-
-def test_what_an_address_is_besides() -> None:
-    ground = Ground(
-        [node("cp-1", ("InternalIP", "192.168.1.1"))],
-        apiservers=[ip_address("192.168.1.250")],
-        services=[ip_network("10.96.0.0/12"), ip_network("fd02::/108")],
-        pods=[ip_network("10.244.0.0/24"), ip_network("10.244.0.0/16"), ip_network("fd01::/64")],
-        is_own=lambda address: address == ip_address("192.168.1.2"),
-    )
-    for address, what in {
-        "192.168.1.1": "an address of cp-1, which is no edge",
-        "192.168.1.250": "an address of kube-apiserver",
-        "10.111.255.255": "in the cluster's service range 10.96.0.0/12",
-        "10.112.0.0": None,
-        "fd02::a:1": "in the cluster's service range fd02::/108",
-        "10.244.7.1": "in the pod range 10.244.0.0/16",
-        "fd01::9": "in the pod range fd01::/64",
-        "192.168.1.2": "an address of this host itself",
-        "192.168.2.1": None,
-    }.items():
-        assert ground.what(ip_address(address)) == what
 
 
 def test_ranges_and_endpoints() -> None:

@@ -47,12 +47,12 @@ class OpenerConnection(Connection):
         headers: Headers = [
             (b":method", b"CONNECT"),
             (b":authority", authority),
-            # Unlike the other fields it never comes again: in the table it would drive them out.
-            NeverIndexedHeaderTuple(b"tunnel-key", b"%016x" % stream.key),
             (b"tunnel-epoch", b"%d" % stream.epoch),
             (b"tunnel-state", b"opening"),
             (b"tunnel-received", b"0"),
             (b"tunnel-limit", b"%d" % stream.incoming.granted),
+            # Unlike the other fields it never comes again: in the table it would drive them out.
+            NeverIndexedHeaderTuple(b"tunnel-key", b"%016x" % stream.key),
         ]
         self.attach(stream, self.send_request(headers, ended=False))
         return stream

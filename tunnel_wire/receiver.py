@@ -23,6 +23,8 @@ from tunnel_wire.rates import Allowance
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tunnel_wire.events import Event
     from tunnel_wire.hello import Headers
     from tunnel_wire.limits import WireLimits
@@ -123,8 +125,13 @@ class Receiver(Carrier):
     def end_data(self) -> None:
         """Tell h2 of the end; of all DATA, it is what h2 sees."""
         self._data_stream = None
-        if self._data_ends and self._data_id in self._h2.streams:
-            self._feed(frames.frame_header(0, frames.DATA, frames.FLAG_END_STREAM, self._data_id))
+        stream_id = self._data_id
+        if self._data_ends and stream_id in self._h2.streams:
+            if stream_id in self._streams:
+                self._h2.receive_end(stream_id)
+                self._receive_end(stream_id)
+            else:
+                self._feed(frames.frame_header(0, frames.DATA, frames.FLAG_END_STREAM, stream_id))
 
     # --- other frames -----------------------------------------------------------------------------
 
@@ -138,7 +145,7 @@ class Receiver(Carrier):
             case frames.RST_STREAM:
                 self._receive_reset(frame, stream_id)
             case frames.HEADERS | frames.CONTINUATION:
-                self._receive_headers(frame, stream_id)
+                self._receive_headers(frame, kind, flags, stream_id)
             case frames.GOAWAY:
                 self._receive_goaway(frame, stream_id)
             case frames.PUSH_PROMISE:
@@ -217,10 +224,14 @@ class Receiver(Carrier):
         if stream_id in self._h2.streams:
             self._feed(bytes(frame))
 
-    def _receive_headers(self, frame: memoryview, stream_id: int) -> None:
+    def _receive_headers(self, frame: memoryview, kind: int, flags: int, stream_id: int) -> None:
         self._highest = max(self._highest, stream_id)
         # h2 must see it for HPACK's sake, but would reset once more what we have reset.
-        self._feed(bytes(frame), silently=self._h2.reset_by_us(stream_id))
+        silently = self._h2.reset_by_us(stream_id)
+        if kind == frames.HEADERS:
+            self._take(self._h2.receive_headers(frame, flags, stream_id), silently=silently)
+        else:
+            self._feed(bytes(frame), silently=silently)
 
     def _receive_goaway(self, frame: memoryview, stream_id: int) -> None:
         """The peer retires the connection (RFC 9113, 6.8): what it has accepted may go on to its end."""
@@ -240,8 +251,11 @@ class Receiver(Carrier):
                 self._end_stream(stream, EndCause.PEER_RESET, ErrorCode.REFUSED_STREAM)
 
     def _feed(self, frame: bytes, *, silently: bool = False) -> None:
-        """Give one frame to h2 and take what it makes of it."""
-        received = self._h2.receive_data(frame)
+        """Give one frame to h2."""
+        self._take(self._h2.receive_data(frame), silently=silently)
+
+    def _take(self, received: Iterable[h2.events.Event], *, silently: bool = False) -> None:
+        """Take what h2 makes of a frame: its answer, and events."""
         answer = self._h2.data_to_send()
         if not silently:
             self._sender.answer(answer)

@@ -78,11 +78,11 @@ def test_connect_says_what_the_specification_says() -> None:
         [
             (b":method", b"CONNECT"),
             (b":authority", b"[fd00::1]:443"),
-            (b"tunnel-key", b"%016x" % stream.key),
             (b"tunnel-epoch", b"1"),
             (b"tunnel-state", b"opening"),
             (b"tunnel-received", b"0"),
             (b"tunnel-limit", b"65536"),
+            (b"tunnel-key", b"%016x" % stream.key),
         ]
     ]
 

@@ -31,9 +31,9 @@ class Sender:
     __slots__ = (
         "_control",
         "_on_framed",
+        "_on_sent",
         "_ready",
         "_reserve",
-        "_sent",
         "_urgent",
         "caused",
         "closed",
@@ -41,11 +41,17 @@ class Sender:
         "max_frame",
     )
 
-    def __init__(self, *, max_frame: int, on_framed: Callable[[Stream], None], sent: set[Stream]) -> None:
+    def __init__(
+        self,
+        *,
+        max_frame: int,
+        on_framed: Callable[[Stream], None],
+        on_sent: Callable[[Stream, int], None],
+    ) -> None:
         self._on_framed = on_framed
         """Called when everything that a stream had written is framed."""
-        self._sent = sent
-        """Gets each stream that sends."""
+        self._on_sent = on_sent
+        """Called with each stream that sends, and how much."""
         self._control = bytearray()
         self._urgent: deque[Stream] = deque()
         self._ready: deque[Stream] = deque()
@@ -119,7 +125,7 @@ class Sender:
                 total += allowed + HEADER_SIZE
                 out.append(frames.frame_header(allowed, frames.DATA, 0, stream.stream_id))
                 out += pieces
-                self._sent.add(stream)
+                self._on_sent(stream, allowed)
             if outgoing.queued:
                 self.schedule(stream)
             else:

@@ -236,10 +236,10 @@ class Link:
 
     def _receive(self) -> None:
         """Decrypt and dispatch everything that is in TLS, then send what that made due."""
-        buffers = self._buffers
+        buffers, tls = self._buffers, self._tls
         connection = self.connection
         try:
-            while size := self._tls.read_into(buffers.plaintext):
+            while size := tls.read_into(buffers.plaintext):
                 for event in connection.receive(buffers.plaintext[:size], trio.current_time()):
                     if type(event) is DataReceived:
                         face = event.stream.face
@@ -247,6 +247,8 @@ class Link:
                             face.on_data(event.data)
                     else:
                         self._dispatch(event)
+                if tls.drained:
+                    break
         except ConnectionFailed as exc:
             self._end(LinkEnded(str(exc)))
         except TlsEnded:

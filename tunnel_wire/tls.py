@@ -59,6 +59,8 @@ class TlsPump:
         )
         self.heard = False
         """The peer has sent something, TLS or not."""
+        self.drained = False
+        """Whether the last `read_into` gave all that can be decrypted without more ciphertext."""
         self._unread = bytearray()
         """Plaintext that was decrypted before anybody asked for it; `read_into` gives it first."""
 
@@ -85,6 +87,7 @@ class TlsPump:
         Raises `TlsEnded`, or `ssl.SSLError` for anything forged, cut or alerted.
         """
         filled, size = 0, len(buffer)
+        self.drained = False
         if self._unread:
             filled = min(size, len(self._unread))
             buffer[:filled] = self._unread[:filled]
@@ -98,7 +101,12 @@ class TlsPump:
                 if not count:  # close_notify; it says so again at the next call
                     break
                 filled += count
+                # Asking for what is not there costs an exception, which is most of what a small frame costs.
+                if not (self._in.pending or self._ssl.pending()):
+                    self.drained = True
+                    return filled
         except ssl.SSLWantReadError:
+            self.drained = True
             return filled
         except ssl.SSLZeroReturnError:  # the same, after our own close_notify
             pass

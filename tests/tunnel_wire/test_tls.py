@@ -73,6 +73,23 @@ def test_small_buffers_share_a_record() -> None:
     assert len(server.ciphertext()) < 200
 
 
+def test_the_pump_knows_when_it_has_given_everything() -> None:
+    server, client = pumps()
+    buffer = memoryview(bytearray(100))
+    server.write([bytes(100)], 100)
+    server.write([b"next"], 4)
+    wire = server.ciphertext()
+    client.feed(wire[:-1])
+    assert (client.read_into(buffer), client.drained) == (100, False)
+    # Part of a record is nothing yet.
+    assert (client.read_into(buffer), client.drained) == (0, True)
+    client.feed(wire[-1:])
+    assert (client.read_into(buffer[:3]), client.drained) == (3, False)
+    assert (client.read_into(buffer), client.drained) == (1, True)
+    client.unread(b"again")
+    assert (client.read_into(buffer), client.drained) == (5, False)
+
+
 def test_data_before_close_notify_is_delivered_first() -> None:
     server, client = pumps()
     server.write([b"last words"], 10)

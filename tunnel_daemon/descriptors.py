@@ -22,25 +22,34 @@ def raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class Shortage:
+    """What to do with the errors of accept(2) besides EAGAIN: EMFILE, ENOMEM, a connection that was reset."""
+
+    def __init__(self, whom: str) -> None:
+        """Take what cannot be accepted, for the log: `a caller`."""
+        self._whom = whom
+        self._said = -_SAY_AGAIN
+
+    async def wait_out(self, error: OSError) -> None:
+        """Say it, unless it was said lately, and wait a moment."""
+        now = trio.current_time()
+        if now - self._said >= _SAY_AGAIN:
+            self._said = now
+            log.error("cannot accept %s: %s", self._whom, error.strerror or error)
+        await trio.sleep(_PAUSE)
+
+
 class Acceptor:
     """Accepts from one listener, whatever runs out."""
 
     def __init__(self, listener: trio.SocketListener, whom: str) -> None:
         self._listener = listener
-        self._whom = whom
-        self._said = -_SAY_AGAIN
+        self._shortage = Shortage(whom)
 
     async def accept(self) -> trio.SocketStream:
-        """Wait for the next connection. Raises ClosedResourceError once the listener is closed.
-
-        What accept(2) reports besides (EMFILE, ENOMEM, a connection that was reset meanwhile) is waited out.
-        """
+        """Wait for the next connection. Raises ClosedResourceError once the listener is closed."""
         while True:
             try:
                 return await self._listener.accept()
             except OSError as error:
-                now = trio.current_time()
-                if now - self._said >= _SAY_AGAIN:
-                    self._said = now
-                    log.error("cannot accept %s: %s", self._whom, error.strerror or error)  # noqa: TRY400
-                await trio.sleep(_PAUSE)
+                await self._shortage.wait_out(error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+from typing import Any
 
 import pytest
 import trio
@@ -10,8 +11,7 @@ import trio.testing
 
 from tunnel_server.frontends.accepting import accept_callers
 
-if TYPE_CHECKING:
-    import socket
+PREPARED = [(socket.IPPROTO_TCP, socket.TCP_NODELAY), (socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
 
 
 async def _listener(host: str = "127.0.0.1") -> trio.SocketListener:
@@ -27,6 +27,8 @@ async def test_callers_are_named_and_served_side_by_side(host: str) -> None:
         with sock:
             served.append(caller)
             assert not sock.getblocking()
+            for level, option in PREPARED:
+                assert sock.getsockopt(level, option)
             await trio.lowlevel.wait_readable(sock)
 
     async with trio.open_nursery() as nursery:
@@ -68,15 +70,15 @@ async def test_a_defect_is_a_reset_for_its_caller_alone(caplog: pytest.LogCaptur
 
 
 async def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    real = trio.SocketListener.accept
+    real = socket.socket.accept
     failures = [OSError(24, "Too many open files")]
 
-    async def accept(listener: trio.SocketListener) -> trio.SocketStream:
+    def accept(listener: socket.socket) -> tuple[socket.socket, Any]:
         if failures:
             raise failures.pop()
-        return await real(listener)
+        return real(listener)
 
-    monkeypatch.setattr(trio.SocketListener, "accept", accept)
+    monkeypatch.setattr(socket.socket, "accept", accept)
     listener = await _listener()
 
     async def serve(sock: socket.socket, caller: str) -> None:

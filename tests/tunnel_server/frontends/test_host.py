@@ -563,6 +563,7 @@ async def test_more_connections_than_calls_are_turned_away(caplog: pytest.LogCap
         async with await trio.open_tcp_stream(*address) as first:
             await first.send_all(b"GET / HTTP/1.1\r\nHost: edge-9\r\n\r\n")
             assert b"400" in await first.receive_some()
-            with pytest.raises(trio.BrokenResourceError):
+            # The reset may come before the connection is seen to stand.
+            with pytest.raises((trio.BrokenResourceError, OSError)):
                 await talk(address, b"")
         assert "1 connections are open" in caplog.text

@@ -1,7 +1,8 @@
 """`python -m deploy.render [--check]`: the plain YAML of deploy/, out of the chart.
 
 The chart is the one source. Rendered from it are deploy/kubernetes/edge-tunnel.yaml, for `kubectl apply`; the
-same file as data of the package `tunnelctl`, for `tunnelctl install`; and the static pod of an edge.
+same file as data of the package `tunnelctl`, for `tunnelctl install`, and there too the chart with callers by
+name; and the static pod of an edge.
 """
 
 import argparse
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 CHART = ROOT / "deploy" / "chart"
 MANIFESTS = Path("deploy/kubernetes/edge-tunnel.yaml")
 PACKAGED = Path("tunnelctl/manifests/edge-tunnel.yaml")
+PACKAGED_BY_NAME = Path("tunnelctl/manifests/edge-tunnel-by-name.yaml")
 STATIC_POD = Path("deploy/kubernetes/static-pod/tunnel-agent.yaml")
 REQUIRED = ("--set=serverAddresses={tunnel.example.org:10262}", "--set=edgeNetworks={192.168.0.0/16}")
 """Values that have no default, as the plain YAML has them."""
@@ -42,11 +44,18 @@ def template(program: Path, *options: str) -> str:
 
 def rendered(program: Path) -> dict[Path, str]:
     """Return the files, by their places in the repository."""
-    everything = _HEAD + _EDIT + _plain(template(program, *REQUIRED, "--set=createNamespace=true"))
+    whole = (program, *REQUIRED, "--set=createNamespace=true")
+    everything = _HEAD + _EDIT + _plain(template(*whole))
+    by_name = _HEAD + _plain(template(*whole, "--set=server.byName.enabled=true"))
     pod = template(
         program, *REQUIRED, "--set=agent.staticPod=true", "--show-only=templates/agent-static-pod.yaml"
     )
-    return {MANIFESTS: everything, PACKAGED: everything, STATIC_POD: _HEAD + _plain(pod)}
+    return {
+        MANIFESTS: everything,
+        PACKAGED: everything,
+        PACKAGED_BY_NAME: by_name,
+        STATIC_POD: _HEAD + _plain(pod),
+    }
 
 
 def _plain(text: str) -> str:

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tunnel_server.kube import apiserver
 from tunnel_server.kube.failures import ApiFailure
+from tunnel_server.kube.nodes import APISERVER_SLICES, read_endpoints
 from tunnel_server.kube.references import ObjectReference
-from tunnel_server.kube.resources import DAEMON_SETS, NODES
+from tunnel_server.kube.resources import DAEMON_SETS, ENDPOINT_SLICES, NODES
 from tunnelctl.checks import Check, State
-from tunnelctl.cluster_arguments import NAMESPACE
+from tunnelctl.cluster_callers import check_pods
+from tunnelctl.cluster_pods import pods_of, server_pod, why_not_ready, why_not_running
 from tunnelctl.errors import CommandError
 from tunnelctl.install.manifests import AGENT, pod_spec
 from tunnelctl.install.preflight import check_version
-from tunnelctl.install.scheduling import is_ready, selection, selects, waiting_reasons
-from tunnelctl.server_pod import ask_server, last_warning, pods_of, server_pod, why_not_running
+from tunnelctl.install.scheduling import is_ready, selection, selects
+from tunnelctl.server_pod import ask_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
+    from certs.addresses import IPAddress
     from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
 
 KUBELET_PORT = 10250
 
 
-def examine(cluster: Cluster, name: str, port: int | None) -> Iterator[Check]:
+def examine(cluster: Cluster, namespace: str, name: str, port: int | None) -> Iterator[Check]:
     """Yield every step from the cluster to an edge, in its order; raises ApiFailure if nobody answers.
 
     Without a port, the kubelet's is the one that is looked at.
@@ -39,9 +41,9 @@ def examine(cluster: Cluster, name: str, port: int | None) -> Iterator[Check]:
         yield _no_node(cluster, name)
     else:
         yield check_node(node)
-        yield from check_agents_pod(cluster, node)
-    pod = server_pod(cluster)
-    yield check_servers_pod(pod)
+        yield from check_agents_pod(cluster, namespace, node)
+    pod = server_pod(cluster, namespace)
+    yield check_servers_pod(pod, namespace)
     if pod is None or why_not_running(pod):
         return
     wanted = port or kubelet_port(node)
@@ -49,7 +51,7 @@ def examine(cluster: Cluster, name: str, port: int | None) -> Iterator[Check]:
         answer = ask_server(cluster, pod, "doctor", name, str(wanted))
     except (ApiFailure, CommandError) as error:
         yield Check(
-            "server", State.FAILED, str(error), f"kubectl -n {NAMESPACE} logs {pod['metadata']['name']}"
+            "server", State.FAILED, str(error), f"kubectl -n {namespace} logs {pod['metadata']['name']}"
         )
         return
     found = [in_cluster(Check(**each), pod) for each in answer["checks"]]
@@ -57,7 +59,17 @@ def examine(cluster: Cluster, name: str, port: int | None) -> Iterator[Check]:
     if port is None and node is not None:
         linked = any(each.name == "link" and each.state is not State.FAILED for each in found)
         yield check_kubelet(cluster, name) if linked else Check("kubelet", State.SKIPPED, "needs the link")
-    yield where_captured(pod)
+    yield check_pods(cluster, namespace)
+    yield where_captured(pod, _apiservers(cluster))
+
+
+def _apiservers(cluster: Cluster) -> list[IPAddress]:
+    """Return where kube-apiservers are, as the cluster has it; nothing if the user may not see it."""
+    try:
+        found, _ = cluster.list_all(ENDPOINT_SLICES, "default", labels=APISERVER_SLICES)
+    except ApiFailure:
+        return []
+    return sorted({each for slice_ in found for each in read_endpoints(slice_)}, key=str)
 
 
 def kubelet_port(node: Object | None) -> int:
@@ -87,13 +99,18 @@ def check_node(node: Object) -> Check:
     )
 
 
-def check_agents_pod(cluster: Cluster, node: Object) -> Iterator[Check]:
+def check_agents_pod(cluster: Cluster, namespace: str, node: Object) -> Iterator[Check]:
     """Whether the node counts as an edge, and an agent runs there; raises ApiFailure."""
     name = node["metadata"]["name"]
-    agents = cluster.find(ObjectReference(DAEMON_SETS, AGENT, NAMESPACE))
+    agents = cluster.find(ObjectReference(DAEMON_SETS, AGENT, namespace))
     if agents is None:
         yield Check("label", State.SKIPPED, "there is no DaemonSet of agents")
-        yield Check("agent", State.FAILED, "no agents are installed here", "tunnelctl install")
+        yield Check(
+            "agent",
+            State.FAILED,
+            f"no agents are installed in {namespace}",
+            "tunnelctl install, or --namespace",
+        )
         return
     if not selects(pod_spec(agents), node):
         wanted = selection(pod_spec(agents))
@@ -102,45 +119,34 @@ def check_agents_pod(cluster: Cluster, node: Object) -> Iterator[Check]:
         yield Check("agent", State.SKIPPED, "needs the label")
         return
     yield Check("label", State.OK, "it counts as an edge")
-    pods = [each for each in pods_of(cluster, "agent") if each["spec"].get("nodeName") == name]
-    yield judge_agent(cluster, pods[0] if pods else None, name)
+    pods = [each for each in pods_of(cluster, namespace, "agent") if each["spec"].get("nodeName") == name]
+    yield judge_agent(cluster, namespace, pods[0] if pods else None, name)
 
 
-def judge_agent(cluster: Cluster, pod: Object | None, node: str) -> Check:
-    """Judge the pod of an edge's agent, with what its kubelet reports of it; raises ApiFailure."""
-    check = agents_pod(pod, node)
-    pending = pod is not None and (pod.get("status") or {}).get("phase") == "Pending"
-    if pod is None or check.state is State.OK or not pending:
-        return check
-    warning = last_warning(cluster, pod)
-    return replace(check, text=f"{check.text}; {warning}") if warning else check
-
-
-def agents_pod(pod: Object | None, node: str) -> Check:
-    """Judge the pod of an edge's agent."""
+def judge_agent(cluster: Cluster, namespace: str, pod: Object | None, node: str) -> Check:
+    """Judge the pod of an edge's agent, with what is said of it; raises ApiFailure."""
     if pod is None:
-        remedy = f"kubectl -n {NAMESPACE} describe daemonset {AGENT}; an agent of its own needs none"
+        remedy = f"kubectl -n {namespace} describe daemonset {AGENT}; an agent of its own needs none"
         return Check("agent", State.FAILED, "it has no pod there", remedy)
     name = pod["metadata"]["name"]
     if is_ready(pod):
         return Check("agent", State.OK, f"pod {name} is linked")
-    why = "; ".join(waiting_reasons(pod)) or (pod.get("status") or {}).get("phase", "unknown")
-    if why == "Running":
-        why, remedy = "it runs, and is not linked", f"on {node}: curl http://127.0.0.1:10266/status"
+    if why := why_not_ready(cluster, pod):
+        remedy = f"kubectl -n {namespace} describe pod {name}"
     else:
-        remedy = f"kubectl -n {NAMESPACE} describe pod {name}"
+        why, remedy = "it runs, and is not linked", f"on {node}: curl http://127.0.0.1:10266/status"
     return Check("agent", State.FAILED, f"pod {name}: {why}", remedy)
 
 
-def check_servers_pod(pod: Object | None) -> Check:
+def check_servers_pod(pod: Object | None, namespace: str) -> Check:
     """Judge the server's pod."""
     if why := why_not_running(pod):
-        remedy = f"kubectl -n {NAMESPACE} describe pods -l app.kubernetes.io/component=server"
+        remedy = f"kubectl -n {namespace} describe pods -l app.kubernetes.io/component=server"
         return Check("server's pod", State.FAILED, why, remedy)
     assert pod is not None
     text = f"{pod['metadata']['name']} on {pod['spec'].get('nodeName')}"
     if not is_ready(pod):
-        remedy = f"kubectl -n {NAMESPACE} logs {pod['metadata']['name']}"
+        remedy = f"kubectl -n {namespace} logs {pod['metadata']['name']}"
         return Check("server's pod", State.WARNING, f"{text} is not ready", remedy)
     return Check("server's pod", State.OK, text)
 
@@ -159,13 +165,21 @@ def check_kubelet(cluster: Cluster, node: str) -> Check:
     return Check("kubelet", State.OK, "kube-apiserver gets through to it")
 
 
-def where_captured(pod: Object) -> Check:
-    """Say from where addresses work."""
-    host = pod["spec"].get("nodeName")
+def where_captured(pod: Object, apiservers: Collection[IPAddress]) -> Check:
+    """Say from where addresses work, and which kube-apiservers are somewhere else."""
+    host, status = pod["spec"].get("nodeName"), pod.get("status") or {}
+    here = {status.get("hostIP"), *(each.get("ip") for each in status.get("hostIPs") or ())}
+    text = f"captured on {host}, where the server runs"
+    elsewhere = [str(each) for each in apiservers if str(each) not in here]
+    if not elsewhere:
+        return Check("callers", State.OK, f"{text}; elsewhere: by name, CONNECT, tunnelctl port-forward")
+    where = ", ".join(elsewhere)
     return Check(
         "callers",
-        State.OK,
-        f"captured on {host}, where the server runs; elsewhere: by name, CONNECT, tunnelctl port-forward",
+        State.WARNING,
+        f"{text}, and kube-apiserver is elsewhere too: {where}",
+        "it needs a way in there, by EgressSelector or by name: docs/kubernetes/apiserver.md; other callers: "
+        "by name, CONNECT, tunnelctl port-forward",
     )
 
 
@@ -180,9 +194,11 @@ _INSTEAD = (
 
 def in_cluster(check: Check, pod: Object) -> Check:
     """Return a check of the server's, with remedies for those who work in a cluster."""
-    remedy = check.remedy
+    remedy, metadata = check.remedy, pod["metadata"]
     for pattern, instead in _INSTEAD:
-        remedy = re.sub(pattern, instead.format(namespace=NAMESPACE, pod=pod["metadata"]["name"]), remedy)
+        remedy = re.sub(
+            pattern, instead.format(namespace=metadata["namespace"], pod=metadata["name"]), remedy
+        )
     return Check(check.name, State(check.state), check.text, remedy)
 
 

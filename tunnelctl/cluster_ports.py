@@ -55,7 +55,9 @@ class ClusterPorts:
         from tunnel_server.kube.failures import ApiFailure
         from tunnel_server.kube.resources import CONFIG_MAPS
         from tunnel_server.kube.state import unusable
+        from tunnel_server.kube.state_layout import LABELS
         from tunnel_server.port_lists import PAIRS
+        from tunnelctl.install.ownership import is_ours
 
         for _ in range(_TRIES):
             found = self._read()
@@ -66,12 +68,14 @@ class ClusterPorts:
             after = self._lists({**(found or {}), "data": {**((found or {}).get("data") or {}), PAIRS: text}})
             if added := [each for each in after.problems if each not in before.problems]:
                 raise RefusedError(f"{added[0]}; nothing was changed")
-            version = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}} if found else {}
+            about = {"resourceVersion": found["metadata"]["resourceVersion"]} if found else {}
+            if found is None or is_ours(found):
+                about["labels"] = LABELS
             try:
                 self._cluster.apply(
                     CONFIG_MAPS,
                     self.where.name,
-                    {**version, "data": {PAIRS: text}},
+                    {"metadata": about, "data": {PAIRS: text}},
                     self.where.namespace,
                     manager=MANAGER,
                     force=self._force,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunnelctl.cluster_arguments import NAMESPACE, add_cluster_arguments, asks_cluster
+from tunnelctl.cluster_arguments import NAMESPACE, asks_cluster, has_kubeconfig, namespace_of
 from tunnelctl.errors import CommandError, UsageError
 from tunnelctl.standard_streams import tell
 
@@ -40,25 +39,16 @@ class ClusterPlace:
     """Nobody has named it."""
 
 
-def add_place_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--kubeconfig`, `--context` and `--namespace`."""
-    add_cluster_arguments(parser)
-    parser.add_argument(
-        "--namespace", metavar="NAME", help=f"of the tunnel in that cluster; default: {NAMESPACE}"
-    )
-
-
 def named_place(args: argparse.Namespace) -> ClusterPlace | None:
     """Return the place that the command line names, if it names one."""
-    if not asks_cluster(args) and args.namespace is None:
+    if not asks_cluster(args):
         return None
-    return ClusterPlace(args.kubeconfig, args.context or "", args.namespace or NAMESPACE)
+    return ClusterPlace(args.kubeconfig, args.context or "", namespace_of(args))
 
 
 def usual_place() -> ClusterPlace | None:
     """Return the place that kubectl would use, if there is a kubeconfig."""
-    paths = (os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())).split(os.pathsep)
-    return ClusterPlace(guessed=True) if any(Path(path).exists() for path in paths if path) else None
+    return ClusterPlace(guessed=True) if has_kubeconfig() else None
 
 
 def connect(place: ClusterPlace) -> Cluster:

@@ -10,7 +10,6 @@ from tunnel_server.kube.failures import ApiFailure
 from tunnel_server.kube.references import ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES
 from tunnelctl.checks import Check, State
-from tunnelctl.cluster_arguments import NAMESPACE
 from tunnelctl.cluster_doctor import (
     check_kubelet,
     check_servers_pod,
@@ -19,10 +18,11 @@ from tunnelctl.cluster_doctor import (
     judge_agent,
     kubelet_port,
 )
+from tunnelctl.cluster_pods import pods_of, server_pod, why_not_running
 from tunnelctl.errors import CommandError
 from tunnelctl.install.manifests import AGENT, pod_spec
 from tunnelctl.install.scheduling import addresses, is_ready, selects
-from tunnelctl.server_pod import ask_server, pods_of, server_pod, why_not_running
+from tunnelctl.server_pod import ask_server
 from tunnelctl.tables import show, table
 
 if TYPE_CHECKING:
@@ -72,22 +72,22 @@ class ClusterStatus:
         )
 
 
-def look(cluster: Cluster) -> ClusterStatus:
+def look(cluster: Cluster, namespace: str) -> ClusterStatus:
     """Ask the cluster, the server, and every edge's kubelet through kube-apiserver; raises ApiFailure."""
-    agents = cluster.find(ObjectReference(DAEMON_SETS, AGENT, NAMESPACE))
+    agents = cluster.find(ObjectReference(DAEMON_SETS, AGENT, namespace))
     if agents is None:
-        raise CommandError("there is no edge-tunnel in this cluster: tunnelctl install")
+        raise CommandError(_absent(cluster, namespace))
     nodes = [each for each in cluster.all_of(NODES) if selects(pod_spec(agents), each)]
-    pods = {each["spec"].get("nodeName"): each for each in pods_of(cluster, "agent")}
-    pod = server_pod(cluster)
-    state = check_servers_pod(pod)
+    pods = {each["spec"].get("nodeName"): each for each in pods_of(cluster, namespace, "agent")}
+    pod = server_pod(cluster, namespace)
+    state = check_servers_pod(pod, namespace)
     server, known = None, {}
     if pod is not None and not why_not_running(pod):
         try:
             server = ask_server(cluster, pod, "status")
             known = {each["name"]: each for each in ask_server(cluster, pod, "nodes")["nodes"]}
         except (ApiFailure, CommandError) as error:
-            remedy = f"kubectl -n {NAMESPACE} logs {pod['metadata']['name']}"
+            remedy = f"kubectl -n {namespace} logs {pod['metadata']['name']}"
             state = Check(state.name, State.FAILED, str(error), remedy)
     linked = [each["metadata"]["name"] for each in nodes if _connected(known, each)]
     with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
@@ -101,9 +101,16 @@ def look(cluster: Cluster) -> ClusterStatus:
     edges = []
     for node in nodes:
         name = node["metadata"]["name"]
-        agent = judge_agent(cluster, pods.get(name), name)
+        agent = judge_agent(cluster, namespace, pods.get(name), name)
         edges.append(edge(node, agent, known.get(name), kubelets.get(name), reasons.get(name, [])))
     return ClusterStatus(state, server, edges)
+
+
+def _absent(cluster: Cluster, namespace: str) -> str:
+    found = cluster.all_of(DAEMON_SETS, labels="app.kubernetes.io/name=edge-tunnel")
+    if places := sorted({each["metadata"]["namespace"] for each in found}):
+        return f"there is no edge-tunnel in namespace {namespace}, but in {', '.join(places)}: --namespace"
+    return "there is no edge-tunnel in this cluster: tunnelctl install"
 
 
 def _connected(known: dict[str, Any], node: Object) -> bool:

@@ -12,7 +12,7 @@ from tunnelctl.checks import Check, State
 from tunnelctl.checks_identity import check_certificate, check_name, check_token
 from tunnelctl.checks_link import check_link
 from tunnelctl.checks_path import check_addresses, check_dial, check_port
-from tunnelctl.cluster_arguments import add_cluster_arguments, asks_cluster, open_cluster
+from tunnelctl.cluster_arguments import add_cluster_arguments, asks_in_cluster, namespace_of, open_cluster
 from tunnelctl.errors import FAILED, OK, NotReachableError
 from tunnelctl.ports import node_argument, port_argument
 from tunnelctl.tables import show, span
@@ -49,11 +49,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 1 if anything failed. Raises CommandError for all but a server that is away."""
-    if asks_cluster(args):
+    if asks_in_cluster(args):
         with open_cluster(args) as cluster:
             from tunnelctl.cluster_doctor import examine as examine_in_cluster
 
-            checks = list(examine_in_cluster(cluster, args.node, args.port))
+            checks = list(examine_in_cluster(cluster, namespace_of(args), args.node, args.port))
     else:
         checks = list(examine(args.admin_socket, args.node, args.port))
     healthy = not any(check.state is State.FAILED for check in checks)

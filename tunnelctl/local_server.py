@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from certs.files import StateDirectory, StateError, StateUnavailableError
+from tunnelctl.cluster_arguments import add_cluster_arguments
 from tunnelctl.cluster_state import (
     ClusterPlace,
-    add_place_arguments,
     named_place,
     open_cluster_state,
     server_config,
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_CONFIG}, if there is one"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    add_place_arguments(parser)
+    add_cluster_arguments(parser)
 
 
 def find_server(args: argparse.Namespace, *, make: bool = False) -> LocalServer:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tunnelctl.admin_client import add_arguments, ask
-from tunnelctl.cluster_state import add_place_arguments, named_place, usual_place
+from tunnelctl.admin_client import DEFAULT_SOCKET, add_arguments, ask
+from tunnelctl.cluster_arguments import add_cluster_arguments
+from tunnelctl.cluster_state import named_place, usual_place
 from tunnelctl.errors import UsageError
 from tunnelctl.local_server import state_errors
 from tunnelctl.tables import show, table
@@ -33,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     group.add_argument("--remove", action="store_true", help="capture the port no longer")
     group.add_argument("--list", action="store_true", help="list what is captured")
     add_arguments(parser)
-    add_place_arguments(parser)
+    add_cluster_arguments(parser)
     parser.add_argument(
         "--force-conflicts",
         action="store_true",
@@ -45,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Change or list the mappings; raises CommandError."""
     place = named_place(args)
-    if place is None and not args.admin_socket.exists():
+    if place is None and args.admin_socket == DEFAULT_SOCKET and not DEFAULT_SOCKET.exists():
         place = usual_place()
     if place is not None:
         return _run_in_cluster(args, place)

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from certs.identity import check_name
 from tunnelctl.admin_client import add_arguments, ask
-from tunnelctl.errors import UsageError
+from tunnelctl.cluster_arguments import (
+    add_cluster_arguments,
+    asks_in_cluster,
+    namespace_of,
+    open_cluster,
+)
+from tunnelctl.errors import NotReachableError, UsageError
 from tunnelctl.tables import ago, show, size, table
 
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "sent to and received from it since the server started.",
     )
     add_arguments(parser)
+    add_cluster_arguments(parser)
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(metavar="ACTION")
     forget = actions.add_parser(
@@ -39,6 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     forget.add_argument("node", metavar="NODE", help="as `tunnelctl nodes` lists it")
     add_arguments(forget, inherited=True)
+    add_cluster_arguments(forget, inherited=True)
     forget.set_defaults(run=run_forget)
 
 
@@ -48,7 +56,10 @@ def run_forget(args: argparse.Namespace) -> int:
         check_name(args.node)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    answer = ask(args.admin_socket, "DELETE", f"/v1/nodes/{args.node}")
+    if asks_in_cluster(args):
+        answer = _ask_in_cluster(args, "nodes", "forget", args.node)
+    else:
+        answer = ask(args.admin_socket, "DELETE", f"/v1/nodes/{args.node}")
     print(json.dumps(answer, indent=1) if args.json else "\n".join(forgotten_lines(answer)))
     return 0
 
@@ -71,9 +82,23 @@ def forgotten_lines(forgotten: dict[str, Any]) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Print the nodes; raises CommandError."""
-    answer = ask(args.admin_socket, "GET", "/v1/nodes")
+    if asks_in_cluster(args):
+        answer = _ask_in_cluster(args, "nodes")
+    else:
+        answer = ask(args.admin_socket, "GET", "/v1/nodes")
     print(json.dumps(answer, indent=1) if args.json else "\n".join(node_lines(answer["nodes"])))
     return 0
+
+
+def _ask_in_cluster(args: argparse.Namespace, *words: str) -> dict[str, Any]:
+    with open_cluster(args) as cluster:
+        from tunnelctl.cluster_pods import server_pod, why_not_running
+        from tunnelctl.server_pod import ask_server
+
+        pod = server_pod(cluster, namespace_of(args))
+        if pod is None or why_not_running(pod):
+            raise NotReachableError(f"{why_not_running(pod)}: see `tunnelctl status`")
+        return ask_server(cluster, pod, *words)
 
 
 def node_lines(nodes: Sequence[dict[str, Any]]) -> list[str]:

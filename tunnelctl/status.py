@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tunnelctl.admin_client import add_arguments, ask
-from tunnelctl.cluster_arguments import add_cluster_arguments, asks_cluster, open_cluster
+from tunnelctl.cluster_arguments import add_cluster_arguments, asks_in_cluster, namespace_of, open_cluster
 from tunnelctl.errors import FAILED, OK
 from tunnelctl.map_port import mapping_lines
 from tunnelctl.tables import show, size, span, table
@@ -36,19 +36,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the status; raises CommandError. In a cluster, 1 if something fails on an edge that is there."""
-    if asks_cluster(args):
+    if asks_in_cluster(args):
         with open_cluster(args) as cluster:
-            return _in_cluster(cluster, as_json=args.json)
+            return _in_cluster(cluster, namespace_of(args), as_json=args.json)
     answer = ask(args.admin_socket, "GET", "/v1/status")
     print(json.dumps(answer, indent=1) if args.json else "\n".join(status_lines(answer)))
     return 0
 
 
-def _in_cluster(cluster: Cluster, *, as_json: bool) -> int:
+def _in_cluster(cluster: Cluster, namespace: str, *, as_json: bool) -> int:
     from tunnelctl.cluster_status import edge_lines, look, to_json
     from tunnelctl.doctor import lines
 
-    status = look(cluster)
+    status = look(cluster, namespace)
     if as_json:
         print(json.dumps(to_json(status), indent=1))
     else:

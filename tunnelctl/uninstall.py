@@ -6,9 +6,10 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from tunnelctl.cluster_arguments import add_cluster_arguments, open_cluster
+from tunnelctl.cluster_arguments import add_cluster_arguments, namespace_of, open_cluster
 from tunnelctl.errors import FAILED, OK, RefusedError
 from tunnelctl.install import add_timeout
+from tunnelctl.interrupts import interruptible
 from tunnelctl.standard_streams import tell
 
 if TYPE_CHECKING:
@@ -52,9 +53,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _uninstall(cluster: Cluster, args: argparse.Namespace) -> int:
-    from tunnelctl.install.removal import carry_out, look
+    from tunnelctl.install.removal import look
+    from tunnelctl.install.uninstallation import carry_out
 
-    removal = look(cluster)
+    removal = look(cluster, namespace_of(args))
     if removal.nothing:
         return _nothing(removal, as_json=args.json)
     told: list[str] = []
@@ -69,9 +71,10 @@ def _uninstall(cluster: Cluster, args: argparse.Namespace) -> int:
         for line in intended(removal, keep_node_state=args.keep_node_state):
             news(line)
     else:
-        left = carry_out(
-            cluster, removal, keep_node_state=args.keep_node_state, timeout=args.timeout, tell=news
-        )
+        with interruptible():
+            left = carry_out(
+                cluster, removal, keep_node_state=args.keep_node_state, timeout=args.timeout, tell=news
+            )
     if args.json:
         print(
             json.dumps(
@@ -105,8 +108,8 @@ def _nothing(removal: Removal, *, as_json: bool) -> int:
 def intended(removal: Removal, *, keep_node_state: bool) -> list[str]:
     """Return what would be done."""
     told = [f"would delete {reference}" for reference, _ in removal.made]
-    told += [f"would give back {reference}" for reference, _ in removal.changed]
+    told += [f"would give back {live['kind']} {live['metadata']['name']}" for live, _ in removal.changed]
     told += [f"would start {each.reference} again" for each in removal.yurt_tunnel]
-    if not keep_node_state:
-        told.append("would remove the agents' state from the edges")
+    hosts = [removal.server] if keep_node_state else [removal.agents, removal.server]
+    told += [f"would remove {each.whose} from their hosts" for each in hosts if each is not None]
     return told

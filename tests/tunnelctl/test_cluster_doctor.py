@@ -1,11 +1,19 @@
 """What a cluster knows of an edge, judged."""
 
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from tunnelctl.checks import Check, State
-from tunnelctl.cluster_doctor import agents_pod, check_node, check_servers_pod, in_cluster, kubelet_port
+from tunnelctl.cluster_doctor import (
+    check_node,
+    check_servers_pod,
+    in_cluster,
+    judge_agent,
+    kubelet_port,
+    where_captured,
+)
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 SILENT = {
@@ -16,8 +24,22 @@ SILENT = {
 }
 
 
+class Silence:
+    """A cluster of which nothing is known but one Event."""
+
+    def all_of(self, *_: Any, **__: Any) -> list[Any]:
+        return [{"metadata": {}, "reason": "FailedMount", "message": "no CA"}]
+
+
+SILENCE: Any = Silence()
+
+
 def pod(name: str = "tunnel-server-1", **status: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name}, "spec": {"nodeName": "cp-1"}, "status": status}
+    return {
+        "metadata": {"name": name, "namespace": "edge-tunnel", "uid": "1"},
+        "spec": {"nodeName": "cp-1"},
+        "status": status,
+    }
 
 
 def running(**status: Any) -> dict[str, Any]:
@@ -43,7 +65,11 @@ def test_the_kubelets_port_is_its_own_word() -> None:
     [
         (None, "it has no pod there", "kubectl -n edge-tunnel describe daemonset tunnel-agent"),
         (pod(phase="Running"), "it runs, and is not linked", "on edge-1: curl http://127.0.0.1:10266/status"),
-        (pod(phase="Pending"), "Pending", "kubectl -n edge-tunnel describe pod tunnel-server-1"),
+        (
+            pod(phase="Pending"),
+            "Pending; FailedMount: no CA",
+            "kubectl -n edge-tunnel describe pod tunnel-server-1",
+        ),
         (
             pod(
                 containerStatuses=[
@@ -56,27 +82,32 @@ def test_the_kubelets_port_is_its_own_word() -> None:
     ],
 )
 def test_an_agents_pod_that_does_not_work(there: Any, text: str, remedy: str) -> None:
-    check = agents_pod(there, "edge-1")
+    check = judge_agent(SILENCE, "edge-tunnel", there, "edge-1")
     assert check.state is State.FAILED
     assert check.text.endswith(text)
     assert remedy in check.remedy
 
 
 def test_an_agents_pod_that_works() -> None:
-    assert agents_pod(running(**READY), "edge-1").state is State.OK
+    assert judge_agent(SILENCE, "edge-tunnel", running(**READY), "edge-1").state is State.OK
 
 
 def test_the_servers_pod() -> None:
-    assert check_servers_pod(None).text == "the server has no pod"
+    assert check_servers_pod(None, "edge-tunnel").text == "the server has no pod"
     unscheduled = {
         "type": "PodScheduled",
         "status": "False",
         "reason": "Unschedulable",
         "message": "no ports",
     }
-    assert "does not run: Unschedulable: no ports" in check_servers_pod(pod(conditions=[unscheduled])).text
-    assert check_servers_pod(running()).state is State.WARNING
-    assert check_servers_pod(running(**READY)) == Check("server's pod", State.OK, "tunnel-server-1 on cp-1")
+    assert (
+        "does not run: Unschedulable: no ports"
+        in check_servers_pod(pod(conditions=[unscheduled]), "edge-tunnel").text
+    )
+    assert check_servers_pod(running(), "edge-tunnel").state is State.WARNING
+    assert check_servers_pod(running(**READY), "edge-tunnel") == Check(
+        "server's pod", State.OK, "tunnel-server-1 on cp-1"
+    )
 
 
 def test_remedies_are_those_of_a_cluster() -> None:
@@ -86,3 +117,15 @@ def test_remedies_are_those_of_a_cluster() -> None:
     assert check.remedy == "on the edge: crictl ps -a --name tunnel-agent, now"
     check = in_cluster(Check("address", State.FAILED, "x", "its log: journalctl -u tunnel-server"), pod())
     assert check.remedy == "its log: kubectl -n edge-tunnel logs tunnel-server-1"
+
+
+def test_where_addresses_are_captured() -> None:
+    there = running(hostIP="192.168.1.1", hostIPs=[{"ip": "192.168.1.1"}, {"ip": "fd00::1"}])
+    for apiservers in ((), ("192.168.1.1", "fd00::1")):
+        check = where_captured(there, [*map(ip_address, apiservers)])
+        assert check.state is State.OK
+        assert check.text.startswith("captured on cp-1, where the server runs; elsewhere: by name")
+    check = where_captured(there, [*map(ip_address, ("192.168.1.1", "192.168.1.2", "192.168.1.3"))])
+    assert check.state is State.WARNING
+    assert check.text.endswith("and kube-apiserver is elsewhere too: 192.168.1.2, 192.168.1.3")
+    assert "by EgressSelector or by name" in check.remedy

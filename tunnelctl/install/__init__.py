@@ -6,17 +6,20 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunnelctl.cluster_arguments import add_cluster_arguments, open_cluster
+from tunnelctl.cluster_arguments import add_cluster_arguments, namespace_of, open_cluster
 from tunnelctl.durations import parse_duration
 from tunnelctl.errors import OK, REFUSED, CommandError, UsageError
 from tunnelctl.standard_streams import tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from certs.addresses import IPNetwork
     from tunnel_server.kube.client import Cluster
-    from tunnelctl.install.installation import Outcome, Prospect, Wishes
+    from tunnelctl.install.installation import InstallPlan, InstallRequest, InstallResult
 
 DESCRIPTION = """\
 Install server and agents into a cluster. First it looks, and changes nothing: at what you may do, at nodes,
@@ -58,15 +61,32 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="SELECTOR",
         action="append",
         help="labels of nodes that are edges, like example.org/site=factory; given again, either will do; "
-        "default: yurt-tunnel's two",
+        "default: yurt-tunnel's two, and node-restriction.kubernetes.io/edge-tunnel=true",
     )
     parser.add_argument(
         "--pod-networks",
         metavar="NET,...",
-        help="of pods, if the CNI does not take them from Node.spec.podCIDRs",
+        help="of all pods, if the CNI does not take them from Node.spec.podCIDRs, or edges are in them",
     )
     parser.add_argument(
         "--service-networks", metavar="NET,...", help="of Services, where Kubernetes is older than 1.33"
+    )
+    parser.add_argument(
+        "--caller-networks",
+        metavar="NET,...",
+        help="of callers that are captured on their way through the server's host: the pods', so that "
+        "metrics-server and others there reach edges; `none` for none",
+    )
+    parser.add_argument(
+        "--by-name",
+        metavar="NET,...",
+        help="have a Service for callers by the edge's name from these networks, and names for CoreDNS",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="further settings of the server, TOML, as [callers.local]; an empty file for none",
     )
     parser.add_argument(
         "--image",
@@ -99,15 +119,15 @@ def add_timeout(parser: argparse.ArgumentParser, what: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Install; raises CommandError, and then everything is as before, or the message says what is not."""
-    wishes = _wishes(args)
+    request = _request(args)
     with open_cluster(args) as cluster:
-        return _install(cluster, wishes, dry_run=args.dry_run, as_json=args.json)
+        return _install(cluster, request, dry_run=args.dry_run, as_json=args.json)
 
 
-def _wishes(args: argparse.Namespace) -> Wishes:
+def _request(args: argparse.Namespace) -> InstallRequest:
     try:
         from tunnel_server.kube.selector import LabelSelector
-        from tunnelctl.install.installation import Wishes
+        from tunnelctl.install.installation import InstallRequest
         from tunnelctl.install.manifests import Options
         from tunnelctl.install.networks import parse_networks, parse_server
     except ModuleNotFoundError as error:
@@ -129,8 +149,12 @@ def _wishes(args: argparse.Namespace) -> Wishes:
         edge_selectors=selectors,
         service_networks=networks("--service-networks", args.service_networks),
         pod_networks=networks("--pod-networks", args.pod_networks),
+        caller_networks=_some_or_none(networks, args.caller_networks),
+        by_name=networks("--by-name", args.by_name) or None,
+        config=None if args.config is None else _further(args.config),
+        namespace=namespace_of(args),
     )
-    return Wishes(
+    return InstallRequest(
         options=options,
         replace_yurt_tunnel=args.replace_yurt_tunnel,
         wait=args.wait,
@@ -138,49 +162,72 @@ def _wishes(args: argparse.Namespace) -> Wishes:
     )
 
 
-def _install(cluster: Cluster, wishes: Wishes, *, dry_run: bool, as_json: bool) -> int:
-    from tunnelctl.doctor import lines
-    from tunnelctl.install.installation import Outcome, carry_out, look
+def _further(path: Path) -> str:
+    """Read further settings of the server; raises UsageError for what it would not take."""
+    from tunnel_daemon.settings import SettingsError, read_settings
+    from tunnel_server.config import ServerConfig
 
-    prospect = look(cluster, wishes)
-    outcome = Outcome()
+    try:
+        text = path.read_text()
+        read_settings(ServerConfig, path)
+    except SettingsError as error:
+        raise UsageError(f"--config: {'; '.join(error.problems)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config: {path}: {getattr(error, 'strerror', None) or error}") from None
+    return text
+
+
+def _some_or_none(
+    networks: Callable[[str, str | None], tuple[IPNetwork, ...]], text: str | None
+) -> tuple[IPNetwork, ...] | None:
+    if text is None:
+        return None
+    return () if text.strip() == "none" else networks("--caller-networks", text)
+
+
+def _install(cluster: Cluster, request: InstallRequest, *, dry_run: bool, as_json: bool) -> int:
+    from tunnelctl.doctor import lines
+    from tunnelctl.install.installation import InstallResult, carry_out, look
+
+    plan = look(cluster, request)
+    result = InstallResult()
     news = (lambda _: None) if as_json else tell
-    for line in lines(prospect.checks, sys.stdout.encoding):
+    for line in lines(plan.checks, sys.stdout.encoding):
         news(line)
-    if not prospect.problems and not dry_run:
+    if not plan.problems and not dry_run:
         news("")
         try:
-            carry_out(cluster, prospect, wishes, news, outcome)
+            carry_out(cluster, plan, request, news, result)
         except BaseException:
             if as_json:
-                print(report(prospect, outcome, dry_run=False, done=False))
+                print(report(plan, result, dry_run=False, done=False))
             raise
     if as_json:
-        done = not prospect.problems and not dry_run
-        print(report(prospect, outcome, dry_run=dry_run, done=done))
+        done = not plan.problems and not dry_run
+        print(report(plan, result, dry_run=dry_run, done=done))
     else:
-        news("\n".join(ending(prospect, dry_run=dry_run, waited=wishes.wait)))
-    return REFUSED if prospect.problems else OK
+        news("\n".join(ending(plan, request.options.namespace, dry_run=dry_run, waited=request.wait)))
+    return REFUSED if plan.problems else OK
 
 
-def ending(prospect: Prospect, *, dry_run: bool, waited: bool) -> list[str]:
+def ending(plan: InstallPlan, namespace: str, *, dry_run: bool, waited: bool) -> list[str]:
     """Return what it comes to."""
-    count = len(prospect.problems)
+    count = len(plan.problems)
     if count:
         return ["", f"nothing was changed: {count} problem{'s' if count > 1 else ''} above"]
     if dry_run:
         told = []
-        for each in prospect.changes:
+        for each in plan.changes:
             told += [f"would {each}", *(f"    {change}" for change in each.changes)]
         return ["", *told, "nothing was changed" if told else "nothing would be changed"]
-    if not prospect.changes:
+    if not plan.changes:
         return ["nothing was changed: all is as it would be installed"]
     if waited:
         return ["", "installed, and running"]
-    return ["", "installed; see it start: kubectl -n edge-tunnel get pods"]
+    return ["", f"installed; see it start: kubectl -n {namespace} get pods"]
 
 
-def report(prospect: Prospect, outcome: Outcome, *, dry_run: bool, done: bool) -> str:
+def report(plan: InstallPlan, result: InstallResult, *, dry_run: bool, done: bool) -> str:
     """Return it as JSON."""
     from tunnelctl.install.installation import describe
 
@@ -188,10 +235,10 @@ def report(prospect: Prospect, outcome: Outcome, *, dry_run: bool, done: bool) -
         {
             "done": done,
             "dry_run": dry_run,
-            "checks": [dataclasses.asdict(each) for each in prospect.checks],
-            "objects": describe(prospect.steps),
-            "taken_back": outcome.taken_back,
-            "left": outcome.left,
+            "checks": [dataclasses.asdict(each) for each in plan.checks],
+            "objects": describe(plan.steps),
+            "taken_back": result.taken_back,
+            "left": result.left,
         },
         indent=1,
     )

@@ -7,16 +7,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tunnel_server.kube.failures import ApiFailure
-from tunnel_server.kube.references import NAMESPACES, ObjectReference
+from tunnel_server.kube.references import DEPLOYMENTS, NAMESPACES, ObjectReference
+from tunnel_server.kube.resources import DAEMON_SETS
 from tunnelctl.checks import Check, State
 from tunnelctl.install.owned_fields import bare, managers, owned_fields
-from tunnelctl.install.plan import MANAGER, Action, Step, is_ours, marked, step
+from tunnelctl.install.ownership import is_ours, marked
+from tunnelctl.install.plan import MANAGER, Action, Step, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
+    from tunnelctl.install.traces import Traces
     from tunnelctl.install.undoing import Undoing
 
 NAMESPACE_PATIENCE = 30.0
@@ -60,13 +63,21 @@ def _refused(reference: ObjectReference, before: Object | None, failure: ApiFail
     return Check("objects", State.FAILED, f"{reference}: {failure}", remedy)
 
 
-def apply(cluster: Cluster, steps: list[Step], undoing: Undoing, tell: Callable[[str], None]) -> None:
+def apply(
+    cluster: Cluster, steps: list[Step], undoing: Undoing, traces: Traces, tell: Callable[[str], None]
+) -> None:
     """Make and change objects in their order; raises ApiFailure, and then `undoing` knows the way back."""
     for each in steps:
         if each.action is Action.KEEP:
             continue
+        runs = each.before is None and each.reference.resource in {DAEMON_SETS, DEPLOYMENTS}
+        if runs:
+            # Taken back after the workload is, before what its pods live on.
+            undoing.remember(f"what pods of {each.reference} left", partial(traces.remove, each.wanted))
         undoing.remember(str(each), partial(take_back, cluster, each))
         cluster.apply_manifest(each.wanted, MANAGER)
+        if runs:
+            undoing.remember(f"a look at the pods of {each.reference}", partial(traces.note, each.wanted))
         tell(f"{'made' if each.before is None else 'changed'} {each.reference}")
 
 
@@ -98,12 +109,14 @@ def gone(cluster: Cluster, reference: ObjectReference, seconds: float) -> bool:
     return True
 
 
-def give_back(cluster: Cluster, live: Object) -> bool:
-    """Let go of the fields that we own in an object that was there before us; False if there are none.
+def give_back(cluster: Cluster, live: Object, manager: str = MANAGER) -> bool:
+    """Let go of the fields that a manager of ours owns in an object that was there before us.
+
+    False if there are none.
 
     Raises ApiFailure.
     """
-    if owned_fields(live, MANAGER) is None:
+    if owned_fields(live, manager) is None:
         return False
-    cluster.apply_manifest(bare(live), MANAGER)
+    cluster.apply_manifest(bare(live), manager)
     return True

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +12,20 @@ from tunnelctl.checks import Check, State
 from tunnelctl.cluster_arguments import as_command_error
 from tunnelctl.errors import CommandError, UsageError
 from tunnelctl.install import apply, networks, preflight, present, rollout, yurt_tunnel
-from tunnelctl.install.manifests import Options, customised, load
+from tunnelctl.install.manifests import Options, customised, load, moved
 from tunnelctl.install.plan import Action, Step
+from tunnelctl.install.traces import Traces
 from tunnelctl.install.undoing import Undoing
+from tunnelctl.interrupts import interruptible, only_by_keyboard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tunnel_server.kube.client import Cluster
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class InstallRequest:
     """What the command line said; what it did not say is as it was installed before."""
 
     options: Options
@@ -36,12 +36,12 @@ class Wishes:
 
 
 @dataclass
-class Prospect:
+class InstallPlan:
     """What would be done, and what speaks against it."""
 
     checks: list[Check]
     steps: list[Step] = field(default_factory=list)
-    found: preflight.Found | None = None
+    survey: preflight.ClusterSurvey | None = None
 
     @property
     def problems(self) -> list[Check]:
@@ -55,7 +55,7 @@ class Prospect:
 
 
 @dataclass
-class Outcome:
+class InstallResult:
     """What was done."""
 
     taken_back: bool = False
@@ -63,86 +63,83 @@ class Outcome:
     """What could not be taken back."""
 
 
-def look(cluster: Cluster, wishes: Wishes) -> Prospect:
+def look(cluster: Cluster, request: InstallRequest) -> InstallPlan:
     """Find out what an installation would do, changing nothing; raises ApiFailure, UsageError."""
-    shipped, replace = load(), wishes.replace_yurt_tunnel
+    namespace, replace = request.options.namespace, request.replace_yurt_tunnel
+    shipped = load(by_name=True)
     version = apiserver.version(cluster)
     checks = [
         preflight.check_version(cluster.host, version),
-        preflight.check_rights(cluster, shipped, replaces=replace),
+        preflight.check_rights(cluster, moved(shipped, namespace), replaces=replace),
     ]
     if any(each.state is State.FAILED for each in checks):
-        return Prospect(checks)
-    options = wishes.options.over(present.look(cluster))
-    found = preflight.look(cluster, customised(shipped, options))
+        return InstallPlan(checks)
+    options = request.options.over(present.look(cluster, namespace))
+    shipped = load(by_name=options.by_name is not None)
+    survey = preflight.look(cluster, customised(shipped, options))
     if not options.edge_networks:
-        raise UsageError(_which_networks(found))
+        raise UsageError(_which_networks(survey))
     named = bool(options.server_addresses)
-    options = options.over(Options(server_addresses=networks.default_servers(found.hosts)))
+    options = options.over(Options(server_addresses=networks.default_servers(survey.hosts)))
     services, problems = preflight.service_networks(cluster, version, options.service_networks)
     options = dataclasses.replace(options, service_networks=services)
     objects = customised(shipped, options)
     checks += problems
-    checks += preflight.check_namespace(cluster)
-    checks += preflight.check_cluster(found, objects, options.edge_networks)
+    checks += preflight.check_namespace(cluster, namespace)
+    checks += preflight.check_cluster(survey, objects, options.edge_networks)
     endpoints = options.server_addresses
-    checks += networks.check_servers(endpoints, found.hosts, found.service_ip, chosen=not named)
-    checks += preflight.check_yurt_tunnel(found, replace=replace)
-    checks += preflight.check_ports(found, objects, replace=replace)
+    checks += networks.check_servers(endpoints, survey.hosts, survey.service_ip, chosen=not named)
+    checks += preflight.check_yurt_tunnel(survey, replace=replace)
+    checks += preflight.check_ports(survey, objects, namespace, replace=replace)
     if any(each.state is State.FAILED for each in checks):
         # What the apiserver would have against objects that a mere user may not make is told already.
-        return Prospect(checks, found=found)
+        return InstallPlan(checks, survey=survey)
     steps, problems = apply.plan(cluster, objects)
     checks += problems or [Check("objects", State.OK, f"the apiserver takes all {len(steps)}")]
-    return Prospect(checks, steps, found)
+    return InstallPlan(checks, steps, survey)
 
 
 def carry_out(
-    cluster: Cluster, prospect: Prospect, wishes: Wishes, tell: Callable[[str], None], outcome: Outcome
+    cluster: Cluster,
+    plan: InstallPlan,
+    request: InstallRequest,
+    tell: Callable[[str], None],
+    result: InstallResult,
 ) -> None:
-    """Do it; raises CommandError where it failed, and then what was done is taken back as `outcome` says."""
+    """Do it. Whatever is raised meanwhile, what was done is taken back first, as `result` says.
+
+    Raises CommandError where it failed.
+    """
     undoing = Undoing(tell)
-    try:
-        with interruptible():
-            if wishes.replace_yurt_tunnel and prospect.found is not None:
-                yurt_tunnel.stop(cluster, prospect.found.yurt_tunnel, undoing, tell, wishes.timeout)
-            apply.apply(cluster, prospect.steps, undoing, tell)
-            if wishes.wait:
-                rollout.wait(cluster, wishes.timeout, tell)
-    except (CommandError, ApiFailure, KeyboardInterrupt) as error:
-        why = as_command_error(error) if isinstance(error, ApiFailure) else error
-        tell(f"{'failed' if isinstance(why, CommandError) else 'interrupted'}; taking back what was done:")
-        outcome.taken_back = True
-        outcome.left = undoing.undo()
-        if isinstance(why, CommandError):
-            raise type(why)(f"{why}; {_told(outcome)}") from None
-        raise
+    traces = Traces(cluster, request.options.namespace, tell)
+    with interruptible():
+        try:
+            if request.replace_yurt_tunnel and plan.survey is not None:
+                yurt_tunnel.stop(cluster, plan.survey.yurt_tunnel, undoing, tell, request.timeout)
+            apply.apply(cluster, plan.steps, undoing, traces, tell)
+            if request.wait:
+                rollout.wait(cluster, request.options.namespace, request.timeout, tell)
+        except BaseException as error:
+            why = as_command_error(error) if isinstance(error, ApiFailure) else error
+            interrupted = isinstance(why, KeyboardInterrupt)
+            tell(f"{'interrupted' if interrupted else 'failed'}; taking back what was done:")
+            result.taken_back = True
+            with only_by_keyboard():
+                result.left = undoing.undo()
+            if isinstance(why, CommandError):
+                raise type(why)(f"{why}; {_told(result)}") from None
+            raise
 
 
-def _told(outcome: Outcome) -> str:
-    if outcome.left:
-        left = "; ".join(outcome.left)
+def _told(result: InstallResult) -> str:
+    if result.left:
+        left = "; ".join(result.left)
         return f"not all could be taken back: {left}; once that is possible: tunnelctl uninstall"
     return "everything is as it was before"
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP interrupt as Ctrl-C does, so that these too leave nothing half done."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _which_networks(found: preflight.Found) -> str:
-    seen = networks.suggested(found.edges)
+def _which_networks(survey: preflight.ClusterSurvey) -> str:
+    seen = networks.suggested(survey.edges)
     hint = f"; for the nodes that are edges now: --edge-networks {seen}" if seen else ", like 192.168.0.0/16"
     return f"--edge-networks is needed: an address counts as an edge's only inside of these networks{hint}"
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import tomllib
 from dataclasses import dataclass, fields, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from tunnel_daemon.toml_lines import key_lines
 from tunnel_wire import __version__
-from tunnelctl.errors import CommandError
+from tunnelctl.cluster_arguments import NAMESPACE
+from tunnelctl.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from tunnel_server.kube.resources import Object
     from tunnel_server.kube.selector import LabelSelector, Requirement
 
-FILE = "edge-tunnel.yaml"
+FILE, BY_NAME_FILE = "edge-tunnel.yaml", "edge-tunnel-by-name.yaml"
+"""The chart with its defaults, and with `server.byName.enabled`."""
 OWN_IMAGE = f"edge-tunnel:{__version__}"
 """The image that the shipped manifests name."""
 
@@ -28,14 +31,16 @@ SERVER, AGENT = "tunnel-server", "tunnel-agent"
 
 SERVER_CONFIG = "tunnel-server-config"
 SERVER_FILE = "server.toml"
+FURTHER_FILE = "further.toml"
+"""What `--config` said, as it was said; it is in force in `SERVER_FILE`."""
 AGENT_CONFIG = "tunnel-agent-config"
 AGENT_FILE = "agent.toml"
 
 OWN_AGENT = "edge-tunnel.io/own-agent"
 """Label of an edge whose agent is a systemd unit or a static pod."""
 
-MANAGED_BY = "app.kubernetes.io/managed-by"
-TOOL = "tunnelctl"
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""From where callers by name are always taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +58,34 @@ class Options:
     service_networks: tuple[IPNetwork, ...] = ()
     pod_networks: tuple[IPNetwork, ...] = ()
     """What an edge's address is never in, where the cluster does not say so itself."""
+    caller_networks: tuple[IPNetwork, ...] | None = None
+    """Of callers that are captured on their way through the server's host; None: not said."""
+    by_name: tuple[IPNetwork, ...] | None = None
+    """Of callers by name, a Service for them, and names for CoreDNS; None: no such way in, or not said."""
+    config: str | None = None
+    """Further settings of the server, TOML; None: not said."""
+    namespace: str = NAMESPACE
 
     def over(self, before: Options) -> Options:
         """Return these options, and those of `before` where nothing was chosen."""
         chosen = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(before, **{name: value for name, value in chosen.items() if value})
+        unsaid = {each.name: each.default for each in fields(self)}
+        return replace(before, **{name: each for name, each in chosen.items() if each != unsaid[name]})
 
 
-def load() -> list[Object]:
+def load(*, by_name: bool = False) -> list[Object]:
     """Return the objects as they are shipped, in the order in which they are to be made."""
     import yaml  # type: ignore[import-untyped]  # comes with `kubernetes`
 
-    text = resources.files("tunnelctl").joinpath("manifests", FILE).read_text()
+    text = resources.files("tunnelctl").joinpath("manifests", BY_NAME_FILE if by_name else FILE).read_text()
     return [each for each in yaml.safe_load_all(text) if each]
 
 
 def customised(shipped: list[Object], options: Options) -> list[Object]:
     """Return copies of the objects as `options` has them."""
-    objects = copy.deepcopy(shipped)
-    for each in objects:
-        each["metadata"].setdefault("labels", {})[MANAGED_BY] = TOOL
-        if options.image:
+    objects = moved(shipped, options.namespace)
+    if options.image:
+        for each in objects:
             _set_image(each, options.image)
     if options.server_node:
         spec = pod_spec(named(objects, "Deployment", SERVER))
@@ -85,14 +97,49 @@ def customised(shipped: list[Object], options: Options) -> list[Object]:
         ("edge-networks",): list(map(str, options.edge_networks)),
         ("kubernetes", "service-networks"): list(map(str, options.service_networks)),
         ("kubernetes", "pod-networks"): list(map(str, options.pod_networks)),
+        ("kubernetes", "namespace"): options.namespace,
     }
+    if options.caller_networks:
+        settings["caller-networks",] = list(map(str, options.caller_networks))
+        first = pod_spec(named(objects, "Deployment", SERVER))["containers"][0]
+        first["args"].append("--prerouting-address=$(HOST_IP)")
+    if options.by_name is not None:
+        settings["direct-networks",] = [*_LOOPBACK, *map(str, options.by_name)]
     if options.edge_selectors:
         settings["kubernetes", "node-selector"] = list(map(str, options.edge_selectors))
         agents = pod_spec(named(objects, "DaemonSet", AGENT))
         agents["affinity"] = {"nodeAffinity": _required(options.edge_selectors)}
     _set(objects, SERVER_CONFIG, SERVER_FILE, settings)
+    if options.config:
+        _add_further(named(objects, "ConfigMap", SERVER_CONFIG)["data"], options.config)
     _set(objects, AGENT_CONFIG, AGENT_FILE, {("servers",): list(options.server_addresses)})
     return objects
+
+
+def moved(shipped: list[Object], namespace: str) -> list[Object]:
+    """Return copies of the objects in another namespace; what is in none, or in the cluster's, stays."""
+    objects = copy.deepcopy(shipped)
+    for each in objects:
+        metadata = each["metadata"]
+        if each["kind"] == "Namespace":
+            metadata["name"] = namespace
+        for place in (metadata, *each.get("subjects", ())):
+            if place.get("namespace") == NAMESPACE:
+                place["namespace"] = namespace
+    return objects
+
+
+def _add_further(data: dict[str, str], text: str) -> None:
+    """Put further settings where they have to stand: keys before the tables; raises UsageError."""
+    try:
+        further, own = tomllib.loads(text), tomllib.loads(data[SERVER_FILE])
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--config: {error}") from None
+    if twice := sorted(further.keys() & own.keys()):
+        raise UsageError(f"--config: {', '.join(twice)}: install writes that itself, by its own options")
+    head, table, rest = data[SERVER_FILE].partition("\n[kubernetes]")
+    data[SERVER_FILE] = f"{head}{text.strip()}\n{table}{rest}"
+    data[FURTHER_FILE] = text
 
 
 def _required(selectors: tuple[LabelSelector, ...]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
     from tunnel_server.kube.resources import Object
 
-MADE_BY = "edge-tunnel.io/installed-by"
-TOOL = "tunnelctl"
 MANAGER = "tunnelctl-install"
 """The field manager of all that install writes."""
 
@@ -46,20 +43,6 @@ class Step:
 
     def __str__(self) -> str:
         return f"{self.action} {self.reference}"
-
-
-def is_ours(live: Object) -> bool:
-    """Whether an install made the object, rather than found it."""
-    return bool(live["metadata"].get("annotations", {}).get(MADE_BY) == TOOL)
-
-
-def marked(wanted: Object, before: Object | None) -> Object:
-    """Return `wanted`, with our mark unless the object was there without us."""
-    if before is not None and not is_ours(before):
-        return wanted
-    manifest = copy.deepcopy(wanted)
-    manifest["metadata"].setdefault("annotations", {})[MADE_BY] = TOOL
-    return manifest
 
 
 def step(wanted: Object, before: Object | None, after: Object | None) -> Step:

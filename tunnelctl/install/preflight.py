@@ -10,7 +10,6 @@ from tunnel_server.kube import apiserver
 from tunnel_server.kube.references import DEPLOYMENTS, NAMESPACES, ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES, PODS, SERVICES
 from tunnelctl.checks import Check, State
-from tunnelctl.cluster_arguments import NAMESPACE
 from tunnelctl.install import networks, yurt_tunnel
 from tunnelctl.install.manifests import AGENT, SERVER, named, pod_spec
 from tunnelctl.install.scheduling import host_ports, is_ready, selection, selects
@@ -34,7 +33,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ClusterSurvey:
     """What the cluster has to do with the installation."""
 
     nodes: list[Object]
@@ -53,13 +52,13 @@ class Found:
         return [each for each in self.nodes if each["metadata"]["name"] not in names]
 
 
-def look(cluster: Cluster, objects: list[Object]) -> Found:
+def look(cluster: Cluster, objects: list[Object]) -> ClusterSurvey:
     """Read what is there; raises ApiFailure."""
     nodes = cluster.all_of(NODES)
     server = pod_spec(named(objects, DEPLOYMENTS.kind, SERVER))
     agent = pod_spec(named(objects, DAEMON_SETS.kind, AGENT))
     service = cluster.find(ObjectReference(SERVICES, "kubernetes", "default"))
-    return Found(
+    return ClusterSurvey(
         nodes=nodes,
         hosts=[each for each in nodes if selects(server, each)],
         edges=[each for each in nodes if selects(agent, each)],
@@ -84,6 +83,7 @@ def check_rights(cluster: Cluster, objects: list[Object], *, replaces: bool) -> 
     needed: dict[tuple[Resource, str], tuple[str, ...]] = {
         (NODES, ""): ("list",),
         (PODS, ""): ("list",),
+        (DEPLOYMENTS, ""): ("list",),
         (SERVICES, "default"): ("get",),
     }
     for each in (DEPLOYMENTS, DAEMON_SETS):
@@ -125,18 +125,18 @@ def service_networks(
 
 
 def check_cluster(
-    found: Found, objects: list[Object], edge_networks: tuple[IPNetwork, ...]
+    survey: ClusterSurvey, objects: list[Object], edge_networks: tuple[IPNetwork, ...]
 ) -> Iterator[Check]:
     """Judge nodes and networks."""
     server = pod_spec(named(objects, DEPLOYMENTS.kind, SERVER))
-    yield _check_hosts(found, server)
-    yield _check_edges(found, pod_spec(named(objects, DAEMON_SETS.kind, AGENT)))
-    yield from networks.check_edges(found.edges, edge_networks)
-    yield from networks.check_overlaps(edge_networks, found.nodes, found.service_ip)
+    yield _check_hosts(survey, server)
+    yield _check_edges(survey, pod_spec(named(objects, DAEMON_SETS.kind, AGENT)))
+    yield from networks.check_edges(survey.edges, edge_networks)
+    yield from networks.check_overlaps(edge_networks, survey.nodes, survey.service_ip)
 
 
-def _check_hosts(found: Found, server: dict[str, object]) -> Check:
-    names = [each["metadata"]["name"] for each in found.hosts]
+def _check_hosts(survey: ClusterSurvey, server: dict[str, object]) -> Check:
+    names = [each["metadata"]["name"] for each in survey.hosts]
     if not names:
         return Check(
             "server's host",
@@ -145,7 +145,7 @@ def _check_hosts(found: Found, server: dict[str, object]) -> Check:
             "name the node that is to run it: --server-node; where a provider keeps the control plane to "
             "itself, see docs/kubernetes for what works then",
         )
-    if not any(is_ready(each) for each in found.hosts):
+    if not any(is_ready(each) for each in survey.hosts):
         return Check(
             "server's host",
             State.FAILED,
@@ -162,8 +162,8 @@ def _check_hosts(found: Found, server: dict[str, object]) -> Check:
     return Check("server's host", State.OK, names[0])
 
 
-def _check_edges(found: Found, agent: dict[str, object]) -> Check:
-    if not found.edges:
+def _check_edges(survey: ClusterSurvey, agent: dict[str, object]) -> Check:
+    if not survey.edges:
         label = selection(agent)[0].partition(" ")[0]
         return Check(
             "edges",
@@ -171,17 +171,17 @@ def _check_edges(found: Found, agent: dict[str, object]) -> Check:
             f"no node has {' or '.join(selection(agent))}",
             f"kubectl label node NAME {label}, now or later: agents come by themselves",
         )
-    away = [each["metadata"]["name"] for each in found.edges if not is_ready(each)]
-    text = f"{len(found.edges)} nodes" if len(found.edges) != 1 else found.edges[0]["metadata"]["name"]
+    away = [each["metadata"]["name"] for each in survey.edges if not is_ready(each)]
+    text = f"{len(survey.edges)} nodes" if len(survey.edges) != 1 else survey.edges[0]["metadata"]["name"]
     if away:
         remedy = "their agents start when they are back"
         return Check("edges", State.WARNING, f"{text}, of which not ready: {', '.join(away[:5])}", remedy)
     return Check("edges", State.OK, text)
 
 
-def check_yurt_tunnel(found: Found, *, replace: bool) -> Iterator[Check]:
+def check_yurt_tunnel(survey: ClusterSurvey, *, replace: bool) -> Iterator[Check]:
     """Judge a yurt-tunnel that is there."""
-    running = [each for each in found.yurt_tunnel if each.runs]
+    running = [each for each in survey.yurt_tunnel if each.runs]
     if not running:
         if replace:
             yield Check("yurt-tunnel", State.OK, "none runs: there is nothing to replace")
@@ -205,18 +205,20 @@ def check_yurt_tunnel(found: Found, *, replace: bool) -> Iterator[Check]:
         )
 
 
-def check_ports(found: Found, objects: list[Object], *, replace: bool) -> Iterator[Check]:
+def check_ports(
+    survey: ClusterSurvey, objects: list[Object], namespace: str, *, replace: bool
+) -> Iterator[Check]:
     """Judge whether pods hold the ports that ours need on a host; other programs are not seen from here."""
-    freed = {each.reference.name for each in found.yurt_tunnel} if replace else set()
+    freed = {each.reference.name for each in survey.yurt_tunnel} if replace else set()
     everywhere = True
     problems = []
     for kind, name, nodes in (
-        (DEPLOYMENTS.kind, SERVER, found.hosts),
-        (DAEMON_SETS.kind, AGENT, found.edges),
+        (DEPLOYMENTS.kind, SERVER, survey.hosts),
+        (DAEMON_SETS.kind, AGENT, survey.edges),
     ):
         wanted = host_ports(pod_spec(named(objects, kind, name)))
         for node in nodes:
-            taken = _taken(found.pods, node["metadata"]["name"], wanted, freed)
+            taken = _taken(survey.pods, namespace, node["metadata"]["name"], wanted, freed)
             if name == SERVER and not taken:
                 everywhere = False
             problems += [(name, text) for text in taken]
@@ -230,12 +232,12 @@ def check_ports(found: Found, objects: list[Object], *, replace: bool) -> Iterat
         yield Check("ports", State.OK, "no pod has those that ours need")
 
 
-def _taken(pods: list[Object], node: str, wanted: set[int], freed: set[str]) -> list[str]:
+def _taken(pods: list[Object], namespace: str, node: str, wanted: set[int], freed: set[str]) -> list[str]:
     found = []
     for pod in pods:
         metadata = pod["metadata"]
         ended = (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
-        if pod["spec"].get("nodeName") != node or metadata["namespace"] == NAMESPACE or ended:
+        if pod["spec"].get("nodeName") != node or metadata["namespace"] == namespace or ended:
             continue
         # yurt-tunnel's manifests do not list its ports.
         known = {10262, 10263, 10264, 10265} if metadata["name"].startswith("yurt-tunnel-server-") else set()
@@ -249,13 +251,18 @@ def _taken(pods: list[Object], node: str, wanted: set[int], freed: set[str]) -> 
     return found
 
 
-def check_namespace(cluster: Cluster) -> Iterator[Check]:
-    """Whether our namespace, where it was made by somebody else, lets our pods in."""
-    live = cluster.find(ObjectReference(NAMESPACES, NAMESPACE))
+def check_namespace(cluster: Cluster, namespace: str) -> Iterator[Check]:
+    """Whether our namespace is not on its way out, and no other has a tunnel: there is one in a cluster."""
+    for each in cluster.all_of(DEPLOYMENTS, labels="app.kubernetes.io/name=edge-tunnel"):
+        other = each["metadata"]["namespace"]
+        if other != namespace:
+            text = f"there is a tunnel in namespace {other}"
+            yield Check("namespace", State.FAILED, text, f"--namespace {other}, or take that one away first")
+    live = cluster.find(ObjectReference(NAMESPACES, namespace))
     if live is not None and live["metadata"].get("deletionTimestamp"):
         yield Check(
             "namespace",
             State.FAILED,
-            f"{NAMESPACE} is still being deleted",
-            f"wait until it is gone; `kubectl get pods -n {NAMESPACE}` shows whom it waits for",
+            f"{namespace} is still being deleted",
+            f"wait until it is gone; `kubectl get pods -n {namespace}` shows whom it waits for",
         )

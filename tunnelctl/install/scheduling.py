@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tunnel_server.kube.resources import Object
 
 
@@ -95,15 +93,3 @@ def _words(expression: dict[str, Any]) -> str:
             return f"no {key}"
         case operator:
             return f"{key} {operator} {', '.join(values)}"
-
-
-def waiting_reasons(pod: Object) -> Iterator[str]:
-    """Yield why a pod's containers do not run, as the kubelet and the scheduler say it."""
-    status = pod.get("status") or {}
-    for each in status.get("conditions") or ():
-        if each["type"] == "PodScheduled" and each["status"] == "False":
-            yield f"{each.get('reason', 'not scheduled')}: {each.get('message', '')}"
-    for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
-        waiting = (each.get("state") or {}).get("waiting")
-        if waiting and waiting.get("reason") not in {"PodInitializing", "ContainerCreating"}:
-            yield f"{each['name']}: {waiting.get('reason')}: {waiting.get('message', '')}".rstrip(": ")

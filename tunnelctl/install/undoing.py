@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunnel_server.kube.failures import ApiFailure
+from tunnelctl.errors import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,10 @@ class Undoing:
     _entries: list[tuple[str, Callable[[], str]]] = field(default_factory=list)
 
     def remember(self, what: str, undo: Callable[[], str]) -> None:
-        """Note how to take back `what`; `undo` returns what it did, or "" if there was nothing to do."""
+        """Note how to take back `what`; `undo` returns what it did, or "" if there was nothing to do.
+
+        It raises ApiFailure, or CommandError with what it left.
+        """
         self._entries.append((what, undo))
 
     def undo(self) -> list[str]:
@@ -32,9 +36,9 @@ class Undoing:
             what, undo = self._entries[-1]
             try:
                 done = undo()
-            except ApiFailure as failure:
+            except (ApiFailure, CommandError) as failure:
                 self.tell(f"  could not take back: {what}: {failure}")
-                if not failure.lasting:
+                if isinstance(failure, ApiFailure) and not failure.lasting:
                     return failed + self._rest()
                 failed.append(f"{what}: {failure}")
             except KeyboardInterrupt:

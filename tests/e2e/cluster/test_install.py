@@ -23,6 +23,7 @@ from tests.e2e.cluster.controllers import (
     CONTROL_PLANE,
     EDGE,
     Kubelets,
+    Pod,
     add_namespace,
     add_node,
     controllers,
@@ -31,6 +32,7 @@ from tests.e2e.cluster.controllers import (
 from tests.e2e.system import BIN
 from tunnel_server.kube.access import from_kubeconfig
 from tunnel_server.kube.client import Cluster
+from tunnel_server.kube.state_layout import KIND, LABELS
 from tunnelctl.cli import INTERRUPTED, main
 from tunnelctl.demo.processes import Processes
 from tunnelctl.errors import FAILED, NOT_REACHABLE, OK, REFUSED, WRONG_USE
@@ -40,7 +42,7 @@ NETWORKS = ("--edge-networks", "192.168.0.0/16")
 SERVER = ("--server-address", "tunnel.example.org")
 KINDS = (
     "namespaces,configmaps,secrets,services,serviceaccounts,pods,deployments,daemonsets,replicasets,controllerrevisions,"
-    "roles,rolebindings,clusterroles,clusterrolebindings,poddisruptionbudgets,nodes"
+    "roles,rolebindings,clusterroles,clusterrolebindings,poddisruptionbudgets,nodes,networkpolicies"
 )
 Run = Callable[..., "Ended"]
 Found = dict[str, dict[str, Any]]
@@ -166,6 +168,13 @@ def ours(found: Found) -> set[str]:
     }
 
 
+def add_state(plane: ControlPlane, *names: str) -> None:
+    """Secrets as a server makes them."""
+    for name in names:
+        metadata = {"name": name, "namespace": "edge-tunnel", "labels": {**LABELS, KIND: "authority"}}
+        plane.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
+
+
 def test_a_dry_run_changes_nothing(plane: ControlPlane, tunnelctl: Run) -> None:
     before = objects(plane)
     told = tunnelctl("install", *NETWORKS, "--dry-run").out
@@ -189,8 +198,9 @@ def test_install_again_and_uninstall(plane: ControlPlane, tunnelctl: Run, kubele
     assert "containers[0].image: edge-tunnel:0.1.0 -> registry.example.org/edge-tunnel:2" in changed
     gone = tunnelctl("uninstall").out
     gone_edges = {each["spec"]["nodeName"] for each in kubelets.seen if "cleanup" in each["metadata"]["name"]}
-    assert gone_edges == {"edge-1", "edge-2"}
-    assert "removed the agents' state from the edges\n" in gone
+    assert gone_edges == {"edge-1", "edge-2", "cp-1"}
+    assert "removed the state of agents from their hosts\n" in gone
+    assert "removed the server's sockets from their hosts\n" in gone
     assert gone.endswith("uninstalled\n")
     assert not ours(objects(plane))
     assert tunnelctl("uninstall").out == "nothing to remove: no install made anything here\n"
@@ -198,15 +208,26 @@ def test_install_again_and_uninstall(plane: ControlPlane, tunnelctl: Run, kubele
 
 def test_a_namespace_with_others_things_stays(plane: ControlPlane, tunnelctl: Run) -> None:
     tunnelctl("install", *NETWORKS, *SERVER)
-    plane.kubectl("create", "configmap", "mine", "-n", "edge-tunnel")
-    plane.kubectl("create", "secret", "generic", "edge-tunnel-ca", "-n", "edge-tunnel")
+    add_state(plane, "edge-tunnel-ca")
+    policy = {"podSelector": {}, "policyTypes": ["Ingress"]}
+    metadata = {"name": "mine", "namespace": "edge-tunnel"}
+    rule = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": policy,
+    }
+    plane.apply(rule)
+    plane.kubectl("create", "secret", "generic", "tunnel-server-tls", "-n", "edge-tunnel")
     ended = tunnelctl("uninstall", "--keep-node-state", code=FAILED)
-    assert (
-        "left: Namespace edge-tunnel, for what is not the tunnel's in it: ConfigMap edge-tunnel/mine"
-        in ended.out
-    )
-    assert plane.kubectl("get", "secrets", "-n", "edge-tunnel", "-o", "name") == ""
-    plane.kubectl("delete", "configmap", "mine", "-n", "edge-tunnel")
+    (left,) = [line for line in ended.out.splitlines() if line.startswith("left: ")]
+    assert left.startswith("left: Namespace edge-tunnel, for what is not the tunnel's in it: ")
+    assert set(left.partition(" in it: ")[2].split(", ")) == {
+        "NetworkPolicy edge-tunnel/mine",
+        "Secret edge-tunnel/tunnel-server-tls",
+    }
+    assert plane.kubectl("get", "secrets", "-n", "edge-tunnel", "-o", "name") == "secret/tunnel-server-tls\n"
+    plane.kubectl("delete", "networkpolicy/mine", "secret/tunnel-server-tls", "-n", "edge-tunnel")
     assert tunnelctl("uninstall").out.endswith("uninstalled\n")
 
 
@@ -328,6 +349,98 @@ def test_what_does_not_start_is_taken_back(plane: ControlPlane, tunnelctl: Run, 
         kubelets.runs = lambda _: True
     assert "after 3 s agents are not linked on edge-1, edge-2: pod tunnel-agent-" in ended.err
     eventually(lambda: same(objects(plane)) == same(before))
+
+
+@pytest.mark.usefixtures("namespace_there")
+def test_what_a_server_made_goes_where_the_namespace_stays(plane: ControlPlane, tunnelctl: Run) -> None:
+    """After an uninstall, and where what made it is long gone, by Helm perhaps."""
+    tunnelctl("install", *NETWORKS, *SERVER)
+    add_state(plane, "edge-tunnel-ca")
+    assert "deleted Secret edge-tunnel/edge-tunnel-ca\n" in tunnelctl("uninstall", "--keep-node-state").out
+    add_state(plane, "edge-tunnel-ca", "edge-tunnel-token-1")
+    told = tunnelctl("uninstall").out
+    assert "removed the state of agents from their hosts\n" in told
+    assert "deleted Secret edge-tunnel/edge-tunnel-token-1\n" in told
+
+
+@pytest.mark.usefixtures("namespace_there")
+def test_a_failed_install_takes_back_what_its_server_made(
+    plane: ControlPlane, tunnelctl: Run, kubelets: Kubelets
+) -> None:
+    """But not what was there before, by `tunnelctl restore`."""
+    add_state(plane, "edge-tunnel-ca")
+    before = objects(plane)
+
+    def runs(pod: Pod) -> bool:
+        if pod["metadata"]["name"].startswith("tunnel-server-") and "cleanup" not in pod["metadata"]["name"]:
+            add_state(plane, "edge-tunnel-server")
+        return not pod["metadata"]["name"].startswith("tunnel-agent")
+
+    kubelets.runs = runs
+    try:
+        ended = tunnelctl("install", *NETWORKS, *SERVER, "--wait", "--timeout", "2s", code=FAILED)
+    finally:
+        kubelets.runs = lambda _: True
+    assert "deleted Secret edge-tunnel/edge-tunnel-server\n" in ended.out
+    assert "removed the server's sockets from their hosts\n" in ended.out
+    assert ended.err.endswith("everything is as it was before\n")
+    eventually(lambda: same(objects(plane)) == same(before))
+    plane.kubectl("delete", "secret", "edge-tunnel-ca", "-n", "edge-tunnel")
+
+
+def interrupted_uninstall(tunnelctl: Run, kubelets: Kubelets) -> None:
+    """One that is told to end as the edges are about to be cleaned."""
+
+    def runs(pod: Pod) -> bool:
+        if "tunnel-agent-cleanup" in pod["metadata"]["name"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return "cleanup" not in pod["metadata"]["name"]
+
+    kubelets.runs = runs
+    try:
+        tunnelctl("uninstall", code=INTERRUPTED)
+    finally:
+        kubelets.runs = lambda _: True
+    kubelets.seen.clear()
+
+
+@pytest.mark.usefixtures("namespace_there")
+def test_an_interrupted_uninstall_is_finished_by_the_next(
+    plane: ControlPlane, tunnelctl: Run, kubelets: Kubelets
+) -> None:
+    tunnelctl("install", *NETWORKS, *SERVER, "--wait")
+    interrupted_uninstall(tunnelctl, kubelets)
+    assert "DaemonSet edge-tunnel/tunnel-agent-cleanup" not in objects(plane)
+    assert "removed the state of agents from their hosts\n" in tunnelctl("uninstall").out
+    cleaned = {each["spec"]["nodeName"] for each in kubelets.seen if "cleanup" in each["metadata"]["name"]}
+    assert cleaned >= {"edge-1", "edge-2"}
+
+
+@pytest.mark.usefixtures("namespace_there")
+def test_an_uninstall_that_was_interrupted_may_be_thought_better_of(
+    plane: ControlPlane, tunnelctl: Run, kubelets: Kubelets
+) -> None:
+    tunnelctl("install", *NETWORKS, *SERVER)
+    interrupted_uninstall(tunnelctl, kubelets)
+    assert tunnelctl("install", *NETWORKS, *SERVER, "--wait").out.endswith("installed, and running\n")
+    tunnelctl("uninstall", "--keep-node-state")
+
+
+@pytest.mark.usefixtures("namespace_there")
+def test_agents_that_cannot_be_made_are_no_success(plane: ControlPlane, tunnelctl: Run) -> None:
+    """As where a quota forbids their priority."""
+    hard = {"hard": {"count/pods": "1"}}
+    metadata = {"name": "few", "namespace": "edge-tunnel"}
+    plane.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": hard})
+    eventually(
+        lambda: "count/pods" in plane.kubectl("get", "resourcequota/few", "-n", "edge-tunnel", "-o", "json")
+    )
+    try:
+        ended = tunnelctl("install", *NETWORKS, *SERVER, "--wait", "--timeout", "3s", code=FAILED)
+        assert "FailedCreate" in ended.err
+        assert "exceeded quota" in ended.err
+    finally:
+        plane.kubectl("delete", "resourcequota", "few", "-n", "edge-tunnel")
 
 
 @pytest.mark.usefixtures("namespace_there")

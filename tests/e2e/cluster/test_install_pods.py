@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import tunnel_image
+from tests.e2e.cluster import metrics, tunnel_image
 from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.system import BIN
+from tunnelctl.cli import INTERRUPTED
 
 EDGE = "edge-3"
 pytestmark = pytest.mark.timeout(180)
 STATE = "/var/lib/edge-tunnel-agent"
+SOCKETS = "/run/edge-tunnel"
+PODS = "10.244.0.0/16"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -51,19 +54,59 @@ def test_install_look_and_uninstall(fresh: Cluster, tunnelctl: Run) -> None:
     rules = _kernel(fresh)
     assert fresh.control_plane.try_kubectl("logs", "app-edge-3", "-c", "main", timeout=10).returncode
     address = f"{fresh.topology.cloud.address}:10262"
-    options = ["--edge-networks", "192.168.0.0/16", "--server-address", address]
+    # Somebody has made the namespace: it stays, and so would the authority in it, and agents' keys.
+    fresh.kubectl("create", "namespace", "edge-tunnel")
+    options = ["--edge-networks", "192.168.0.0/16", "--server-address", address, "--caller-networks", PODS]
     told = tunnelctl("install", *options, "--wait", "--timeout", "60s").stdout
     assert told.endswith("installed, and running\n")
+    assert "secret/edge-tunnel-ca\n" in _state(fresh)
+    assert fresh.nodes[EDGE].try_(["ls", f"{STATE}/node.key"]).returncode == 0
     assert fresh.kubectl("logs", "app-edge-3", "-c", "main", "--tail=1")
     _looks_well(fresh, tunnelctl)
     _names_what_fails(fresh, tunnelctl)
+    _metrics_are_had(fresh)
+    _interrupted_uninstall(fresh)
     gone = tunnelctl("uninstall").stdout
-    assert "removed the agents' state from the edges\n" in gone
+    assert "removed the state of agents from their hosts\n" in gone
     assert gone.endswith("uninstalled\n")
+    assert _state(fresh) == "configmap/kube-root-ca.crt\n"
+    fresh.kubectl("delete", "namespace", "edge-tunnel")
     assert _workloads(fresh) == before
     assert _kernel(fresh) == rules
     assert not fresh.nodes[EDGE].try_(["ls", "-d", STATE]).stdout
+    assert not fresh.nodes["cloud"].try_(["ls", "-d", SOCKETS]).stdout
     assert fresh.control_plane.try_kubectl("logs", "app-edge-3", "-c", "main", timeout=10).returncode
+
+
+def _state(cluster: Cluster) -> str:
+    """What is there of what a server writes."""
+    return cluster.kubectl("-n", "edge-tunnel", "get", "configmaps,secrets", "-o", "name")
+
+
+def _metrics_are_had(cluster: Cluster) -> None:
+    """By a metrics-server in a pod, which is captured on its way through the server's host."""
+    metrics.install(cluster, cluster.directory)
+    top = ("top", "node", EDGE, "--no-headers")
+    cluster.until(lambda: cluster.control_plane.try_kubectl(*top).stdout.startswith(EDGE), timeout=40)
+    for kind, name in (("apiservice", "v1beta1.metrics.k8s.io"), ("deployment", "metrics-server")):
+        cluster.kubectl("-n", "kube-system", "delete", kind, name)
+    pods = ("-n", "kube-system", "get", "pods", "-l", "k8s-app=metrics-server", "-o", "name")
+    cluster.until(lambda: not cluster.kubectl(*pods), timeout=60)
+
+
+def _interrupted_uninstall(cluster: Cluster) -> None:
+    """The agents have ended by then, or will; what they keep is still there."""
+    words = [BIN / "tunnelctl", "uninstall", "--kubeconfig", cluster.control_plane.kubeconfig]
+    command = cluster.topology.cloud.command([str(each) for each in words])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as uninstalling:
+        assert uninstalling.stdout is not None
+        for line in uninstalling.stdout:
+            if line.startswith("deleted Deployment"):
+                uninstalling.terminate()
+                break
+        uninstalling.communicate(timeout=30)
+    assert uninstalling.returncode == INTERRUPTED
+    assert cluster.nodes[EDGE].try_(["ls", "-d", STATE]).stdout
 
 
 def _looks_well(cluster: Cluster, tunnelctl: Run) -> None:

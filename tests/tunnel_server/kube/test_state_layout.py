@@ -6,7 +6,7 @@ import json
 from certs.nodes import NODES_FILE
 from certs.tokens import TOKENS_FILE
 from tunnel_server.kube.resources import CONFIG_MAPS, SECRETS
-from tunnel_server.kube.state_layout import KIND, PARTS, Stored, part_of
+from tunnel_server.kube.state_layout import KIND, LABELS, PARTS, Stored, part_of
 
 TOKENS, NODES = part_of(TOKENS_FILE), part_of(NODES_FILE)
 
@@ -82,7 +82,7 @@ def test_config_maps_are_text():
     assert part.resource == CONFIG_MAPS
     body = wanted.body(None)
     assert body["data"] == {"revocations.json": "{}"}
-    assert body["metadata"]["labels"] == {"app.kubernetes.io/name": "edge-tunnel", KIND: "revocations"}
+    assert body["metadata"]["labels"] == {**LABELS, KIND: "revocations"}
 
 
 def test_the_order_of_writing():

@@ -2,11 +2,12 @@
 
 import tomllib
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
 from tunnel_server.kube.selector import LabelSelector
-from tunnelctl.errors import CommandError
+from tunnelctl.errors import CommandError, UsageError
 from tunnelctl.install.manifests import Options, customised, load, named, pod_spec, set_values
 from tunnelctl.install.scheduling import selection
 
@@ -64,3 +65,59 @@ def test_a_setting_is_one_line() -> None:
     assert set_values(text, {("a",): ["y"], ("t", "a"): 5}) == '# first\na = ["y"]\n[t]\na = 5\n'
     with pytest.raises(CommandError, match=r"has no setting t\.b"):
         set_values(text, {("t", "b"): 1})
+
+
+def server_toml(objects: list[Any]) -> dict[str, Any]:
+    return tomllib.loads(named(objects, "ConfigMap", "tunnel-server-config")["data"]["server.toml"])
+
+
+def arguments(objects: list[Any]) -> list[str]:
+    found: list[str] = pod_spec(named(objects, "Deployment", "tunnel-server"))["containers"][0]["args"]
+    return found
+
+
+def test_callers_on_their_way_through_the_host() -> None:
+    objects = customised(load(), Options(caller_networks=(ip_network("10.244.0.0/16"),)))
+    assert server_toml(objects)["caller-networks"] == ["10.244.0.0/16"]
+    assert "--prerouting-address=$(HOST_IP)" in arguments(objects)
+    assert "--prerouting-address=$(HOST_IP)" not in arguments(customised(load(), Options(caller_networks=())))
+
+
+def test_callers_by_name() -> None:
+    objects = customised(load(by_name=True), Options(by_name=(ip_network("10.50.0.0/24"),)))
+    settings = server_toml(objects)
+    assert settings["direct-networks"] == ["127.0.0.0/8", "::1/128", "10.50.0.0/24"]
+    assert settings["kubernetes"]["names-configmap"] == "kube-system/yurt-tunnel-nodes"
+    assert named(objects, "Service", "tunnel-server-internal")
+    assert "--direct-address=$(HOST_IP)" in arguments(objects)
+
+
+def test_further_settings_stand_where_they_have_to() -> None:
+    objects = customised(load(), Options(config='resume-grace = "30s"\n[callers.local]\ndirect = true\n'))
+    settings = server_toml(objects)
+    assert settings["resume-grace"] == "30s"
+    assert settings["callers"]["local"] == {"direct": True}
+    assert settings["kubernetes"]["enabled"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("edge-networks = []", "edge-networks: install writes that itself"),
+        ("[kubernetes]\nenabled = false", "kubernetes: install writes"),
+        ("x =", "--config: Invalid value"),
+    ],
+)
+def test_further_settings_that_cannot_be(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        customised(load(), Options(config=text))
+
+
+def test_another_namespace() -> None:
+    objects = customised(load(by_name=True), Options(namespace="tunnel", by_name=()))
+    assert named(objects, "Namespace", "tunnel")
+    places = {each["metadata"].get("namespace") for each in objects}
+    assert places == {None, "tunnel", "kube-system", "default"}
+    subjects = [each for found in objects for each in found.get("subjects", ())]
+    assert {each["namespace"] for each in subjects} == {"tunnel"}
+    assert server_toml(objects)["kubernetes"]["namespace"] == "tunnel"

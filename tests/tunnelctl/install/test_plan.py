@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tunnelctl.install.plan import MADE_BY, Action, differences, marked, step
+from tunnelctl.install.plan import Action, differences, step
 
 WANTED: dict[str, Any] = {
     "apiVersion": "v1",
@@ -42,11 +42,3 @@ def test_lists_differ_by_item_or_whole() -> None:
     assert list(differences({"a": [1, 2]}, {"a": [1, 3]})) == ["a[1]: 2 -> 3"]
     assert list(differences([1], [1, 2], "a")) == ["a: [1] -> [1, 2]"]
     assert len(next(differences("x" * 500, "y", "a"))) < 150
-
-
-def test_only_what_an_install_makes_bears_its_mark() -> None:
-    made = marked(WANTED, None)
-    assert made["metadata"]["annotations"] == {MADE_BY: "tunnelctl"}
-    assert "annotations" not in WANTED["metadata"]
-    assert marked(WANTED, live()) == WANTED
-    assert marked(WANTED, made) == made

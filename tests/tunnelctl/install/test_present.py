@@ -16,11 +16,14 @@ TOLD = Options(
     edge_selectors=SELECTORS,
     service_networks=(ip_network("10.96.0.0/12"),),
     pod_networks=(ip_network("10.244.0.0/16"),),
+    caller_networks=(ip_network("10.244.0.0/16"),),
+    by_name=(ip_network("10.50.0.0/24"),),
+    config='resume-grace = "30s"\n[callers.local]\ndirect = true\n',
 )
 
 
 def installed(options: Options) -> tuple[Any, Any]:
-    objects = customised(load(), options)
+    objects = customised(load(by_name=options.by_name is not None), options)
     return named(objects, "ConfigMap", "tunnel-server-config"), named(objects, "Deployment", "tunnel-server")
 
 
@@ -43,3 +46,9 @@ def test_what_is_chosen_comes_before_what_was() -> None:
     merged = wished.over(TOLD)
     assert (merged.image, merged.server_addresses) == ("other:1", ("a:1",))
     assert (merged.edge_networks, merged.edge_selectors) == (TOLD.edge_networks, SELECTORS)
+
+
+def test_what_was_chosen_can_be_taken_back() -> None:
+    merged = Options(caller_networks=(), config="").over(TOLD)
+    assert (merged.caller_networks, merged.config, merged.by_name) == ((), "", TOLD.by_name)
+    assert present(*installed(merged)).caller_networks is None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunnelctl.install.scheduling import host_ports, selection, selects, waiting_reasons
+from tunnelctl.install.scheduling import host_ports, selection, selects
 
 
 def affinity(*terms: list[dict[str, Any]]) -> dict[str, Any]:
@@ -57,17 +57,3 @@ def test_ports_of_the_host() -> None:
     containers = [{"ports": ports}, {}]
     assert host_ports({"containers": containers}) == {8081}
     assert host_ports({"containers": containers, "hostNetwork": True}) == {80, 8081}
-
-
-def test_why_a_pod_waits() -> None:
-    pull = {"name": "c", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
-    starting = {"name": "d", "state": {"waiting": {"reason": "PodInitializing"}}}
-    unscheduled = {
-        "type": "PodScheduled",
-        "status": "False",
-        "reason": "Unschedulable",
-        "message": "no ports",
-    }
-    pod = {"status": {"conditions": [unscheduled], "containerStatuses": [pull, starting]}}
-    assert list(waiting_reasons(pod)) == ["Unschedulable: no ports", "c: ErrImagePull: no such image"]
-    assert list(waiting_reasons({})) == []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tunnel_server.kube.failures import ApiFailure
+from tunnelctl.errors import CommandError
 from tunnelctl.install.undoing import Undoing
 
 
@@ -62,3 +63,10 @@ def test_nothing_to_take_back_says_nothing(told: Told) -> None:
     told.undoing.remember("a", lambda: "")
     assert told.undoing.undo() == []
     assert told.lines == []
+
+
+def test_what_is_left_of_one_does_not_stop_the_others(told: Told) -> None:
+    told.deed("a")
+    told.deed("b", CommandError("keys on edge-1"))
+    assert told.undoing.undo() == ["b: keys on edge-1"]
+    assert told.undone == ["b", "a"]

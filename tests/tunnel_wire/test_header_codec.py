@@ -86,6 +86,15 @@ def test_what_is_said_again_costs_a_byte_each() -> None:
     assert key not in encoder.header_table.dynamic_entries
 
 
+def test_what_is_said_again_is_said_in_full_once_the_peer_has_no_table() -> None:
+    field = (b"tunnel-state", b"opening")
+    encoder, decoder = HeaderEncoder(), hpack.Decoder()
+    for _ in range(3):
+        assert decoder.decode(encoder.encode([field]), raw=True) == [field]
+    encoder.header_table_size = 0
+    assert decoder.decode(encoder.encode([field]), raw=True) == [field]
+
+
 def test_a_size_update_behind_a_field() -> None:
     with pytest.raises(HPACKDecodingError, match="behind a field"):
         HeaderDecoder().decode(b"\x82\x20", raw=True)

@@ -16,6 +16,7 @@ from tunnel_daemon.backoff import full_jitter
 from tunnel_server.kube.client import Cluster
 from tunnel_server.kube.failures import ApiFailure
 from tunnel_server.kube.resources import CONFIG_MAPS
+from tunnel_server.kube.revocation_polling import poll_revocations
 from tunnel_server.kube.state import ClusterState
 from tunnel_server.kube.state_layout import AUTHORITY, KIND, LABELS
 
@@ -111,6 +112,7 @@ async def keep_own_state(state: ClusterState, *, lasting: float) -> None:
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(state.follow, lasting=lasting))
+        nursery.start_soon(poll_revocations, state)
         nursery.start_soon(_keep_bundle, state)
         nursery.start_soon(_keep_authority, state)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import trio
 
 from tunnel_server.kube.resources import CONFIG_MAPS, SECRETS
 from tunnel_server.kube.state_layout import KIND, Stored
+from tunnel_server.kube.watch_set import WatchSet
 from tunnel_server.kube.watching import Watcher
 
 _OURS = 5.0
@@ -39,8 +39,7 @@ class StateCache:
         self._known: dict[Resource, dict[str, Stored]] = {}
         self._written: dict[tuple[Resource, str], tuple[Stored | None, float]] = {}
         """Our own writes, until the watch has caught up with them, or until then."""
-        self._watchers: dict[Resource, Watcher[Stored]] = {}
-        self._counted: dict[Resource, int] = {}
+        self._watches = WatchSet()
         self.generation = 0
         """Another after each change."""
 
@@ -52,28 +51,15 @@ class StateCache:
     @property
     def live(self) -> bool:
         """Whether both kinds are followed now."""
-        return len(self._watchers) == 2 and all(
-            each.listed.is_set() and not each.problem for each in self._watchers.values()
-        )
+        return self._watches.live
 
     def notes(self) -> dict[str, str]:
         """Why what is known may be of before."""
-        found = {}
-        for resource, watcher in self._watchers.items():
-            if watcher.problem:
-                since = datetime.fromtimestamp(watcher.since, UTC).isoformat(timespec="seconds")
-                found[f"kubernetes state, {resource}"] = (
-                    f"since {since}, what was known stays in force: {watcher.problem}"
-                )
-        return found
+        return self._watches.notes()
 
     def count(self, metrics: Metrics) -> None:
         """Set the metrics."""
-        for resource, watcher in self._watchers.items():
-            up = watcher.listed.is_set() and not watcher.problem
-            failures = watcher.failures - self._counted.get(resource, 0)
-            metrics.watch_seen(f"state-{resource}", up=up, failures=failures)
-            self._counted[resource] = watcher.failures
+        self._watches.count(metrics)
 
     def of_kind(self, resource: Resource, kind: str) -> dict[str, Stored]:
         """The objects with this label, by name."""
@@ -107,7 +93,9 @@ class StateCache:
         with self._lock:
             before = self._known.get(resource, {}).get(name)
             if stored is not None and before is not None and _number(stored) <= _number(before):
-                return  # the watch was faster
+                if (resource, name) in self._written and stored.version == before.version:
+                    self._written[resource, name] = stored, time.monotonic() + _OURS
+                return  # it was known
             self._written[resource, name] = stored, time.monotonic() + _OURS
             known = dict(self._known.get(resource, {}))
             if stored is None:
@@ -116,6 +104,20 @@ class StateCache:
                 known[name] = stored
             self._known[resource] = known
             self.generation += 1
+
+    def is_behind(self, resource: Resource, stored: Stored) -> bool:
+        """Whether the watch has not told of this version of an object yet."""
+        if not self._watches:
+            return False
+        told = self._watches[_watch_of(resource)].objects.get(
+            f"{stored.metadata.get('namespace')}/{stored.name}"
+        )
+        return told is None or _number(told) < _number(stored)
+
+    def renew(self) -> None:
+        """Begin both watches anew, which may have fallen silent."""
+        for watcher in self._watches:
+            watcher.renew()
 
     async def follow(self, cluster: Cluster, namespace: str, *, lasting: float) -> None:
         """Keep in step with the cluster until cancelled; never raises."""
@@ -130,15 +132,20 @@ class StateCache:
                     labels=KIND,
                     lasting=lasting,
                 )
-                self._watchers[resource] = watcher
-                nursery.start_soon(watcher.run)
+                self._watches.add(_watch_of(resource), watcher)
+            self._watches.start(nursery)
             while True:
                 await trio.sleep(_OURS)
                 for resource in {of for of, _ in list(self._written)}:
                     self._changed(resource)  # what is still ours by then
 
     def _changed(self, resource: Resource) -> None:
-        self.fill(resource, self._watchers[resource].objects.values())
+        self.fill(resource, self._watches[_watch_of(resource)].objects.values())
+
+
+def _watch_of(resource: Resource) -> str:
+    """As the status and the metrics name it."""
+    return f"state-{resource}"
 
 
 def _caught_up(theirs: Stored | None, ours: Stored | None) -> bool:

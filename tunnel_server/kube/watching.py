@@ -76,6 +76,7 @@ class Watcher(Generic[T]):
         self._labels = labels
         self._lasting = lasting
         self._version = ""
+        self._scope = trio.CancelScope()
         self._limiter = trio.CapacityLimiter(2)
         """One that works, and one that was left and has not noticed yet."""
         self._log = FailureLog(log)
@@ -86,9 +87,10 @@ class Watcher(Generic[T]):
         while True:
             began = trio.current_time()
             try:
-                if not self._version:
-                    await self._list()
-                await self._watch()
+                with trio.CancelScope() as self._scope:
+                    if not self._version:
+                        await self._list()
+                    await self._watch()
             except ApiFailure as failure:
                 # Whoever answers with an error may know our version no more, or not yet (a restored etcd).
                 if failure.status:
@@ -101,6 +103,10 @@ class Watcher(Generic[T]):
             if trio.current_time() - began >= _USEFUL:
                 delays = full_jitter(*_BACKOFF)
             await trio.sleep(next(delays))
+
+    def renew(self) -> None:
+        """Ask anew, soon, from the last version on: for whoever knows that something was missed."""
+        self._scope.cancel()
 
     def _failed(self, failure: ApiFailure) -> None:
         self.failures += 1

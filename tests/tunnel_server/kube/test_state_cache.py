@@ -1,5 +1,7 @@
 """What is known of the state's objects: the watch's word, and our own until the watch has caught up."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from tunnel_server.kube import state_cache
@@ -73,3 +75,26 @@ def test_an_own_write_does_not_outlive_what_others_removed(cache, monkeypatch):
     monkeypatch.setattr(state_cache.time, "monotonic", lambda: now)
     cache.fill(SECRETS, [])
     assert version(cache) is None
+
+
+def test_what_is_asked_for_again_counts_on_against_a_watch_that_is_silent(cache, monkeypatch):
+    now = state_cache.time.monotonic()
+    monkeypatch.setattr(state_cache.time, "monotonic", lambda: now)
+    for _ in range(4):
+        cache.put(SECRETS, "a", a(9))
+        now += 3
+        cache.fill(SECRETS, [a(5)])
+        assert version(cache) == "9"
+    now += 3
+    cache.fill(SECRETS, [a(5)])
+    assert version(cache) == "5"
+
+
+def test_whether_a_watch_is_behind(cache):
+    stored = Stored("a", "node", "9", {}, {"namespace": "n"})
+    assert not cache.is_behind(SECRETS, stored)  # nobody follows
+    watcher = SimpleNamespace(objects={})
+    cache._watches.add("state-secrets", watcher)
+    for told, behind in (({}, True), ({"n/a": a(8)}, True), ({"n/a": a(9)}, False), ({"n/a": a(10)}, False)):
+        watcher.objects = told
+        assert cache.is_behind(SECRETS, stored) is behind

@@ -67,15 +67,16 @@ def _review(cluster: Cluster, group: str, resource: str, verb: str, namespace: s
     return bool(review["status"]["allowed"])
 
 
-def namespaced_kinds(cluster: Cluster) -> Iterator[tuple[str, list[Resource]]]:
+def namespaced_kinds(cluster: Cluster) -> Iterator[tuple[str, list[Resource] | None]]:
     """Yield each `group/version` with the kinds whose objects live in a namespace, can be listed and made.
 
-    None of one whose API server does not answer, as when a service behind an APIService is down. Raises
+    None for one whose API server does not answer, as when a service behind an APIService is down. Raises
     ApiFailure where nobody answers at all.
     """
     listed = cluster.connection.ask(ApiRequest("list", _Page("/apis", "the API's groups")), "GET")
-    preferred = [each["preferredVersion"]["groupVersion"] for each in listed.get("groups") or ()]
-    for group_version in ("v1", *preferred):
+    # Of a group the preferred version comes first; some kinds are in others only.
+    others = [each["groupVersion"] for group in listed.get("groups") or () for each in group["versions"]]
+    for group_version in ("v1", *others):
         path = f"/apis/{group_version}" if "/" in group_version else f"/api/{group_version}"
         group, _, version = group_version.rpartition("/")
         try:
@@ -83,7 +84,8 @@ def namespaced_kinds(cluster: Cluster) -> Iterator[tuple[str, list[Resource]]]:
         except ApiFailure as failure:
             if not failure.status:
                 raise
-            found = {}
+            yield group_version, None
+            continue
         yield (
             group_version,
             [

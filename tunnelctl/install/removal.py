@@ -141,13 +141,14 @@ def _mounted(cluster: Cluster, namespace: str, directory: HostDirectory) -> bool
 
 def _foreign(cluster: Cluster, namespace: str) -> Iterator[str]:
     """Yield what is in the namespace that is neither the tunnel's nor the cluster's own, of every kind."""
-    seen = set()
+    seen, listed = set[str](), set[str]()
     for group_version, resources in apiserver.namespaced_kinds(cluster):
         if resources is None:
             yield f"perhaps objects of {group_version}, whose API does not answer"
         for resource in resources or ():
-            if resource.plural in _OF_OTHERS_MAKING:
+            if resource.plural in _OF_OTHERS_MAKING or str(resource) in listed:
                 continue
+            listed.add(str(resource))
             for live in _there(cluster, resource, namespace):
                 metadata = live["metadata"]
                 if metadata["uid"] in seen or is_ours(live) or metadata.get("ownerReferences"):

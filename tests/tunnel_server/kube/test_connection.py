@@ -107,15 +107,19 @@ def test_what_would_fail_again_is_not_asked_again(host: str) -> None:
 def test_all_kinds_that_can_be_in_a_namespace(host: str) -> None:
     verbs = b'"verbs": ["create", "delete", "list"]'
     Apiserver.pages = {
-        "/apis": b'{"groups": [{"preferredVersion": {"groupVersion": "shop/v2"}},'
-        b' {"preferredVersion": {"groupVersion": "down/v1"}}]}',
+        "/apis": b'{"groups": [{"versions": [{"groupVersion": "shop/v2"}, {"groupVersion": "shop/v1"}]},'
+        b' {"versions": [{"groupVersion": "down/v1"}]}]}',
         "/api/v1": b'{"resources": [{"name": "pods", "kind": "Pod", "namespaced": true, %b},'
         b' {"name": "nodes", "kind": "Node", "namespaced": false, %b},'
         b' {"name": "bindings", "kind": "Binding", "namespaced": true, "verbs": ["create"]}]}'
         % (verbs, verbs),
+        "/apis/shop/v1": b'{"resources": [{"name": "tills", "kind": "Till", "namespaced": true, %b}]}'
+        % verbs,
         "/apis/shop/v2": b'{"resources": [{"name": "carts", "kind": "Cart", "namespaced": true, %b}]}'
         % verbs,
     }
     Apiserver.answers = [BUSY]
-    kinds = {group: [str(each) for each in found] for group, found in namespaced_kinds(cluster(host))}
-    assert kinds == {"v1": ["pods"], "shop/v2": ["carts.shop"], "down/v1": []}
+    kinds = {
+        group: found and [str(each) for each in found] for group, found in namespaced_kinds(cluster(host))
+    }
+    assert kinds == {"v1": ["pods"], "shop/v2": ["carts.shop"], "shop/v1": ["tills.shop"], "down/v1": None}

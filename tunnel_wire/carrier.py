@@ -34,7 +34,7 @@ class Carrier:
         self._sender = Sender(
             max_frame=min(frames.DEFAULT_MAX_FRAME, limits.max_frame),
             on_framed=self._on_framed,
-            on_sent=self._life.on_sent,
+            sent=self._life.sent,
         )
         self._streams: dict[int, Stream] = {}
         """Streams attached to this link, by HTTP/2 id, until both of their directions have ended."""
@@ -92,7 +92,7 @@ class Carrier:
             stream.reset(stream.pending_reset)
         elif outgoing.end is not None and not outgoing.end_sent:
             outgoing.end_sent = True
-            self._life.on_sent(stream, 0)
+            self._life.sent.add(stream)
             self.send_end(stream.stream_id)
 
     # --- requests, responses, resets --------------------------------------------------------------

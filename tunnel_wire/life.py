@@ -29,7 +29,6 @@ class Life:
         "_limits",
         "_queue",
         "_soonest",
-        "_unasked",
         "last_received",
         "least_round_trip",
         "outstanding",
@@ -48,8 +47,6 @@ class Life:
         """The path's own delay: any more is waiting in queues, most of them ours."""
         self.sent: set[Stream] = set()
         """Streams that have sent since receipt was last asked for."""
-        self._unasked = 0
-        """Bytes that they have sent since."""
         self.outstanding: float | None = None
         """When the PING was queued whose answer is still to come."""
         self._asked: list[tuple[Stream, int, bool]] = []
@@ -62,26 +59,18 @@ class Life:
 
     # --- PING -------------------------------------------------------------------------------------
 
-    def on_sent(self, stream: Stream, size: int) -> None:
-        """So many bytes of the stream, or its end, were framed: their receipt is to be asked for."""
-        self.sent.add(stream)
-        self._unasked += size
-
     def ask_for_receipt(self, now: float) -> bool:
         """Queue a PING behind what was sent, if there is something to ask for and the last was answered."""
-        if not self.sent or self.outstanding is not None or now < self._receipt_due():
+        if (
+            not self.sent
+            or self.outstanding is not None
+            or now < self._last_ping + self._limits.receipt_interval
+        ):
             return False
         self._asked = [(stream, stream.outgoing.sent, stream.outgoing.end_sent) for stream in self.sent]
         self.sent.clear()
-        self._unasked = 0
         self._ping(now)
         return True
-
-    def _receipt_due(self) -> float:
-        # Nobody waits for the receipt of a little, and it wakes both ends.
-        limits = self._limits
-        much = self._unasked >= limits.receipt_soon
-        return self._last_ping + (limits.receipt_interval if much else limits.receipt_delay)
 
     def probe(self, now: float) -> None:
         """Ask the peer for a sign of life, if no question is open already."""
@@ -148,5 +137,5 @@ class Life:
         if self.outstanding is None:
             due = min(due, self.last_received + limits.heartbeat_after)
             if self.sent:
-                due = min(due, self._receipt_due())
+                due = min(due, self._last_ping + limits.receipt_interval)
         return min(due, self._soonest)

@@ -51,11 +51,7 @@ class WireLimits:
     silence_limit: float = 12.0
     """Silence after which the link is given up; with the heartbeat's own delay below 15 s."""
     receipt_interval: float = 0.005
-    """Shortest time between two PINGs that ask for receipt ..."""
-    receipt_soon: int = 16 * KIB
-    """... of so many bytes or more ..."""
-    receipt_delay: float = 0.02
-    """... and of fewer."""
+    """Shortest time between two PINGs that ask for receipt."""
     hello_timeout: float = 10.0
     """From the end of the TLS handshake to hello."""
     reset_behind_data: float = 1.0

@@ -31,9 +31,9 @@ class Sender:
     __slots__ = (
         "_control",
         "_on_framed",
-        "_on_sent",
         "_ready",
         "_reserve",
+        "_sent",
         "_urgent",
         "caused",
         "closed",
@@ -41,17 +41,11 @@ class Sender:
         "max_frame",
     )
 
-    def __init__(
-        self,
-        *,
-        max_frame: int,
-        on_framed: Callable[[Stream], None],
-        on_sent: Callable[[Stream, int], None],
-    ) -> None:
+    def __init__(self, *, max_frame: int, on_framed: Callable[[Stream], None], sent: set[Stream]) -> None:
         self._on_framed = on_framed
         """Called when everything that a stream had written is framed."""
-        self._on_sent = on_sent
-        """Called with each stream that sends, and how much."""
+        self._sent = sent
+        """Gets each stream that sends."""
         self._control = bytearray()
         self._urgent: deque[Stream] = deque()
         self._ready: deque[Stream] = deque()
@@ -125,7 +119,7 @@ class Sender:
                 total += allowed + HEADER_SIZE
                 out.append(frames.frame_header(allowed, frames.DATA, 0, stream.stream_id))
                 out += pieces
-                self._on_sent(stream, allowed)
+                self._sent.add(stream)
             if outgoing.queued:
                 self.schedule(stream)
             else:

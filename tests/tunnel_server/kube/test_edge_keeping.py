@@ -97,14 +97,16 @@ class Kept:
 
 
 @pytest.fixture
-def kept(nursery, autojump_clock) -> Callable[..., Kept]:
+def kept(nursery) -> Callable[..., Kept]:
     def make(**settings: Any) -> Kept:
         return Kept(nursery, **settings)
 
     return make
 
 
-async def test_nobody_holds_an_address_before_the_cluster_is_known(kept: Callable[..., Kept]) -> None:
+async def test_nobody_holds_an_address_before_the_cluster_is_known(
+    autojump_clock, kept: Callable[..., Kept]
+) -> None:
     """Nor who has it from a certificate: it may be another Node's, or a Service's."""
     made = kept()
     made.registry.learn("outside", [ip_address("192.168.2.9"), ip_address("192.168.1.1")])
@@ -127,7 +129,7 @@ async def test_nobody_holds_an_address_before_the_cluster_is_known(kept: Callabl
 
 
 @pytest.mark.parametrize("hostname", ["kubernetes.default.svc", "edge-1", "cp-1", "9100.edge-1", "box"])
-async def test_a_host_name_is_no_name(kept: Callable[..., Kept], hostname: str) -> None:
+async def test_a_host_name_is_no_name(autojump_clock, kept: Callable[..., Kept], hostname: str) -> None:
     made = kept()
     made.know()
     made.node("edge-1", "192.168.2.1", edge=True)
@@ -141,7 +143,7 @@ async def test_a_host_name_is_no_name(kept: Callable[..., Kept], hostname: str) 
 @pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize("certified", [True, False])
 async def test_no_edge_takes_the_others_addresses_by_its_pod_range(
-    kept: Callable[..., Kept], *, labelled: bool, certified: bool
+    autojump_clock, kept: Callable[..., Kept], *, labelled: bool, certified: bool
 ) -> None:
     made = kept()
     made.know()
@@ -161,7 +163,9 @@ async def test_no_edge_takes_the_others_addresses_by_its_pod_range(
         assert "name the cluster's pod ranges in pod-networks" in told[2]
 
 
-async def test_a_machine_of_the_cloud_keeps_its_pods_addresses(kept: Callable[..., Kept]) -> None:
+async def test_a_machine_of_the_cloud_keeps_its_pods_addresses(
+    autojump_clock, kept: Callable[..., Kept]
+) -> None:
     made = kept()
     made.know()
     made.node("cloud-1", "192.168.1.2", pods="192.168.77.0/24")
@@ -180,7 +184,9 @@ async def test_a_machine_of_the_cloud_keeps_its_pods_addresses(kept: Callable[..
     assert [each[:2] for each in made.told] == [("edge-1", "AddressRefused"), ("edge-2", "AddressRefused")]
 
 
-async def test_a_pin_holds_against_a_node_that_takes_its_label_off(kept: Callable[..., Kept]) -> None:
+async def test_a_pin_holds_against_a_node_that_takes_its_label_off(
+    autojump_clock, kept: Callable[..., Kept]
+) -> None:
     made = kept()
     made.know()
     made.node("edge-1", "192.168.2.1", edge=True)
@@ -201,7 +207,7 @@ async def test_a_pin_holds_against_a_node_that_takes_its_label_off(kept: Callabl
     assert "192.168.2.2 is an address of evil-1, which is no edge" in made.told[-1][2]
 
 
-async def test_a_seventeenth_address_is_told(kept: Callable[..., Kept]) -> None:
+async def test_a_seventeenth_address_is_told(autojump_clock, kept: Callable[..., Kept]) -> None:
     made = kept()
     made.know()
     made.node("edge-1", *(f"192.168.2.{number}" for number in range(1, 24)), edge=True)

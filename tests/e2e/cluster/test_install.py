@@ -44,6 +44,8 @@ KINDS = (
     "namespaces,configmaps,secrets,services,serviceaccounts,pods,deployments,daemonsets,replicasets,controllerrevisions,"
     "roles,rolebindings,clusterroles,clusterrolebindings,poddisruptionbudgets,nodes,networkpolicies"
 )
+# A command that is interrupted leaves its connection to the end of the process, which here goes on.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 Run = Callable[..., "Ended"]
 Found = dict[str, dict[str, Any]]
 

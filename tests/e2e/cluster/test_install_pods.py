@@ -13,7 +13,7 @@ from tests.e2e.system import BIN
 from tunnelctl.cli import INTERRUPTED
 
 EDGE = "edge-3"
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 STATE = "/var/lib/edge-tunnel-agent"
 SOCKETS = "/run/edge-tunnel"
 PODS = "10.244.0.0/16"

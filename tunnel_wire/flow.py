@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
-SEGMENT = 256 * 1024
-"""Size in bytes of the pieces in which sockets are read, and in which sent bytes are kept."""
+SEGMENT = 512 * 1024
+"""Size in bytes of the pieces in which sockets are read, and in which sent bytes are kept.
+
+Each piece costs both ends its wake-ups, calls and cold caches: with half the size bulk costs a tenth more
+CPU. Twice the size gains nothing: what is being moved then leaves the core's own cache.
+"""
 
 
 _TURN_TIME = 0.01
@@ -66,7 +70,7 @@ class SegmentPool:
 
     __slots__ = ("_spare", "_spares")
 
-    def __init__(self, spares: int = 64) -> None:
+    def __init__(self, spares: int = 32) -> None:
         self._spare: list[bytearray] = []
         self._spares = spares
 

@@ -26,10 +26,11 @@ from tunnel_wire.events import (
     StreamRequested,
     StreamReset,
 )
+from tunnel_wire.flow import SEGMENT
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, set_low_water, unsent
 from tunnel_wire.timers import Timer
-from tunnel_wire.tls import RECEIVE_SIZE, TlsEnded, TlsPump
+from tunnel_wire.tls import TlsEnded, TlsPump
 
 if TYPE_CHECKING:
     import socket
@@ -40,16 +41,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TURN = 256 * 1024
-"""Bytes that one call of the pump moves before other sockets get their turn."""
-_READ_TURN = 256 * 1024
+_READ_TURN = SEGMENT
 """Bytes that one turn of the reader moves before other sockets get theirs."""
 _READ_TIME = 0.005
 """Seconds after which it lets them as well: frames of a few bytes are dear."""
-_PIECE = 256 * 1024
-"""Bytes of ciphertext given to the kernel at once. Larger buffers would be the kernel's own memory, fetched
-and given back each time: a page fault for every 4 KiB.
+_PIECE = SEGMENT + 16 * 1024
+"""Bytes of ciphertext given to the kernel at once: a whole read of a local socket, its frame's header, and
+what TLS puts around each 16 KiB. What did not fit would be sent alone and read alone at the other end.
 """
+_TURN = _PIECE
+"""Bytes that one call of the pump moves before other sockets get their turn."""
 _DRAIN_TIME = 0.002
 """A frame is what the network drains in this many seconds: what is encrypted can't be overtaken."""
 _TICK = 0.001
@@ -74,8 +75,8 @@ class _ReceiveBuffers:
     __slots__ = ("ciphertext", "plaintext")
 
     def __init__(self) -> None:
-        self.ciphertext = memoryview(bytearray(RECEIVE_SIZE))
-        self.plaintext = memoryview(bytearray(RECEIVE_SIZE))
+        self.ciphertext = memoryview(bytearray(SEGMENT))
+        self.plaintext = memoryview(bytearray(SEGMENT))
 
 
 _shared_buffers: trio.lowlevel.RunVar[_ReceiveBuffers] = trio.lowlevel.RunVar("tunnel_wire receive buffers")
@@ -358,7 +359,7 @@ class Link:
         self._frame_target = target = max(limits.min_frame, min(target, limits.max_frame))
         # The kernel calls while it still has a frame to send. Run dry, a long path would be taken for a slow
         # one: BBR measures what it is given (tcp_rate.c: application-limited).
-        low_water = max(NOT_SENT_LOW_WATER, min(target, _PIECE))
+        low_water = max(NOT_SENT_LOW_WATER, min(target, SEGMENT))
         if low_water != self._low_water:
             self._low_water = low_water
             set_low_water(self._sock, low_water)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from tunnel_wire.session import Stream
     from tunnel_wire.stream import TunnelStream
 
-_TURN = 256 * 1024
+_TURN = SEGMENT
 """Bytes that one direction moves before other sockets get their turn."""
-_COPY_BELOW = 64 * 1024
+_COPY_BELOW = SEGMENT // 4
 """A shorter read is copied, so that a kept segment is never mostly empty."""
 _DRAIN_LIMIT = 1.0
 """Seconds that a reset waits for the other side to take what came before it."""

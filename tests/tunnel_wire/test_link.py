@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from tests.tunnel_wire.links import MIB, Ends, linked, tcp_pair
+from tunnel_wire.flow import SEGMENT
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER
 from tunnel_wire.tls import send_all
@@ -249,10 +250,21 @@ async def test_frames_grow_on_a_fast_line() -> None:
                 largest = max(largest, ends.server._frame_target)
                 # Or BBR takes a link that is never behindhand for one that has little to send.
                 assert low_water(ends.server) == max(
-                    NOT_SENT_LOW_WATER, min(ends.server._frame_target, MIB // 4)
+                    NOT_SENT_LOW_WATER, min(ends.server._frame_target, SEGMENT)
                 )
             await near.send_eof()
         assert largest >= MIB // 2
+
+
+async def test_a_whole_read_of_a_socket_goes_out_at_once() -> None:
+    async with linked(WIDE) as ends:
+        near, _ = await ends.stream()
+        ends.server._frame_target = MIB
+        near.write(bytes(SEGMENT))
+        near.flush()
+        # With its frame's header and its records' own: no crumbs are left for a second send.
+        assert near._stream.outgoing.queued == 0
+        assert ends.server._tls.encrypted == 0
 
 
 # --- life ------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+JOBS ?= 0
+# A file's tests share what they set up, so they stay together. In the order of the files: the slow come early.
+PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -15,11 +18,11 @@ help: ## this list
 run: $(VENV)/.installed-runtime ## the demo: an edge behind NAT answers at its own address (ARGS=--once checks itself and ends)
 	@$(BIN)/tunnelctl demo $(ARGS)
 
-test: $(VENV)/.installed-dev ## all tests; those that need root or a program that is missing say so (ARGS= goes to pytest)
-	@$(BIN)/pytest $(ARGS)
+test: $(VENV)/.installed-dev ## all tests; those that need root or a program that is missing say so (ARGS= goes to pytest, JOBS=2: two at once)
+	@$(PYTEST) $(ARGS)
 
 e2e: $(VENV)/.installed-dev ## only the end-to-end tests: real programs in network namespaces (root)
-	@$(BIN)/pytest tests/e2e $(ARGS)
+	@$(PYTEST) tests/e2e $(ARGS)
 
 cluster: $(VENV)/.installed-dev ## build the Kubernetes that test-cluster runs: once, 6 to 10 minutes (Go 1.24 or newer)
 	@$(BIN)/python -m tests.e2e.cluster.components

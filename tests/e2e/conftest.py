@@ -32,22 +32,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_SECONDS))
 
 
-_figures = pytest.StashKey[list[str]]()
-
-
 @pytest.fixture
-def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
     """Notes what a test measured; the run ends with the list."""
-    noted = request.config.stash.setdefault(_figures, [])
-    return lambda what, value: noted.append(f"{request.node.name}: {value:.1f} {what}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was measured."""
-    if figures := terminalreporter.config.stash.get(_figures, []):
-        terminalreporter.section("measured")
-        for line in figures:
-            terminalreporter.write_line(line)
+    return lambda what, value: record_property("figure", f"{value:.1f} {what}")
 
 
 @contextmanager

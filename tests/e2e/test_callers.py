@@ -81,6 +81,7 @@ def test_websocket(system: System) -> None:
             assert websocket.recv(timeout=10) == message
 
 
+@pytest.mark.alone
 def test_server_sent_events_are_not_held_back(system: System) -> None:
     with dial(system.topology.cloud, (EDGE_1, 9081)) as sock, sock.makefile("rb") as lines:
         sock.sendall(f"GET /events HTTP/1.1\r\nHost: {EDGE_1}\r\n\r\n".encode())

@@ -47,15 +47,8 @@ class DialPlaces:
         target = self._targets.setdefault(key, _Target(trio.CapacityLimiter(self._share)))
         target.users += 1
         try:
-            await _acquire(target.places)
-            try:
-                await _acquire(self._all)
-                try:
-                    yield
-                finally:
-                    self._all.release()
-            finally:
-                target.places.release()
+            async with _place(target.places), _place(self._all):
+                yield
         finally:
             target.users -= 1
             if not target.users:
@@ -66,9 +59,14 @@ def _share(total: int) -> int:
     return max(1, total // _SHARE)
 
 
-async def _acquire(places: trio.CapacityLimiter) -> None:
-    """Take a place, at once if one is free: giving up the turn for each would double a dial's time."""
+@asynccontextmanager
+async def _place(places: trio.CapacityLimiter) -> AsyncIterator[None]:
+    """One of the places, at once if one is free: giving up the turn for each would double a dial's time."""
     try:
         places.acquire_nowait()
     except trio.WouldBlock:
         await places.acquire()
+    try:
+        yield
+    finally:
+        places.release()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import math
 import os
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -189,20 +190,18 @@ class Dialer:
     async def _connect_any(self, addresses: list[IPAddress], port: int, deadline: float) -> socket.socket:
         """Connect to the first address that answers; each gets its share of the time that is left."""
         failures: list[OpenFailed] = []
-        *others, last = addresses
-        for left, address in zip(range(len(addresses), 1, -1), others, strict=True):
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            target = format_endpoint(str(address), port)
             share = (deadline - trio.current_time()) / left
-            try:
-                with trio.move_on_after(share):
-                    return await _connect(address, port)
-                target = format_endpoint(str(address), port)
-                failures.append(OpenFailed(Cause.TIMED_OUT, f"{target}: no answer within {share:.0f} s"))
-            except OpenFailed as failed:
-                failures.append(failed)
-        try:
-            return await _connect(last, port)
-        except OpenFailed as failed:
-            failures.append(failed)
+            with trio.move_on_after(share if left > 1 else math.inf):
+                try:
+                    return await connect_tcp(address, port)
+                except OSError as error:
+                    number = error.errno or 0
+                    cause = _CAUSES.get(number, Cause.FAILED)
+                    failures.append(OpenFailed(cause, f"{target}: {os.strerror(number).lower()}"))
+                    continue
+            failures.append(OpenFailed(Cause.TIMED_OUT, f"{target}: no answer within {share:.0f} s"))
         raise min(failures, key=_rank)
 
     def _refuse(self, incoming: IncomingStream, cause: Cause, detail: str) -> None:
@@ -212,16 +211,6 @@ class Dialer:
         if cause in {Cause.NOT_ALLOWED, Cause.NOT_ON_THIS_NODE, Cause.NO_ROOM, Cause.FAILED}:
             self._failures.failed(cause.value, f"a stream was refused: {detail}")
         incoming.refuse(cause, detail)
-
-
-async def _connect(address: IPAddress, port: int) -> socket.socket:
-    try:
-        return await connect_tcp(address, port)
-    except OSError as error:
-        number = error.errno or 0
-        target = format_endpoint(str(address), port)
-        failed = OpenFailed(_CAUSES.get(number, Cause.FAILED), f"{target}: {os.strerror(number).lower()}")
-        raise failed from None
 
 
 def _rank(failure: OpenFailed) -> int:

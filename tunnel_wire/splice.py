@@ -27,7 +27,6 @@ from tunnel_wire.sockets import (
     reset_unless_closed_properly,
     unacknowledged,
 )
-from tunnel_wire.timers import Timer
 
 if TYPE_CHECKING:
     from tunnel_wire.session import Stream
@@ -96,9 +95,8 @@ class _Splice:
         self._watch: Watch | None = None
         self._taken = 0
         """Bytes of the first piece in `incoming.queue` that the socket has taken."""
+        self._life = trio.CancelScope()
         self._done = trio.Event()
-        self._patience: Timer | None = None
-        """Of a socket that has failed. A cancel scope around each connection would cost it more than this."""
         self._read_all = False
         """The socket's direction has ended, and the stream's with it."""
         self._written_all = False
@@ -111,18 +109,17 @@ class _Splice:
         stream.face = self
         reset_unless_closed_properly(self._sock)
         try:
-            self._watch = watch(self._sock, self._on_ready, self._done.set, READABLE)
+            self._watch = watch(self._sock, self._on_ready, self._life.cancel, READABLE)
             if stream.state is State.CLOSED:
-                self._done.set()
+                self._life.cancel()
             self._write_out()
             # Most callers have spoken by now, and need not call for it.
             self._read_in()
-            await self._done.wait()
+            with self._life:
+                await self._done.wait()
             result.end = End.FINISHED if self._read_all and self._written_all else self._why()
         finally:
             self._unwatch()
-            if self._patience is not None:
-                self._patience.close()
             try:
                 if result.end in (End.REMOTE_RESET, End.LINK_LOST):
                     await self._drain()
@@ -171,8 +168,7 @@ class _Splice:
         if events & FAILED:
             # Nobody need be reading or writing just now: what came before the reset gets a bounded time.
             self._failed = True
-            self._patience = Timer(self._done.set, self._done.set)
-            self._patience.set(trio.current_time() + _DRAIN_LIMIT)
+            self._life.deadline = trio.current_time() + _DRAIN_LIMIT
         if events & (FAILED | HUNG_UP):
             # Told once: from now on it would be told for ever.
             self._unwatch()
@@ -325,7 +321,7 @@ class _Splice:
 
     def on_reset(self) -> None:
         """The stream is gone."""
-        self._done.set()
+        self._life.cancel()
 
     def on_room(self) -> None:
         """Read on, if it was the peer's credit that was missing."""

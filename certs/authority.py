@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.addresses import IPAddress
+from certs.attested import ATTESTED
 from certs.files import StateError
 from certs.fingerprints import fingerprints
 from certs.identity import Identity, Role, check_domain
@@ -168,11 +169,16 @@ class Authority:
         *,
         life: timedelta = NODE_LIFE,
         now: datetime | None = None,
+        attested: bool = False,
     ) -> str:
-        """Return a node's certificate (PEM) with the addresses it holds; raises ValueError, StateError."""
+        """Return a node's certificate (PEM) with the addresses it holds; raises ValueError, StateError.
+
+        `attested` marks it as one that a cluster vouches for, see `certs.attested`.
+        """
         identity = Identity(self.domain, Role.NODE, name)
         names = [x509.IPAddress(address) for address in addresses]
-        return self._issue(key, identity, names, [ExtendedKeyUsageOID.CLIENT_AUTH], life=life, now=now)
+        usages, unit = [ExtendedKeyUsageOID.CLIENT_AUTH], ATTESTED if attested else ""
+        return self._issue(key, identity, names, usages, life=life, now=now, unit=unit)
 
     def issue_caller(
         self, key: PublicKey, name: str, *, life: timedelta = SERVER_LIFE, now: datetime | None = None
@@ -190,12 +196,15 @@ class Authority:
         *,
         life: timedelta,
         now: datetime | None,
+        unit: str = "",
     ) -> str:
         now = now or datetime.now(UTC)
         expires = min(now + life, self.certificate.not_valid_after_utc)
         if expires <= now:
             raise StateError("the authority's certificate has expired: begin anew in another --state-dir")
         subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"edge-tunnel {identity.role.value}")]
+        if unit:
+            subject.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
         if len(identity.name) <= 64:  # X.520's bound; the name that counts is in the URI
             subject.append(x509.NameAttribute(NameOID.COMMON_NAME, identity.name))
         uri = x509.UniformResourceIdentifier(identity.uri)

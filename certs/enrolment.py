@@ -103,8 +103,10 @@ class Enrolment:
             return {}
         return self._recorded(record.node, record.addresses, record.certificate, self.authority)
 
-    def enrol(self, node: str, request: bytes) -> Enrolled:
+    def enrol(self, node: str, request: bytes, *, after: datetime | None = None) -> Enrolled:
         """Issue a certificate over the key in `request` to a node that somebody trusted vouches for.
+
+        It is dated `after` what vouches for it began, by whatever clock.
 
         It proves the name and carries no address: what vouches for such a node also says where it is. A node
         that was revoked stays out until it is readmitted, or has joined with a token since: whatever was
@@ -122,7 +124,7 @@ class Enrolment:
                 raise RevokedError(
                     f"{revoked}; to let it in with a new certificate: tunnelctl revoke --readmit {node}"
                 )
-            made = self._certify(node, (), key, authority)
+            made = self._certify(node, (), key, authority, attested=True, after=after)
             change.write(made.files)
             return made
 
@@ -140,11 +142,19 @@ class Enrolment:
         return self._certify(record.node, record.addresses, key, authority)
 
     def _certify(
-        self, node: str, addresses: tuple[IPAddress, ...], key: PublicKey, authority: Authority
+        self,
+        node: str,
+        addresses: tuple[IPAddress, ...],
+        key: PublicKey,
+        authority: Authority,
+        *,
+        attested: bool = False,
+        after: datetime | None = None,
     ) -> Issued:
         identity = Identity(authority.domain, Role.NODE, node)
         now = self._revocations.load().issue_time(identity, self._clock())
-        pem = authority.issue_node(key, node, addresses, life=self._node_life, now=now)
+        now = now if after is None else max(now, after + timedelta(seconds=1))
+        pem = authority.issue_node(key, node, addresses, life=self._node_life, now=now, attested=attested)
         return Issued(pem, self._recorded(node, addresses, pem, authority))
 
     def _recorded(
@@ -159,5 +169,6 @@ class Enrolment:
             issued=subject.issued,
             issuer=authority.issuer_of(subject.certificate),
             roots=authority.fingerprints,
+            attested=subject.attested,
         )
         return {NODES_FILE: self.nodes.encode({**self.nodes.load(), node: record})}

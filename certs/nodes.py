@@ -30,6 +30,8 @@ class NodeRecord:
     """Fingerprint of the root that issued the certificate it last showed."""
     roots: tuple[str, ...] = ()
     """Fingerprints of the roots that it has said it trusts."""
+    attested: bool = False
+    """It was issued because a cluster vouches for the node, see `certs.attested`."""
 
 
 class NodeStore:
@@ -51,12 +53,17 @@ class NodeStore:
                 "or remove it; nodes are then known again as they join"
             ) from None
 
-    def remove(self, name: str) -> NodeRecord | None:
-        """Forget a node, and return what was known of it. Its certificate is as good as before."""
+    def remove(self, name: str, *, serial: str | None = None) -> NodeRecord | None:
+        """Forget a node, and return what was known of it. Its certificate is as good as before.
+
+        With `serial`, only if that is the certificate's that it was last issued.
+        """
 
         def forget(change: Change) -> NodeRecord | None:
             known = self.load()
             record = known.pop(name, None)
+            if record is not None and serial not in {None, record.serial}:
+                return None
             if record is not None:
                 change.write({NODES_FILE: self.encode(known)})
             return record
@@ -74,6 +81,7 @@ class NodeStore:
                 "issued": node.issued.isoformat() if node.issued else None,
                 "issuer": node.issuer,
                 "roots": list(node.roots),
+                **({"attested": True} if node.attested else {}),
             }
             for name, node in sorted(nodes.items())
         }
@@ -97,4 +105,5 @@ def _decode(name: str, entry: Mapping[str, object]) -> NodeRecord:
         datetime.fromisoformat(str(entry["issued"])) if entry.get("issued") else None,
         str(entry.get("issuer", "")),
         tuple(map(str, roots)),
+        entry.get("attested") is True,
     )

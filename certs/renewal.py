@@ -90,7 +90,9 @@ class Renewals:
                 known = nodes.get(name)
                 # The record may be lost; the certificate says the same.
                 addresses = known.addresses if known else current.addresses
-                pem = authority.issue_node(key, name, addresses, life=self.node_life, now=now)
+                pem = authority.issue_node(
+                    key, name, addresses, life=self.node_life, now=now, attested=current.attested
+                )
                 fresh = _node_record(pem, known, name, addresses)
                 change.write({NODES_FILE: self._nodes.encode({**nodes, name: fresh})})
             else:
@@ -179,10 +181,11 @@ def _node_record(
 ) -> NodeRecord:
     subject = read_subject(pem.encode())
     serial, expires = f"{subject.certificate.serial_number:x}", subject.certificate.not_valid_after_utc
+    attested = subject.attested
     if known is None:
-        return NodeRecord(name, addresses, serial, expires, subject.issued)
+        return NodeRecord(name, addresses, serial, expires, subject.issued, attested=attested)
     # What it trusts and shows is what it says at its next look, not what it was sent: answers get lost.
-    return replace(known, serial=serial, expires=expires, issued=subject.issued)
+    return replace(known, serial=serial, expires=expires, issued=subject.issued, attested=attested)
 
 
 def _caller_record(pem: str, authority: Authority, name: str, life: timedelta) -> CallerRecord:

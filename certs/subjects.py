@@ -6,8 +6,10 @@ from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.x509.oid import NameOID
 
 from certs.addresses import IPAddress
+from certs.attested import ATTESTED
 from certs.fingerprints import MAX_ROOTS
 from certs.identity import Identity
 from certs.requests import PublicKey
@@ -22,6 +24,12 @@ class Subject:
     identity: Identity
     addresses: tuple[IPAddress, ...]
     dns_names: tuple[str, ...]
+
+    @property
+    def attested(self) -> bool:
+        """Whether it is marked as one that a cluster vouches for, see `certs.attested`."""
+        units = self.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+        return any(each.value == ATTESTED for each in units)
 
     @property
     def issued(self) -> datetime:

@@ -18,6 +18,7 @@ from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
 from tunnel_daemon.settings_flags import OneLineParser, add_setting_flags, settings_from_flags
 from tunnel_daemon.signals import ignore_hangups
+from tunnel_wire import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,21 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # `run` on its own, so that it is its own flags that a mistyped one is compared with.
     options = run_parser.parse_args(words[1:]) if words[0] == "run" else parser.parse_args(words)
     if getattr(options, "version", False):
-        print(f"{PROGRAM} {version()}")  # noqa: T201
+        print(f"{PROGRAM} {__version__}")  # noqa: T201
         return 0
     code: int = options.run(options)
     return code
-
-
-def version() -> str:
-    """Return the installed distribution's version."""
-    # Takes a tenth of the start-up time, so not before it is asked for.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("edge-tunnel")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _add_run_parser(
@@ -119,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
             aliased.warnings += check_identity(claims, credentials.identity.name, credentials.addresses)
         for warning in aliased.warnings:
             log.warning("%s", warning)
-        await run_agent(config, version(), source)
+        await run_agent(config, __version__, source)
 
     return run_program(PROGRAM, run, known=(CredentialsError, StateError))
 

@@ -12,6 +12,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from certs.attested import is_attested
 from certs.files import StateDirectory, StateError
 from certs.identity import Identity, Role
 from certs.shown import shown_certificate
@@ -51,6 +52,8 @@ class Credentials:
     """The proxy that joining went through, as in the configuration; "" where it was told of none."""
     serial: str = ""
     """The certificate's, in hexadecimal."""
+    attested: bool = False
+    """A cluster vouches for this node: its addresses are what the cluster says, and its machine has."""
 
     def clock_problem(self, now: float) -> str | None:
         """Say what is wrong with this agent's certificate at `now` (seconds since the epoch), or None.
@@ -111,6 +114,7 @@ def _load(path: Path) -> Credentials:
         context=context,
         proxy=proxy,
         serial=str(certificate["serialNumber"]),
+        attested=is_attested(certificate),
     )
 
 

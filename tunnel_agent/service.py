@@ -37,12 +37,13 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
     What `source` last read is `config`; it is read again at SIGHUP, and when its file changes.
     Ends everything at once: callers see a reset, never a clean end that would make half a body look whole.
     """
-    attested = config.service_account_token is not None
+    by_machine = attested = config.service_account_token is not None
     status = AgentStatus(version, node=config.node_name)
     servers = config.servers
     if not attested:
         credentials = load_credentials(config.state_dir)
         status.node, servers = credentials.identity.name, servers or credentials.servers
+        by_machine = credentials.attested  # by another agent here: one of a DaemonSet, before a static pod
     raise_open_files()
     log.info("tunnel-agent %s: node %s, servers %s", version, status.node, ", ".join(map(str, servers)))
     async with trio.open_nursery() as nursery:
@@ -53,7 +54,7 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
             status,
             dial_timeout=config.dial_timeout,
             max_dials=config.max_dials_in_flight,
-            by_machine=attested,
+            by_machine=by_machine,
         )
         attestation = _attestation(config, status) if attested else None
         on_refused = attestation.refused if attestation else _nothing

@@ -115,8 +115,9 @@ class Supervisor:
         )
 
     def renewed(self) -> None:
-        """There is a new certificate on disk: put it to use, without ending anything."""
+        """There is a new certificate on disk: put it to use at once, without ending anything."""
         self._renewed.set()
+        self._changed.set()
 
     def configure(self, config: AgentConfig) -> None:
         """Obey this from now on. Links stay; who waits, and would dial otherwise now, dials at once."""

@@ -1,7 +1,7 @@
 """Whether a certificate is accepted now, and ending what is connected with one that no longer is.
 
-An acceptance ends with the certificate's time, with a revocation, and with the trust in the root that signed
-it. `look` is called twice a second (`tunnel_server.identity`).
+An acceptance ends with the certificate's time, with a revocation, with the Node that it was attested for, and
+with the trust in the root that signed it. `look` is called twice a second (`tunnel_server.identity`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 import trio
 from cryptography import x509
 
+from certs.attested import is_attested
+from certs.identity import Identity
 from certs.validity import Validity
+from tunnel_server.node_lives import NodeLives
 from tunnel_wire.hello import DrainReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from certs.authority import Authority
-    from certs.identity import Identity
     from tunnel_server.peers import Peer
     from tunnel_server.revocation import Revocations
 
@@ -53,6 +55,7 @@ class Watched:
     identity: Identity
     serial: str
     validity: Validity
+    attested: bool
     root: str
     """Fingerprint of the root that signed it; empty if that is trusted no longer."""
     end: Callable[[Ending], None]
@@ -67,6 +70,8 @@ class Acceptance:
         self._authority = authority
         self._roots = frozenset(authority.fingerprints)
         self._rolled = -math.inf
+        self.lives = NodeLives()
+        self.lives.on_change = lambda: self.look(changed=True)
         self._watched: dict[Watched, None] = {}
         self._next = math.inf
         """When the first of those that are watched expires, in seconds since the epoch."""
@@ -78,8 +83,15 @@ class Acceptance:
         if problem := peer.time_problem():
             return Ending(DrainReason.EXPIRED, problem)
         assert peer.certificate is not None
-        why = self.revocations.check_certificate(peer.certificate)
+        why = self.revocations.check_certificate(peer.certificate) or self.outlived(peer.certificate)
         return None if why is None else Ending(DrainReason.REVOKED, why)
+
+    def outlived(self, certificate: Mapping[str, object]) -> str | None:
+        """Why the Node that a verified certificate was attested for is not there; None for all others."""
+        if not is_attested(certificate):
+            return None
+        name = Identity.from_peer_certificate(certificate).name
+        return self.lives.ended(name, Validity.from_peer_certificate(certificate).issued)
 
     @contextmanager
     def watch(
@@ -96,6 +108,7 @@ class Acceptance:
             peer.identity,
             str(peer.certificate["serialNumber"]),
             Validity.from_peer_certificate(peer.certificate),
+            is_attested(peer.certificate),
             self._authority.issuer_of(x509.load_der_x509_certificate(peer.der)),
             end,
             vouched,
@@ -148,5 +161,8 @@ class Acceptance:
         now = time.time()
         if now >= watched.validity.not_after:
             return Ending(DrainReason.EXPIRED, watched.peer.time_problem(now) or "")
-        why = self.revocations.check(watched.identity, watched.serial, watched.validity.issued)
+        issued = watched.validity.issued
+        why = self.revocations.check(watched.identity, watched.serial, issued)
+        if why is None and watched.attested:
+            why = self.lives.ended(watched.identity.name, issued)
         return None if why is None else Ending(DrainReason.REVOKED, why)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +16,8 @@ class Attested:
     node: str
     evidence: str
     """On what that rests, for the log."""
+    since: datetime | None = None
+    """When what vouches began, by its own clock; what is issued is dated later."""
 
 
 class AttestationRefusedError(Exception):

@@ -23,7 +23,7 @@ from tunnel_daemon.http1 import HttpError, Request, Response
 from tunnel_server.peers import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from certs.identity import Identity
     from certs.renewal import Renewals
@@ -45,9 +45,18 @@ class IdentityApi:
     """Answers nodes and callers; `routes` are for a `tunnel_daemon.router.Router`."""
 
     def __init__(
-        self, renewals: Renewals, revocations: Revocations, *, servers: Callable[[], Sequence[str]]
+        self,
+        renewals: Renewals,
+        revocations: Revocations,
+        *,
+        servers: Callable[[], Sequence[str]],
+        outlived: Callable[[Mapping[str, object]], str | None] = lambda _certificate: None,
     ) -> None:
-        """Take what answers: `servers` returns `HOST:PORT` of each server that agents may dial."""
+        """Take what answers: `servers` returns `HOST:PORT` of each server that agents may dial.
+
+        `outlived` says why the Node that a certificate was attested for is not there any more.
+        """
+        self._outlived = outlived
         self._renewals = renewals
         self._revocations = revocations
         self._servers = servers
@@ -121,7 +130,9 @@ class IdentityApi:
             return peer, None, _error(403, "bad-certificate", str(error))
         code, why = "certificate-time", peer.time_problem()
         if why is None:
-            code, why = "revoked", self._revocations.check_certificate(peer.certificate)
+            certificate = peer.certificate
+            code = "revoked"
+            why = self._revocations.check_certificate(certificate) or self._outlived(certificate)
         if why is None and (
             identity.role is Role.SERVER or identity.domain != self._renewals.authority.domain
         ):

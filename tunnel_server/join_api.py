@@ -13,6 +13,7 @@ import json
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -149,9 +150,8 @@ class JoinApi:
         if asked.node not in {None, attested.node}:
             text = f"{attested.evidence}, runs on {attested.node}, and asks for a certificate of {asked.node}"
             raise AttestationRefusedError("other-node", text)
-        enrolled = await trio.to_thread.run_sync(
-            self.enrolment.enrol, attested.node, asked.csr, limiter=self._threads
-        )
+        enrol = partial(self.enrolment.enrol, attested.node, asked.csr, after=attested.since)
+        enrolled = await trio.to_thread.run_sync(enrol, limiter=self._threads)
         log.info("node %s is attested from %s: %s", enrolled.node, asked.source, attested.evidence)
         return enrolled
 

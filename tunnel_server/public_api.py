@@ -39,7 +39,9 @@ class PublicApi:
         self._state = state
         self._identity = identity
         self._renewals = Renewals(state, identity.authority, node_life=node_life)
-        identity_api = IdentityApi(self._renewals, identity.revocations, servers=servers)
+        identity_api = IdentityApi(
+            self._renewals, identity.revocations, servers=servers, outlived=identity.acceptance.outlived
+        )
         enrolment = self._enrolment(edge_networks, node_life)
         self._join = JoinApi(
             enrolment, servers=servers, on_issued=on_issued, on_ended=on_join_ended, attestor=attestor

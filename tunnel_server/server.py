@@ -35,6 +35,7 @@ from tunnel_server.listener import TunnelListener
 from tunnel_server.mappings import PortMappings
 from tunnel_server.meta import meta_router
 from tunnel_server.metrics import Metrics
+from tunnel_server.node_lives import forget_departed
 from tunnel_server.overview import Overview
 from tunnel_server.public_api import PublicApi
 from tunnel_server.registry import Registry
@@ -99,6 +100,8 @@ class Server:
         )
         self._registry.claims.rules.pins = config.pins()
         self._following = self._follow(self._place.cluster) if self._place.cluster else None
+        if self._following:
+            self._following.on_nodes = self._identity.acceptance.lives.learn
         self._calls = Calls(
             self._metrics,
             self._registry,
@@ -187,6 +190,9 @@ class Server:
                 await self._open_local_services(nursery, overview)
                 await self._open_tunnel(nursery, overview)
                 nursery.start_soon(self._known.keep)
+                if self._following:
+                    lives, nodes = self._identity.acceptance.lives, self._api.enrolment.nodes
+                    nursery.start_soon(forget_departed, lives, self._known, nodes)
                 nursery.start_soon(self._identity.watch)
                 self._place.keep(nursery)
                 if self._reloader:

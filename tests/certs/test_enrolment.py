@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -139,11 +139,18 @@ def test_one_that_is_vouched_for(enrolment):
     key = new_key()
     enrolled = enrolment.enrol("edge-1", make_request(key))
     subject = read_subject(enrolled.certificate.encode(), enrolment.authority.certificate)
-    assert (subject.identity.uri, subject.addresses) == ("spiffe://d/node/edge-1", ())
+    assert (subject.identity.uri, subject.addresses, subject.attested) == ("spiffe://d/node/edge-1", (), True)
     assert subject.certificate.public_key() == key.public_key()
     assert (enrolled.addresses, enrolled.ca) == ((), enrolment.authority.pem)
     node = enrolment.nodes.load()["edge-1"]
     assert (node.addresses, int(node.serial, 16)) == ((), subject.certificate.serial_number)
+
+
+def test_it_is_dated_after_what_vouches_for_it(enrolment):
+    """By the apiserver's clock, which may be ahead of this host's."""
+    after = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=5)
+    enrolled = enrolment.enrol("edge-1", make_request(new_key()), after=after)
+    assert read_subject(enrolled.certificate.encode()).issued > after
 
 
 @pytest.mark.parametrize("name", ["edge 1", "", "x" * 254])

@@ -44,6 +44,7 @@ class Pki:
         proxy="",
         now=None,
         life=None,
+        attested=False,
     ) -> Path:
         """A state directory as joining leaves it."""
         path = self.directory / name
@@ -55,6 +56,7 @@ class Pki:
             [ipaddress.ip_address(address) for address in addresses],
             now=now,
             life=life or timedelta(days=90),
+            attested=attested,
         )
         self._write(path / "node.key", key_pem(key))
         self._write(path / "node.crt", certificate.encode())

@@ -47,8 +47,10 @@ def test_a_damaged_proxy_is_named_without_its_password(pki, proxy):
     assert "secret" not in str(caught.value)
 
 
-def test_a_node_without_addresses(pki):
-    assert load_credentials(pki.state(addresses=[])).addresses == frozenset()
+@pytest.mark.parametrize("attested", [True, False])
+def test_a_node_without_addresses(pki, attested):
+    credentials = load_credentials(pki.state(addresses=[], attested=attested))
+    assert (credentials.addresses, credentials.attested) == (frozenset(), attested)
 
 
 @pytest.mark.parametrize("missing", ["node.key", "node.crt", "ca.crt", "agent.json"])

@@ -378,6 +378,22 @@ async def test_who_waits_dials_at_once_when_the_servers_change(server, pki, refu
             assert running.status.server == server.endpoint
 
 
+async def test_who_waits_dials_at_once_with_another_certificate(server, pki, mock_clock):
+    """One that was refused for good waits long, and another in its place is no reason to."""
+    async with agent(pki.state(servers=[server.endpoint]), backoff_min=1, backoff_max=60) as running:
+        await carried(await server.accept(), mock_clock, 0, DrainReason.REVOKED)
+        await settle()
+        running.renewed()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.accept)
+            for _ in range(50):  # the clock stands still
+                await settle()
+                if len(server.links) > 1:
+                    break
+            nursery.cancel_scope.cancel()
+        assert len(server.links) > 1
+
+
 async def test_a_link_stays_when_the_settings_change_and_the_next_dial_obeys(server, pki):
     other = type(server)(pki.server_context())
     await other.listen()

@@ -30,9 +30,10 @@ class Desk:
         self.acceptance = Acceptance(Revocations(self.state), self.authority)
         self.told = []
 
-    def issue(self, name="edge-1", *, ago=timedelta(0)):
+    def issue(self, name="edge-1", *, ago=timedelta(0), attested=False):
         moment = datetime.now(UTC) - ago
-        self.pem = self.authority.issue_node(new_key().public_key(), name, [], life=LIFE, now=moment)
+        key = new_key().public_key()
+        self.pem = self.authority.issue_node(key, name, [], life=LIFE, now=moment, attested=attested)
         return peer_of(self.pem)
 
     def watch(self, peer, **options):
@@ -89,6 +90,26 @@ async def test_who_is_revoked_is_told_once(desk, kind, caplog):
         assert f"a live connection ends: {kind.value} " in caplog.text
     with desk.watch(peer):
         assert len(desk.told) == 2, "revoked since whoever asks has looked"
+
+
+async def test_an_attested_one_ends_with_its_node(desk):
+    now, hour = time.time(), timedelta(hours=1)
+    attested, joined = desk.issue(ago=hour, attested=True), desk.issue(ago=hour)
+    lives = desk.acceptance.lives
+    assert desk.acceptance.refusal(attested) is None, "nobody knows the Nodes yet"
+    lives.learn({"edge-1": now - 7200})
+    with desk.watch(joined), desk.watch(attested) as watched:
+        lives.learn({"edge-1": now - 7200, "edge-2": now})
+        assert desk.told == []
+        lives.learn({"edge-2": now})
+        (told,) = desk.told
+        assert (told.reason, "no Node edge-1 any more" in told.why) == (DrainReason.REVOKED, True)
+        assert not desk.acceptance.accepts(watched)
+    assert desk.acceptance.refusal(attested).reason is DrainReason.REVOKED
+    assert desk.acceptance.refusal(joined) is None
+    lives.learn({"edge-1": now - 60})
+    assert "for a Node before the one" in desk.acceptance.refusal(attested).why
+    assert desk.acceptance.refusal(desk.issue(attested=True)) is None
 
 
 async def test_who_has_left_is_not_told(desk):

@@ -29,6 +29,8 @@ SERVERS = ["tunnel.example.org:10262"]
 
 
 class Desk:
+    outlived = None
+
     def __init__(self, path):
         self.state = prepare(path)
         self.load()
@@ -37,7 +39,9 @@ class Desk:
         self.authority = Authority.load(self.state)
         self.renewals = Renewals(self.state, self.authority, node_life=9 * DAY)
         self.revocations = Revocations(self.state)
-        api = IdentityApi(self.renewals, self.revocations, servers=lambda: SERVERS)
+        api = IdentityApi(
+            self.renewals, self.revocations, servers=lambda: SERVERS, outlived=lambda _: self.outlived
+        )
         self.handle = Router(api.routes)
 
     def join(self, name="edge-1", key=None):
@@ -55,8 +59,10 @@ class Desk:
 def peer_of(pem):
     subject = read_subject(pem.encode())
     certificate = subject.certificate
+    unit = ((("organizationalUnitName", "attested"),),) if subject.attested else ()
     form = "%b %d %H:%M:%S %Y GMT"
     seen = {
+        "subject": unit,
         "subjectAltName": (("URI", subject.identity.uri),),
         "serialNumber": f"{certificate.serial_number:X}",
         "notBefore": certificate.not_valid_before_utc.strftime(form),
@@ -197,3 +203,16 @@ async def test_a_state_that_cannot_be_used(desk, caplog):
     (desk.state.path / NODES_FILE).write_text("{")
     assert code(await desk.ask("/v1/renew", csr(), pem)) == (503, "server-state")
     assert "a renewal failed" in caplog.text
+
+
+async def test_one_whose_node_is_gone_is_not_renewed(desk):
+    pem = Enrolment(desk.state, desk.authority).enrol("edge-1", make_request(new_key())).certificate
+    status, answer = await desk.ask("/v1/renew", csr(), pem)
+    assert status == 200
+    assert read_subject(answer["certificate"].encode()).attested
+    assert NodeStore(desk.state).load()["edge-1"].attested
+    desk.outlived = "the cluster has no Node edge-1 any more"
+    for path in ("/v1/renew", "/v1/identity"):
+        status, answer = await desk.ask(path, csr(), pem)
+        assert (status, answer["error"]["code"]) == (403, "revoked")
+        assert "no Node edge-1" in answer["error"]["message"]

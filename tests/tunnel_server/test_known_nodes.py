@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -15,10 +15,13 @@ from certs.nodes import NODES_FILE, NodeRecord, NodeStore
 from certs.revocations import Kind, RevocationStore
 from tests.tunnel_server.core import ADDRESS, Core, running
 from tunnel_server.known_nodes import KnownNodes
+from tunnel_server.node_lives import LOOK_EVERY, NodeLives, forget_departed
 from tunnel_wire.causes import OpenFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
 
     from tunnel_server.registry import Node
 
@@ -211,3 +214,23 @@ async def test_a_link_that_comes_while_it_is_forgotten_dials_again() -> None:
         again = await made.core.agent()
         await made.core.wait_linked("edge-1", again.session)
         assert made.holder().name == "edge-1"
+
+
+async def test_attested_ones_are_forgotten_with_their_nodes(autojump_clock: MockClock) -> None:
+    async with known() as made:
+        record = NodeRecord(
+            "edge-1", (), "1f", NOW + timedelta(days=9), NOW - timedelta(days=1), attested=True
+        )
+        others = [replace(record, name="edge-2"), replace(record, name="lathe-1", attested=False)]
+        records = {each.name: each for each in (record, *others)}
+        with made.core.state.transaction() as transaction:
+            transaction.write({NODES_FILE: NodeStore.encode(records)})
+        made.nodes.load()
+        lives = NodeLives()
+        made.core.nursery.start_soon(forget_departed, lives, made.nodes, made.store)
+        await trio.sleep(1.5 * LOOK_EVERY)
+        assert made.store.load().keys() == records.keys(), "the cluster has said nothing yet"
+        lives.learn({"edge-2": NOW.timestamp() - 2 * 86400})
+        while made.core.registry.find("edge-1"):
+            await trio.sleep(LOOK_EVERY)
+        assert made.store.load().keys() == {"edge-2", "lathe-1"}

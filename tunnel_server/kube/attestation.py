@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import trio
@@ -87,7 +88,7 @@ class PodAttestor:
         text = f"there is no DaemonSet {self._daemon_set}, whose pods agents are"
         owner = self._get_or_refuse(DAEMON_SETS, self._daemon_set.name, code="no-daemon-set", text=text)
         node = check_pod(pod, claims, owner)
-        return Attested(node, f"pod {namespace}/{name}, {claims['pod-uid']}")
+        return Attested(node, f"pod {namespace}/{name}, {claims['pod-uid']}", _created(pod))
 
     def _get_or_refuse(self, resource: Resource, name: str, *, code: str, text: str) -> Object:
         try:
@@ -170,8 +171,17 @@ def check_pod(pod: Object, claims: Mapping[str, str], daemon_set: Object) -> str
     try:
         check_node_name(node)
     except ValueError as error:
-        raise AttestationRefusedError("bad-node-name", str(error)) from None
+        text = f"{error}; docs/kubernetes.md says how a Node with such a name gets an agent"
+        raise AttestationRefusedError("bad-node-name", text) from None
     return node
+
+
+def _created(pod: Object) -> datetime | None:
+    """When the pod was made: later than its Node, and by the apiserver's clock too."""
+    try:
+        return datetime.fromisoformat(str((pod.get("metadata") or {}).get("creationTimestamp")))
+    except ValueError:
+        return None
 
 
 def _is_controller(reference: Object, daemon_set: Object) -> bool:

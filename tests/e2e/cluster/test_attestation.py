@@ -3,6 +3,8 @@
 import base64
 import itertools
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -137,6 +139,11 @@ def test_another_audience(tenant: Tenant, pod: str, audience: str) -> None:
     assert tenant.refusal(tenant.token(pod, audience=audience)) == "wrong-audience"
 
 
+def test_a_node_that_is_named_by_its_address(tenant: Tenant) -> None:
+    tenant.pod("tunnel-agent-numbered", "192.168.2.143")
+    assert tenant.refusal(tenant.token("tunnel-agent-numbered")) == "bad-node-name"
+
+
 def test_another_audience_that_pretends(tenant: Tenant, pod: str) -> None:
     """What the token says may be forged, so it is the apiserver that refuses it."""
     header, payload, signature = tenant.token(pod, audience="tunnel2").split(".")
@@ -256,6 +263,7 @@ def test_rights_that_the_server_lacks_refuse_nobody(tenant: Tenant, pod: str) ->
 def test_both_ends_while_the_apiserver_is_away(own_apiserver: ControlPlane, tmp_path: Path) -> None:
     """One that has its certificate starts offline; one that has none waits, and has it when it can."""
     tenant = Tenant(own_apiserver, own_apiserver.namespace("edge-tunnel"))
+    own_apiserver.apply(*map(a_node, ("edge-1", "edge-2")))
     for node in ("edge-1", "edge-2"):
         tenant.pod(f"tunnel-agent-{node}", node)
         (tmp_path / f"{node}.token").write_text(tenant.token(f"tunnel-agent-{node}"))
@@ -290,6 +298,61 @@ def test_both_ends_while_the_apiserver_is_away(own_apiserver: ControlPlane, tmp_
             assert (tmp_path / f"{node}.token").read_text()[-40:] not in words
         processes.end_all()
     tenant.cluster.close()
+
+
+def test_an_identity_ends_with_its_node_and_a_thief_stays_out(
+    own_apiserver: ControlPlane, tmp_path: Path
+) -> None:
+    """Revoked and readmitted; its Node deleted, and one of its name made: what was stolen is refused."""
+    tenant = Tenant(own_apiserver, own_apiserver.namespace("edge-tunnel"))
+    own_apiserver.apply(a_node("edge-1"))
+    tenant.pod("tunnel-agent-edge-1")
+    (tmp_path / "edge-1.token").write_text(tenant.token("tunnel-agent-edge-1"))
+    (logs := tmp_path / "ends").mkdir()
+
+    def revoke(*words: str) -> None:
+        command = [BIN / "tunnelctl", "revoke", "edge-1", *words, "--kubeconfig", own_apiserver.kubeconfig]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def serial() -> str:
+        return load_credentials(tmp_path / "edge-1").serial
+
+    with Processes(logs) as processes:
+        ends = Ends(tmp_path, processes)
+        ends.start_server(own_apiserver)
+        ends.start_agent("edge-1")
+        ends.until(lambda: ends.connected("edge-1"))
+        assert load_credentials(tmp_path / "edge-1").attested
+        stolen = shutil.copytree(tmp_path / "edge-1", tmp_path / "thief")
+        first = serial()
+
+        revoke("--reason", "stolen")
+        ends.until(lambda: not ends.connected("edge-1"))
+        ends.until(lambda: "tunnelctl revoke --readmit edge-1" in processes.tail("edge-1", 50))
+        revoke("--readmit")
+        ends.until(lambda: ends.connected("edge-1"))
+        assert serial() != first
+        second = serial()
+
+        own_apiserver.kubectl("delete", "node", "edge-1")
+        ends.until(lambda: not ends.connected("edge-1"))
+        assert "no Node edge-1 any more" in processes.tail("server", 50)
+        own_apiserver.apply(a_node("edge-1"))
+        ends.until(lambda: ends.connected("edge-1"))
+        assert serial() not in {first, second}
+
+        processes.end("edge-1")
+        ends.until(lambda: not ends.connected("edge-1"))
+        words = ["run", "--state-dir", stolen, "--health-port", "0"]
+        processes.start("thief", [BIN / "tunnel-agent", *words])
+        ends.until(lambda: "was revoked at" in processes.tail("thief", 50))
+        assert not ends.connected("edge-1")
+        processes.end_all()
+    tenant.cluster.close()
+
+
+def a_node(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
 
 
 class Ends:

@@ -26,7 +26,7 @@ from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.flow import Budget
-from tunnel_wire.hello import DrainReason, Hello
+from tunnel_wire.hello import RESUME, DrainReason, Hello
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.session import Session
@@ -46,6 +46,10 @@ log = logging.getLogger(__name__)
 
 _HANDOVER = 5.0
 """Seconds that an old link stays at least beside a new one, so that no call falls between the two."""
+_RESUMING = 1.0
+"""Seconds between the starts of two tries to make a link while streams wait for one ..."""
+_RESUMING_PATIENCE = 3.0
+"""... and that each may take."""
 _IDLE_CHECK = 1.0
 """Seconds between two looks whether an old link still carries something."""
 
@@ -136,6 +140,7 @@ class Supervisor:
         while True:
             if self._renewed.is_set():
                 self._renewed = trio.Event()
+            began = trio.current_time()
             outcome = await self._round(nursery)
             if outcome.superseded:
                 continue
@@ -145,6 +150,9 @@ class Supervisor:
             if self._changed.is_set():
                 self._changed, delays = trio.Event(), self._delays()
             delay = next(delays)
+            if self._session.suspended:
+                spent = 0.0 if outcome.lived else trio.current_time() - began
+                delay = min(delay, max(0.0, _RESUMING - spent))
             if outcome.refused:
                 delay += self._config.duplicate_delay
             log.debug("dialling again in %.1f s", delay)
@@ -168,9 +176,12 @@ class Supervisor:
             # Tried nevertheless: it is the server's clock that decides.
             self._failed("clock", problem)
         for server in self._config.servers or credentials.servers:
+            patience = self._config.connect_timeout
+            if self._session.suspended:
+                patience = min(patience, _RESUMING_PATIENCE)
             try:
                 proxy = choose_proxy(self._config.proxy.text or credentials.proxy, self._environment, server)
-                sock, pump = await connect(server, proxy, credentials, self._config.connect_timeout)
+                sock, pump = await connect(server, proxy, credentials, patience)
             except ValueError as error:
                 self._failed("proxy", str(error))
             except ConnectError as error:
@@ -204,7 +215,16 @@ class Supervisor:
         name = credentials.identity.name
         index = next(each for each in range(len(self._links) + 1) if each not in self._links)
         version, session = self._status.version, self._session.identifier
-        hello = Hello(version, session=session, node=name, link=index, time=max(0, int(time.time())))
+        living = {each.index for each in self._links.values() if not each.link.ended}
+        hello = Hello(
+            version,
+            session=session,
+            node=name,
+            link=index,
+            capabilities=frozenset({RESUME}),
+            time=max(0, int(time.time())),
+            links=frozenset({*living, index}),
+        )
         connection = AnswererConnection(self._session, hello, now=trio.current_time())
         outcome = _Outcome()
 

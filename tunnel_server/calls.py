@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.addresses import format_endpoint
+from tunnel_server.client_hello import Http2Offer
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.failures import forget, watch
 from tunnel_wire.sockets import close_with_reset
@@ -129,7 +130,7 @@ class Calls:
                 async with self.place(asked, find) as call:
                     forget(sock)
                     assert isinstance(call.far, TunnelStream)
-                    await splice(call.far, sock, call.result)
+                    await splice(call.far, sock, call.result, is_pooled=Http2Offer())
             if waiting.cancelled_caught:
                 gone = OpenFailed(Cause.CANCELLED, "the caller went away before the edge answered")
                 self._failed(asked, "", asked.wanted, gone, when, trio.current_time() - began)
@@ -183,7 +184,7 @@ class Calls:
             yield call
         finally:
             self._count(-1)
-            detail = ""
+            detail = call.result.detail
             if call.result.end is End.CANCELLED:
                 _abort(far)
                 detail = cut()
@@ -238,6 +239,7 @@ class Calls:
                 "sent": result.to_tunnel,
                 "received": result.from_tunnel,
                 "seconds": round(seconds, 3),
+                **({"detail": detail} if detail else {}),
             },
         )
         if self._audit is not None:

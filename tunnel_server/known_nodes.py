@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from certs.nodes import NodeRecord, NodeStore
-    from tunnel_server.registry import AgentLink, Registry
+    from tunnel_server.agent_session import AgentLink
+    from tunnel_server.registry import Registry
     from tunnel_server.revocation import Revocations
 
 log = logging.getLogger(__name__)

@@ -42,6 +42,20 @@ class ServerLimits:
         check=between(0),
         live=True,
     )
+    resume_grace: float = setting(
+        90.0,
+        doc="how long open calls wait for the agent to come back when its link is lost, in whole seconds; "
+        "0: they are reset at once",
+        unit="seconds",
+        check=between(0, 86_400),
+    )
+    resume_grace_pooled: float = setting(
+        10.0,
+        doc="the same for TLS connections whose ClientHello offers HTTP/2, as kube-apiserver's: each new "
+        "request on them would wait too",
+        unit="seconds",
+        check=between(0, 86_400),
+    )
     memory_budget: int = setting(
         1024 * MIB,
         doc="for bytes of all calls on their way, granted or kept; new calls are refused beyond",

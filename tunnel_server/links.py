@@ -15,9 +15,10 @@ import trio
 from certs.addresses import parse_endpoint
 from certs.identity import Role
 from tunnel_daemon.logs import bind
+from tunnel_server.agent_session import AgentLink
 from tunnel_server.peers import Peer
-from tunnel_server.registry import AgentLink, Refused
-from tunnel_wire.hello import DrainReason, Hello
+from tunnel_server.registry import Refused
+from tunnel_wire.hello import RESUME, DrainReason, Hello
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.opener import OpenerConnection
 
@@ -70,7 +71,9 @@ class Links:
     ) -> None:
         self._registry = registry
         self._domain = domain
-        self._hello = Hello(version, instance=instance)
+        grace = int(limits.resume_grace)
+        capabilities = frozenset({RESUME} if grace else ())
+        self._hello = Hello(version, instance=instance, capabilities=capabilities, grace=grace)
         self._limits = limits
         self._acceptance = acceptance
         self._attempts = attempts
@@ -208,7 +211,7 @@ async def _retire(link: Link, reason: DrainReason, detail: str, patience: float,
     connection.drain(reason, detail)
     link.pump()
     await trio.sleep(patience)
-    link.close(ending)
+    link.close(ending, for_good=reason is not DrainReason.EXPIRED)
 
 
 def _addresses(certificate: Mapping[str, object]) -> frozenset[IPAddress]:

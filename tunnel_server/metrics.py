@@ -37,6 +37,9 @@ class Metrics:
         self.nodes_connected = self._gauge("nodes_connected", "Nodes that have at least one link.")
         self.links = self._gauge("links", "Links open.")
         self.sessions = self._gauge("sessions", "Sessions held.")
+        self.streams_suspended = self._gauge(
+            "streams_suspended", "Calls that wait for their agent to come back."
+        )
         self.calls_open = self._gauge("calls_open", "Calls being served.")
         self.memory_used = self._gauge("memory_used_bytes", "Bytes granted or kept for all calls.")
         self.memory_budget = self._gauge("memory_budget_bytes", "What memory_used_bytes may grow to.")

@@ -78,6 +78,7 @@ class Overview:
             remote_address=link.remote if link else "",
             rtt_ms=round(round_trip * 1000, 2) if round_trip is not None else None,
             open_calls=node.open_calls,
+            suspended_calls=_suspended(node),
             bytes_up=node.bytes_up,
             bytes_down=node.bytes_down,
             problem=self._problem(node),
@@ -121,6 +122,7 @@ class Overview:
             nodes_known=len(registry.nodes),
             nodes_connected=sum(node.agent is not None for node in registry.nodes.values()),
             calls_open=self._calls.open,
+            calls_suspended=sum(map(_suspended, registry.nodes.values())),
             memory_used_bytes=registry.budget.used,
             memory_budget_bytes=registry.budget.total,
             frontends=self._frontends(),
@@ -174,6 +176,7 @@ class Overview:
         metrics.nodes_connected.set(len(sessions))
         metrics.sessions.set(len(sessions))
         metrics.links.set(sum(len(session.links) for session in sessions))
+        metrics.streams_suspended.set(sum(map(_suspended, registry.nodes.values())))
         metrics.memory_used.set(registry.budget.used)
         metrics.memory_budget.set(registry.budget.total)
         view = self._intercepting()
@@ -187,3 +190,7 @@ class Overview:
 
     def _moment(self, clock: float) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=trio.current_time() - clock)
+
+
+def _suspended(node: Node) -> int:
+    return len(node.former.session.suspended) if node.former is not None else 0

@@ -13,30 +13,25 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_server.agent_session import AgentSession
 from tunnel_server.claims import AddressRules, Claims
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.hello import DrainReason
-from tunnel_wire.session import Session
-from tunnel_wire.stream import TunnelStream, open_stream
+from tunnel_wire.session import EndCause, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from certs.addresses import IPAddress, IPNetwork
-    from tunnel_server.acceptance import Watched
+    from tunnel_server.agent_session import AgentLink
     from tunnel_wire.flow import Budget, SegmentPool
     from tunnel_wire.hello import Hello
     from tunnel_wire.limits import WireLimits
-    from tunnel_wire.link import Link
-    from tunnel_wire.opener import OpenerConnection
 
 log = logging.getLogger(__name__)
 
 _NODE_SHARE = 0.5
 """Part of the memory budget that the streams of one node may take at most."""
-_PROBE_TIME = 2.0
-"""Seconds that an old session's link gets to show life before a new session of the same node replaces it."""
-_PROBE_POLL = 0.05
 _PROBLEM_SHOWN = 300.0
 """Seconds that a problem stands in the status after it was last seen."""
 
@@ -51,57 +46,6 @@ class Refused(Exception):
 
 
 @dataclass(eq=False)
-class AgentLink:
-    """One link of a session, as the server holds it."""
-
-    link: Link
-    connection: OpenerConnection
-    remote: str
-    """The agent's address as seen from here, `host:port`: its NAT's, usually."""
-    addresses: frozenset[IPAddress]
-    """From the certificate."""
-    watched: Watched | None = None
-    """Its certificate; None if that was refused."""
-    version: str = ""
-    clock_ahead: float | None = None
-    """Seconds by which the agent's clock was ahead of ours when it said hello; None if it did not say."""
-
-
-@dataclass(eq=False)
-class AgentSession:
-    """What one agent process and this server share."""
-
-    session: Session
-    links: dict[int, AgentLink] = field(default_factory=dict)
-
-    @property
-    def usable(self) -> bool:
-        """Whether a stream can be opened: some link is neither ended nor being retired."""
-        return any(not each.connection.draining and not each.link.ended for each in self.links.values())
-
-    async def open(self, host: str, port: int) -> TunnelStream:
-        """Have the agent dial `host`:`port`. Raises OpenFailed; put a deadline around it."""
-        # The newest first: the others stay with a certificate that was renewed, and go when they are idle.
-        for link in reversed(self.links.values()):
-            if not link.connection.draining and not link.link.ended:
-                return await open_stream(link.connection, self.session, host, port)
-        raise OpenFailed(Cause.AWAY, "the agent's link is being retired")
-
-    async def answers(self, patience: float = _PROBE_TIME) -> bool:
-        """Whether any link shows life, asked by PING, within `patience` seconds."""
-        asked = trio.current_time()
-        for link in self.links.values():
-            link.connection.probe(asked)
-            link.link.pump()
-        with trio.move_on_after(patience):
-            while self.links:
-                if any(link.connection.last_received > asked for link in self.links.values()):
-                    return True
-                await trio.sleep(_PROBE_POLL)
-        return False
-
-
-@dataclass(eq=False)
 class Node:
     """An edge machine, connected or away."""
 
@@ -112,6 +56,8 @@ class Node:
     refused: Mapping[IPAddress, str] = field(default_factory=dict)
     """What it claims and may not hold, and why."""
     agent: AgentSession | None = None
+    former: AgentSession | None = None
+    """The last that it had: while it is away, its streams may be suspended."""
     since: float | None = None
     """trio's clock at the last change between connected and away; None if it was never here."""
     revoked: str = ""
@@ -136,6 +82,12 @@ class Node:
     def note_problem(self, text: str) -> None:
         """Show `text` in the status for a while."""
         self._problem = (trio.current_time(), text)
+
+
+def _end_former(node: Node) -> None:
+    former, node.former = node.former, None
+    if former is not None:
+        former.session.end_suspended(EndCause.SESSION_OVER)
 
 
 def forgetting(name: str) -> str:
@@ -203,10 +155,12 @@ class Registry:
         Those, and what is `recorded` for it, stay reserved for nodes.
         """
         node.revoked = why
+        _end_former(node)
         self.claims.withdraw(node, recorded)
 
     def forget(self, node: Node) -> None:
         """A node will not come back: know neither its name nor its addresses."""
+        _end_former(node)
         self.claims.drop(node)
         del self.nodes[node.name]
 
@@ -281,6 +235,10 @@ class Registry:
         async with node.adopting:
             if self.nodes.get(node.name) is not node:
                 raise Refused(DrainReason.REPLACED, f"{node.name} was forgotten just now: dial again")
+            owner = self._owner(hello.session)
+            if owner is not None and owner is not node:
+                log.error("%s shows a session of %s: it is refused", node.name, owner.name)
+                raise Refused(DrainReason.DUPLICATE, "the session is another node's")
             current = node.agent
             if current is not None and current.session.identifier != hello.session:
                 if await current.answers():
@@ -297,6 +255,13 @@ class Registry:
 
     def _add(self, node: Node, hello: Hello, link: AgentLink) -> AgentSession:
         agent = node.agent
+        former = node.former
+        if agent is None and former is not None:
+            if former.session.identifier == hello.session and link.connection.resumes:
+                agent = node.agent = former
+                node.since = trio.current_time()
+            else:
+                _end_former(node)
         if agent is None:
             session = Session(
                 budget=self.budget,
@@ -307,35 +272,50 @@ class Registry:
                 first_key=secrets.randbits(62),
                 share=_NODE_SHARE,
             )
-            agent = node.agent = AgentSession(session)
+            session.suspended.grace = float(int(self._limits.resume_grace))
+            agent = node.agent = node.former = AgentSession(session)
             node.since = trio.current_time()
         old = agent.links.pop(hello.link, None)
         if old is not None:
             old.link.close("replaced by a new link of the same session")
-        elif len(agent.links) >= self.links_per_node:
+        if hello.links is not None:
+            for index in agent.links.keys() - hello.links:
+                agent.links.pop(index).link.close("the agent has lost it already")
+        if old is None and len(agent.links) >= self.links_per_node:
             detail = f"{node.name} has {len(agent.links)} links already, see links-per-node"
             raise Refused(DrainReason.REPLACED, detail)
         agent.links[hello.link] = link
         link.version = hello.version
         link.connection.session = agent.session
+        agent.resume(link)
         node.linked.set()
         node.linked = trio.Event()
         self.learn(node.name, link.addresses)
         return agent
+
+    def _owner(self, session: str) -> Node | None:
+        """The node whose session this is."""
+        for node in self.nodes.values():
+            if node.former is not None and node.former.session.identifier == session:
+                return node
+        return None
 
     def _drop(self, node: Node, reason: str) -> None:
         agent, node.agent = node.agent, None
         node.since = trio.current_time()
         if agent is not None:
             for link in agent.links.values():
-                link.link.close(reason)
+                link.link.close(reason, for_good=True)
             agent.links.clear()
+        _end_former(node)
 
     def remove(self, node: Node, agent: AgentSession, link: AgentLink) -> None:
         """The link has ended."""
         for index, held in list(agent.links.items()):
             if held is link:
                 del agent.links[index]
+        if agent.session.suspended and (other := agent.newest()) is not None:
+            agent.resume(other)
         if node.agent is agent and not agent.links:
             node.agent = None
             node.since = trio.current_time()

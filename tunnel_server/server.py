@@ -89,7 +89,11 @@ class Server:
         self._reloader = Reloader(config, source, self._apply, refusals=refusals) if source else None
         self._metrics = Metrics(__version__)
         self._audit = Audit(config.audit_log) if config.audit_log else None
-        limits = WireLimits(max_streams=config.limits.streams_per_session)
+        limits = WireLimits(
+            max_streams=config.limits.streams_per_session,
+            resume_grace=config.limits.resume_grace,
+            resume_grace_pooled=config.limits.resume_grace_pooled,
+        )
         self._registry = Registry(
             edge_networks=config.edge_networks,
             budget=Budget(config.limits.memory_budget),

@@ -7,13 +7,27 @@ from typing import TYPE_CHECKING
 from tunnel_wire.authority import read_authority
 from tunnel_wire.causes import STATUS_OF_CAUSE, Cause, OpenFailed, clean_detail
 from tunnel_wire.connection import Connection
-from tunnel_wire.events import DrainReceived, HelloReceived, StreamRequested
+from tunnel_wire.events import DrainReceived, HelloReceived, RoomGained, StreamRequested
 from tunnel_wire.frames import ErrorCode, Violation
-from tunnel_wire.hello import DRAIN_PATH, HELLO_PATH, BadHello, Headers, Hello, read_fields
+from tunnel_wire.hello import (
+    DRAIN_PATH,
+    HELLO_PATH,
+    RESUME,
+    RESUMED_PATH,
+    BadHello,
+    Headers,
+    Hello,
+    read_fields,
+    read_number,
+)
+from tunnel_wire.offsets import Offsets
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
     from tunnel_wire.session import Session, Stream
+
+_LONGER = 30.0
+"""Seconds that the agent holds suspended streams longer than the server, who decides when they expire."""
 
 
 class AnswererConnection(Connection):
@@ -23,21 +37,38 @@ class AnswererConnection(Connection):
         super().__init__(client=False, limits=session.limits, now=now)
         self.session = session
         self._hello = hello
+        self._orphans = [(stream, stream.epoch) for stream in session.suspended]
+        """Streams that have no link as this one begins: the server names those that it still has."""
 
     def accept(self, stream: Stream) -> None:
-        """Answer 200: the dial succeeded, and data may come. Nothing happens if the stream has gone."""
+        """Answer 200: the dial succeeded, and data may come. Nothing happens if the stream has gone.
+
+        Of a stream that another link has by now, that link answers; of a suspended one, the next.
+        """
         if stream.state is not State.OPENING:
             return
-        stream.state = State.OPEN
-        fields = [(b"tunnel-received", b"0"), (b"tunnel-limit", b"%d" % stream.incoming.granted)]
+        carrier = stream.connection
+        if carrier is None:
+            stream.state = State.SUSPENDED
+        else:
+            assert isinstance(carrier, AnswererConnection)
+            stream.state = State.OPEN
+            carrier.answer_open(stream)
+
+    def answer_open(self, stream: Stream) -> None:
+        """Queue the 200."""
+        fields = Offsets.of(stream.incoming).to_headers()
         self.send_response(stream.stream_id, [(b":status", b"200"), *fields], ended=False)
 
     def refuse(self, stream: Stream, cause: Cause, detail: str = "") -> None:
-        """Answer with the cause, and close the stream."""
+        """Answer with the cause, and close the stream. As for `accept`, it may have another link or none."""
         if stream.state is not State.OPENING:
             return
         stream.refusal = OpenFailed(cause, detail)
-        self._send_refusal(stream.stream_id, stream.refusal)
+        carrier = stream.connection
+        if carrier is not None:
+            assert isinstance(carrier, AnswererConnection)
+            carrier.send_refusal(stream.stream_id, stream.refusal)
         stream.close(EndCause.REFUSED)
 
     def on_request(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
@@ -52,7 +83,11 @@ class AnswererConnection(Connection):
             except BadHello as exc:
                 raise Violation(ErrorCode.PROTOCOL_ERROR, str(exc)) from exc
             self.send_response(stream_id, [(b":status", b"200"), *self._hello.to_headers()], ended=True)
+            self._on_hello(hello)
             self._events.append(HelloReceived(hello))
+        elif (method, path) == (b"POST", RESUMED_PATH.encode()) and self.resumes:
+            self.send_response(stream_id, [(b":status", b"200")], ended=True)
+            self._on_resumed()
         elif (method, path) == (b"POST", DRAIN_PATH.encode()):
             self.draining = True
             self.send_response(stream_id, [(b":status", b"200")], ended=True)
@@ -60,6 +95,32 @@ class AnswererConnection(Connection):
             self._events.append(DrainReceived(said.get("reason", ""), clean_detail(said.get("detail", ""))))
         else:
             self.send_response(stream_id, [(b":status", b"404")], ended=True)
+
+    def _on_hello(self, hello: Hello) -> None:
+        session = self.session
+        assert session is not None
+        if session.instance != hello.instance:
+            session.end_suspended(EndCause.SESSION_OVER)
+            session.instance = hello.instance
+        self.resumes = RESUME in hello.capabilities and RESUME in self._hello.capabilities and hello.grace > 0
+        if self.resumes:
+            session.suspended.grace = hello.grace + _LONGER
+
+    def _on_resumed(self) -> None:
+        """The server has named every stream that it still has."""
+        session = self.session
+        assert session is not None
+        orphans, self._orphans = self._orphans, []
+        for stream, epoch in orphans:
+            if stream not in session.suspended or stream.epoch != epoch:
+                continue
+            if stream.incoming.end is not None and stream.outgoing.end_sent:
+                # The server's direction has ended, and it need not have waited for anything of ours.
+                session.suspended.discard(stream)
+                stream.outgoing.finish()
+                stream.finish_if_done()
+            else:
+                stream.lose(EndCause.PEER_RESET)
 
     def _on_connect(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
         assert self.session is not None
@@ -71,19 +132,58 @@ class AnswererConnection(Connection):
         fields = read_fields(headers)
         # A stock peer brings no key: the session gives its stream one.
         key = read_key(fields["key"]) if "key" in fields else None
-        if key in self.session.streams:
-            raise Violation(ErrorCode.PROTOCOL_ERROR, "a stream's key is in use")
+        epoch = read_number(fields.get("epoch", "1"))
+        if epoch is None:
+            raise Violation(ErrorCode.PROTOCOL_ERROR, "a stream's epoch is no number")
         try:
+            if key is not None:
+                if (known := self.session.streams.get(key)) is not None:
+                    self._take_over(known, stream_id, epoch, Offsets.read(fields))
+                    return
+                if (answer := self.session.tombstones.get(key)) is not None:
+                    raise answer
             if fields.get("state", "opening") != "opening":
-                raise OpenFailed(Cause.GONE, "streams are not resumed here")
+                raise OpenFailed(Cause.GONE, "the stream is not known here")
             stream = self.session.new_stream(*target, key=key)
         except OpenFailed as exc:
-            self._send_refusal(stream_id, exc)
+            self.send_refusal(stream_id, exc)
             return
+        stream.resumable = self.resumes and key is not None
+        stream.epoch = epoch
         self.attach(stream, stream_id)
         self._events.append(StreamRequested(stream))
 
-    def _send_refusal(self, stream_id: int, refusal: OpenFailed) -> None:
+    def _take_over(self, stream: Stream, stream_id: int, epoch: int, peer: Offsets | None) -> None:
+        """Carry a stream of a former link from now on. Raises `OpenFailed`, `Violation`."""
+        if not stream.resumable or not self.resumes:
+            raise Violation(ErrorCode.PROTOCOL_ERROR, "a stream's key is in use")
+        if epoch <= stream.epoch:
+            # Sent before the server gave this link up, and read only now.
+            raise OpenFailed(Cause.GONE, "another link has the stream")
+        old, old_id = stream.connection, stream.stream_id
+        if old is not None:
+            old.let_go(stream)
+            old.reset_exchange(old_id, ErrorCode.CANCEL)
+            old.output_ready()
+        stream.session.suspended.discard(stream)
+        stream.epoch = epoch
+        stream.incoming.refill()
+        was_opening = stream.state is State.OPENING
+        if stream.state is State.OPEN:
+            stream.state = State.SUSPENDED
+        self.attach(stream, stream_id)
+        if peer is None or not self.go_on(stream, peer, self._now):
+            self.detach(stream)
+            stream.connection = None
+            stream.lose(EndCause.PROTOCOL)
+            raise OpenFailed(Cause.RESET, "what the server says to have is not what was sent")
+        if not was_opening:
+            self.answer_open(stream)
+            self.grant_rest(stream)
+            self._events.append(RoomGained(stream))
+
+    def send_refusal(self, stream_id: int, refusal: OpenFailed) -> None:
+        """Queue an answer that says why not."""
         status = STATUS_OF_CAUSE.get(refusal.cause, 500)
         headers = [(b":status", b"%d" % status), (b"tunnel-cause", refusal.cause.value.encode())]
         if detail := clean_detail(refusal.detail):

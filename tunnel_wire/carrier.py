@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tunnel_wire.hello import Headers
     from tunnel_wire.limits import WireLimits
+    from tunnel_wire.offsets import Offsets
     from tunnel_wire.session import Session, Stream
 
 
@@ -38,6 +39,14 @@ class Carrier:
         )
         self._streams: dict[int, Stream] = {}
         """Streams attached to this link, by HTTP/2 id, until both of their directions have ended."""
+        self.resumes = False
+        """Both ends have said that they resume streams."""
+        self._left: dict[Stream, int] = {}
+        """Streams taken from this link while it lives, and their ids: the peer may still take an answered
+        PING for a receipt of their frames.
+        """
+        self._withheld: list[bytes] = []
+        """Answers to such PINGs."""
         self._peer_window = frames.DEFAULT_WINDOW
         """What the peer lets a new stream send."""
         self._h2.initiate_connection()
@@ -47,7 +56,7 @@ class Carrier:
 
     def attach(self, stream: Stream, stream_id: int) -> None:
         """Carry `stream` under this HTTP/2 id from now on."""
-        stream.connection, stream.stream_id = self, stream_id
+        stream.connection, stream.stream_id, stream.end_came = self, stream_id, False
         stream.outgoing.limit = stream.outgoing.sent + self._peer_window
         self._streams[stream_id] = stream
 
@@ -55,6 +64,47 @@ class Carrier:
         """Forget a stream that is closed."""
         self._streams.pop(stream.stream_id, None)
         self._life.forget(stream)
+
+    def go_on(self, stream: Stream, peer: Offsets, now: float) -> bool:
+        """The peer has said where an attached stream goes on. False if it cannot.
+
+        Where the link's initial window would let more come than was ever granted, the sender withholds the
+        difference; where it falls short, `grant_rest` adds it.
+        """
+        limit = min(peer.limit, peer.received + self._peer_window)
+        if not stream.resume(peer.received, limit):
+            return False
+        self.schedule(stream)
+        if stream.abandoned:
+            self.set_deadline(stream, now + self.limits.linger)
+        return True
+
+    def grant_rest(self, stream: Stream) -> None:
+        """Credit for what was granted on former links beyond this link's initial window."""
+        incoming = stream.incoming
+        if (rest := incoming.granted - incoming.received - self.limits.initial_window) > 0:
+            self._queue(frames.window_update(stream.stream_id, rest))
+
+    def let_go(self, stream: Stream) -> None:
+        """Another link has the stream: nothing that comes here counts for it from now on."""
+        self.detach(stream)
+        self._sender.drop(stream)
+        stream.connection = None
+
+    def leave(self, stream: Stream) -> None:
+        """The same, before the peer has done it: what it will learn of here is no receipt."""
+        self._left[stream] = stream.stream_id
+        stream.left += (self,)
+        self.let_go(stream)
+
+    def returned(self, stream: Stream) -> None:
+        """The peer, too, has let go of a stream in `_left`."""
+        self._left.pop(stream, None)
+        if self._withheld and not self._left:
+            for answer in self._withheld:
+                self._sender.answer(answer)
+            self._withheld.clear()
+            self.output_ready()
 
     def schedule(self, stream: Stream) -> None:
         """Give the stream a turn if it has something to send."""
@@ -70,6 +120,11 @@ class Carrier:
         """Queue a RST_STREAM for an attached stream."""
         if self._streams.get(stream.stream_id) is stream:
             self.reset_exchange(stream.stream_id, code)
+
+    def reset_all(self, code: int) -> None:
+        """Queue a RST_STREAM for every attached stream."""
+        for stream_id in list(self._streams):
+            self.reset_exchange(stream_id, code)
 
     @property
     def round_trip(self) -> float | None:

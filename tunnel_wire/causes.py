@@ -8,6 +8,10 @@ class Cause(StrEnum):
 
     NOT_ALLOWED = "not-allowed"
     GONE = "gone"
+    ENDED = "ended"
+    """Of a stream to be resumed: both of its directions have ended."""
+    RESET = "reset"
+    """Of a stream to be resumed: it was reset."""
     NOT_ON_THIS_NODE = "not-on-this-node"
     REFUSED = "refused"
     UNRESOLVABLE = "unresolvable"
@@ -30,6 +34,8 @@ class Cause(StrEnum):
 STATUS_OF_CAUSE = {
     Cause.NOT_ALLOWED: 403,
     Cause.GONE: 410,
+    Cause.ENDED: 410,
+    Cause.RESET: 410,
     Cause.NOT_ON_THIS_NODE: 421,
     Cause.FAILED: 500,
     Cause.REFUSED: 502,

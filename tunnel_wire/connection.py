@@ -105,6 +105,9 @@ class Connection(Receiver):
         self._life.probe(now)
 
     def _fail(self, code: int, reason: str) -> None:
+        if code != ErrorCode.NO_ERROR:
+            # It would do the same again, on the next link with the same streams.
+            self.resumes = False
         self._h2.clear_outbound_data_buffer()
         self.close(code, reason)
         self._failed = ConnectionFailed(code, reason)

@@ -65,7 +65,8 @@ class ControlPlane(h2.connection.H2Connection):
                 SettingCodes.ENABLE_PUSH: 0,
                 SettingCodes.INITIAL_WINDOW_SIZE: limits.initial_window,
                 SettingCodes.MAX_FRAME_SIZE: limits.max_frame,
-                SettingCodes.MAX_CONCURRENT_STREAMS: limits.max_streams,
+                # With the place that an opener leaves free: all of a session's streams may come to one link.
+                SettingCodes.MAX_CONCURRENT_STREAMS: limits.max_streams + 1,
                 SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_header_block,
             },
         )

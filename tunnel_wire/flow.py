@@ -15,6 +15,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tunnel_wire.limits import WireLimits
 
 Buffer = bytes | bytearray | memoryview
@@ -42,11 +44,13 @@ class CreditExceeded(Exception):
 class Budget:
     """Memory promised or held for streams by the whole process, in bytes."""
 
-    __slots__ = ("total", "used")
+    __slots__ = ("reclaimable", "total", "used")
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.used = 0
+        self.reclaimable: dict[object, Callable[[], None]] = {}
+        """Holders that can be made to release what they have, the first first: it leaves this then."""
 
     def reserve(self, amount: int) -> bool:
         """Take `amount` bytes out of the budget, or say that they are not there."""
@@ -54,6 +58,12 @@ class Budget:
             return False
         self.used += amount
         return True
+
+    def reserve_at_cost(self, amount: int) -> bool:
+        """As `reserve`; what is reclaimable is given up for it, one holder after the other."""
+        while not (reserved := self.reserve(amount)) and self.reclaimable and amount <= self.total:
+            next(iter(self.reclaimable.values()))()
+        return reserved
 
     def reserve_growth(self, amount: int) -> bool:
         """The same for what a stream can do without: half of the budget is kept for new streams."""
@@ -176,6 +186,29 @@ class Outgoing:
         if self.acknowledged == self.written and self.allowance > self._limits.kept_floor:
             self._budget.release(self.allowance - self._limits.kept_floor)
             self.allowance = self._limits.kept_floor
+
+    def resume(self, received: int, limit: int) -> bool:
+        """Go on behind what the peer has `received`, on a new link and within `limit`; end again if ended.
+
+        False, and nothing has changed, if that was never sent or was let go of.
+        """
+        if not self.acknowledged <= received <= self.sent:
+            return False
+        self.acknowledge(received)
+        while self._kept:
+            end, data, segment = self._kept.pop()
+            behind = len(data) - (end - received)
+            self._queue.appendleft((memoryview(data)[behind:] if behind > 0 else data, segment))
+        self.sent = received
+        self.limit = limit
+        # Known or not, the end is said again: the new link's HTTP/2 stream ends by nothing else.
+        self.end_sent = self.end_acknowledged = False
+        return True
+
+    def finish(self) -> None:
+        """The peer has everything, the end included."""
+        self.acknowledge(self.sent)
+        self.end_acknowledged = True
 
     def discard(self) -> None:
         """The stream was reset: forget everything queued and kept."""
@@ -308,6 +341,12 @@ class Incoming:
             self._mark_time, self._mark_offset = now, self.consumed
         self.granted += owed
         return owed
+
+    def refill(self) -> None:
+        """Grant what is owed, as a new link begins: its header block says how far that goes."""
+        if self.end is None:
+            self.granted = max(self.granted, self.consumed + self.window)
+        self._mark_time = None
 
     def discard(self) -> None:
         """Nobody will consume what is queued."""

@@ -8,10 +8,16 @@ from enum import StrEnum
 
 HELLO_PATH = "/hello"
 DRAIN_PATH = "/drain"
+RESUMED_PATH = "/resumed"
+
+RESUME = "resume"
+"""The capability of resuming streams on a new link (spec.md, 7)."""
 
 Headers = list[tuple[bytes, bytes]]
 
 _MAX_FIELD = 256
+_MAX_DIGITS = 15
+_MAX_LINK = 255
 
 
 class DrainReason(StrEnum):
@@ -53,6 +59,10 @@ class Hello:
     capabilities: frozenset[str] = frozenset()
     time: int | None = None
     """Of the sender's clock, in seconds since the epoch; None if it does not say."""
+    grace: int = 0
+    """Seconds for which the server resumes streams."""
+    links: frozenset[int] | None = None
+    """Indices of the agent's links that live, this one included; None if it does not say."""
 
     def to_headers(self) -> Headers:
         """The fields that say something, in a fixed order."""
@@ -61,6 +71,10 @@ class Hello:
             fields += [("node", self.node), ("link", str(self.link))]
         if self.time is not None:
             fields.append(("time", str(self.time)))
+        if self.grace:
+            fields.append(("grace", str(self.grace)))
+        if self.links is not None:
+            fields.append(("links", ",".join(map(str, sorted(self.links)))))
         fields.append(("capabilities", ",".join(sorted(self.capabilities))))
         return [(b"tunnel-" + name.encode(), value.encode()) for name, value in fields if value]
 
@@ -72,12 +86,12 @@ class Hello:
         for name, value in (("session", session), ("instance", instance)):
             if value and (len(value) != 32 or not set(value) <= set("0123456789abcdef")):
                 raise BadHello(f"tunnel-{name} is not 128 bits in hex")
-        link_text = fields.get("link", "0")
-        if not link_text.isdecimal() or len(link_text) > 3 or int(link_text) > 255:
-            raise BadHello("tunnel-link is not a number from 0 to 255")
-        time_text = fields.get("time", "")
-        if time_text and not (time_text.isascii() and time_text.isdigit() and len(time_text) <= 15):
+        time_text, links = fields.get("time", ""), fields.get("links")
+        if time_text and read_number(time_text) is None:
             raise BadHello("tunnel-time is not a number of seconds")
+        grace = read_number(fields.get("grace", "0"))
+        if grace is None:
+            raise BadHello("tunnel-grace is not a number of seconds")
         names = fields.get("capabilities", "")
         capabilities = frozenset(name.strip() for name in names.split(",") if name.strip())
         return cls(
@@ -85,10 +99,24 @@ class Hello:
             instance,
             session,
             fields.get("node", ""),
-            int(link_text),
+            _read_link("link", fields.get("link", "0")),
             capabilities,
             int(time_text) if time_text else None,
+            grace,
+            None if links is None else frozenset(_read_link("links", each) for each in links.split(",")),
         )
+
+
+def _read_link(name: str, text: str) -> int:
+    index = read_number(text)
+    if index is None or index > _MAX_LINK:
+        raise BadHello(f"tunnel-{name} is not a number from 0 to 255")
+    return index
+
+
+def read_number(text: str) -> int | None:
+    """A whole number of at most 15 digits; None if it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def read_fields(headers: Headers) -> dict[str, str]:

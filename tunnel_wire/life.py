@@ -49,8 +49,8 @@ class Life:
         """Streams that have sent since receipt was last asked for."""
         self.outstanding: float | None = None
         """When the PING was queued whose answer is still to come."""
-        self._asked: list[tuple[Stream, int, bool]] = []
-        """What the outstanding PING stands behind: stream, offset, whether its end was sent."""
+        self._asked: list[tuple[Stream, int, int, bool]] = []
+        """What the outstanding PING stands behind: stream, its epoch, offset, whether its end was sent."""
         self._count = 0
         self._last_ping = now - limits.heartbeat_after
         self._deadlines: dict[Stream, float] = {}
@@ -67,7 +67,9 @@ class Life:
             or now < self._last_ping + self._limits.receipt_interval
         ):
             return False
-        self._asked = [(stream, stream.outgoing.sent, stream.outgoing.end_sent) for stream in self.sent]
+        self._asked = [
+            (stream, stream.epoch, stream.outgoing.sent, stream.outgoing.end_sent) for stream in self.sent
+        ]
         self.sent.clear()
         self._ping(now)
         return True
@@ -84,7 +86,7 @@ class Life:
         if now >= self._last_ping + self._limits.heartbeat_after:
             self.probe(now)
 
-    def answered(self, payload: bytes, now: float) -> list[tuple[Stream, int, bool]]:
+    def answered(self, payload: bytes, now: float) -> list[tuple[Stream, int, int, bool]]:
         """A PING came back: what it is the receipt for. Empty if it is not ours."""
         if self.outstanding is None or payload != self._count.to_bytes(8, "big"):
             return []

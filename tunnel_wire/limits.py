@@ -11,7 +11,7 @@ class WireLimits:
     """Bounds that one end keeps, whatever the other grants or asks for. Sizes in bytes, times in seconds."""
 
     max_streams: int = 10_000
-    """Streams open at once on a link."""
+    """Streams open at once in a session: all of them may be on one link."""
     initial_window: int = 64 * KIB
     """A stream's receive window when it opens (65,536 in the protocol)."""
     max_window: int = 16 * MIB
@@ -56,6 +56,10 @@ class WireLimits:
     """From the end of the TLS handshake to hello."""
     reset_behind_data: float = 1.0
     """How long a reset waits for the data before it."""
+    resume_grace: float = 90.0
+    """How long the server keeps streams whose link was lost; 0: they end with it."""
+    resume_grace_pooled: float = 10.0
+    """The same for connections that many requests share: each new one would wait with them."""
     linger: float = 60.0
     """How long a stream whose user has closed it waits for the peer's end."""
 

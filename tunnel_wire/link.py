@@ -26,7 +26,9 @@ from tunnel_wire.events import (
     StreamRequested,
     StreamReset,
 )
+from tunnel_wire.expiry import Expiry
 from tunnel_wire.flow import SEGMENT
+from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, set_low_water, unsent
 from tunnel_wire.timers import Timer
@@ -123,6 +125,8 @@ class Link:
         self._timer = Timer(self._on_time, self._on_defect)
         self._scope = trio.CancelScope()
         self._ending: LinkEnded | None = None
+        self._for_good = False
+        """No other link will go on with its streams."""
         self.hello_received = trio.Event()
 
     # --- life -------------------------------------------------------------------------------------
@@ -130,7 +134,8 @@ class Link:
     async def run(self) -> None:
         """Carry frames until the link ends. Always raises: `LinkEnded`, or trio.Cancelled.
 
-        Either way the socket is closed then, and the streams that were attached have been told.
+        Either way the socket is closed then, and the streams that were attached are suspended, or have been
+        told. Cancelled, they are reset: whoever cancels a link ends all that it served.
         """
         try:
             try:
@@ -145,6 +150,7 @@ class Link:
                 log.exception("a link failed")
                 self._on_defect()
             if self._ending is None:
+                self._for_good = True
                 # Whoever cancelled stands outside: let trio say so.
                 await trio.lowlevel.checkpoint_if_cancelled()
             raise self._ending or LinkEnded("the link was cancelled")
@@ -156,8 +162,9 @@ class Link:
             self._sock.close()
             self._end_streams()
 
-    def close(self, reason: str) -> None:
-        """End the link now; `run` raises `LinkEnded` with this reason."""
+    def close(self, reason: str, *, for_good: bool = False) -> None:
+        """End the link now; `run` raises `LinkEnded` with this reason. For good: its streams with it."""
+        self._for_good |= for_good
         self._end(LinkEnded(reason, clean=True))
 
     @property
@@ -171,6 +178,8 @@ class Link:
             self._scope.cancel()
 
     def _on_defect(self) -> None:
+        # What was received may not have been delivered.
+        self._for_good = True
         self._end(LinkEnded("an internal error; the log has more"))
 
     def _on_ready(self, events: int) -> None:
@@ -187,6 +196,8 @@ class Link:
         if self._unsent:
             return
         try:
+            if self._for_good and self.connection.resumes:
+                self.connection.reset_all(ErrorCode.CANCEL)
             if self._ending is not None and self._ending.clean:
                 self.connection.close()
             out = self.connection.take(0)
@@ -201,9 +212,11 @@ class Link:
         self.connection.output_ready = _nothing
         session = self.connection.session
         if session is not None:
-            for stream in session.end_streams(self.connection):
+            for stream in session.lose_link(self.connection, trio.current_time(), for_good=self._for_good):
                 if stream.face is not None:
                     stream.face.on_reset()
+            if session.suspended:
+                Expiry(session)
 
     # --- in ---------------------------------------------------------------------------------------
 

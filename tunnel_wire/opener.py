@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from hpack import NeverIndexedHeaderTuple
@@ -11,14 +12,31 @@ from hpack import NeverIndexedHeaderTuple
 from tunnel_wire.authority import write_authority
 from tunnel_wire.causes import Cause, OpenFailed, clean_detail, read_cause
 from tunnel_wire.connection import Connection
-from tunnel_wire.events import Answered, HelloReceived
+from tunnel_wire.events import Answered, HelloReceived, RoomGained, StreamReset
 from tunnel_wire.frames import MAX_STREAM_ID, ErrorCode, Violation
-from tunnel_wire.hello import DRAIN_PATH, HELLO_PATH, BadHello, DrainReason, Headers, Hello, read_fields
+from tunnel_wire.hello import (
+    DRAIN_PATH,
+    HELLO_PATH,
+    RESUME,
+    RESUMED_PATH,
+    BadHello,
+    DrainReason,
+    Headers,
+    Hello,
+    read_fields,
+)
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
+from tunnel_wire.offsets import Offsets
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tunnel_wire.events import Event
     from tunnel_wire.session import Session, Stream
+
+_RESUMING = 256
+"""Streams asked to be resumed at once: an agent must not be made to owe more answers than it may queue."""
 
 
 class OpenerConnection(Connection):
@@ -27,6 +45,12 @@ class OpenerConnection(Connection):
     def __init__(self, hello: Hello, *, now: float, limits: WireLimits = DEFAULT_LIMITS) -> None:
         super().__init__(client=True, limits=limits, now=now)
         self._next_id = 1
+        self._announces_resumption = RESUME in hello.capabilities
+        self._to_resume: deque[Stream] = deque()
+        self._resuming: set[Stream] = set()
+        """Asked for, and not answered yet."""
+        self._resumed_due = False
+        """`POST /resumed` has to be sent behind the last of them."""
         self._hello_id = self.send_request(_request(b"GET", HELLO_PATH, hello.to_headers()), ended=True)
 
     def open_stream(self, session: Session, host: str, port: int) -> Stream:
@@ -44,18 +68,104 @@ class OpenerConnection(Connection):
         except ValueError as exc:
             raise OpenFailed(Cause.UNRESOLVABLE, str(exc)) from None
         stream = session.new_stream(host, port)
+        stream.resumable = self.resumes
+        self._connect(stream, authority)
+        return stream
+
+    def _connect(self, stream: Stream, authority: bytes) -> None:
         headers: Headers = [
             (b":method", b"CONNECT"),
             (b":authority", authority),
             (b"tunnel-epoch", b"%d" % stream.epoch),
-            (b"tunnel-state", b"opening"),
-            (b"tunnel-received", b"0"),
-            (b"tunnel-limit", b"%d" % stream.incoming.granted),
+            (b"tunnel-state", b"opening" if stream.state is State.OPENING else b"open"),
+            *Offsets.of(stream.incoming).to_headers(),
             # Unlike the other fields it never comes again: in the table it would drive them out.
             NeverIndexedHeaderTuple(b"tunnel-key", b"%016x" % stream.key),
         ]
         self.attach(stream, self.send_request(headers, ended=False))
-        return stream
+
+    # --- streams of former links ------------------------------------------------------------------
+
+    def resume(self, streams: Iterable[Stream]) -> None:
+        """Ask for these streams, suspended or carried by other links, on this one.
+
+        For those that were open `RoomGained` follows, or `StreamReset`; for those that were not, `Answered`.
+        Then the agent is told that these were all.
+        """
+        self._to_resume.extend(streams)
+        if self.session is not None:
+            # What another link asks for may not have come there: the agent would take it for unnamed.
+            self._to_resume.extend(
+                stream
+                for stream in self.session.streams.values()
+                if stream.connection is not None and stream.epoch > 1 and stream.state is not State.OPEN
+            )
+        self._resumed_due = True
+        self._resume_more()
+
+    def _resume_more(self) -> None:
+        waiting = self._to_resume
+        while waiting and len(self._resuming) < _RESUMING:
+            stream = waiting.popleft()
+            # One that has finished, and delivers what is left, has no link either.
+            if (
+                stream.state is State.CLOSED
+                or stream.connection is self
+                or (stream.connection is None and stream not in stream.session.suspended)
+            ):
+                continue
+            if not self.can_open():
+                if self.draining or self._sender.closed:
+                    waiting.clear()
+                else:
+                    # Until others end, or what is left of some that have.
+                    waiting.appendleft(stream)
+                return
+            self._take_over(stream)
+        if not waiting and self._resumed_due and self._has_place() and not self._sender.closed:
+            self._resumed_due = False
+            self.send_request(_request(b"POST", RESUMED_PATH, []), ended=True)
+
+    def _take_over(self, stream: Stream) -> None:
+        old = stream.connection
+        if old is not None:
+            old.leave(stream)
+        stream.session.suspended.discard(stream)
+        stream.epoch += 1
+        stream.incoming.refill()
+        if stream.state is State.OPEN:
+            stream.state = State.SUSPENDED
+        if stream.state is State.SUSPENDED:
+            # Of the others the agent may be dialling the target for a while.
+            self._resuming.add(stream)
+        self._connect(stream, write_authority(stream.host, stream.port))
+        self.grant_rest(stream)
+
+    def detach(self, stream: Stream) -> None:
+        """Also makes place for the next stream to be resumed."""
+        super().detach(stream)
+        if stream in self._resuming:
+            self._resuming.discard(stream)
+            self._resume_more()
+
+    def _on_resumed(self, stream: Stream, peer: Offsets | None) -> bool:
+        """200 for a CONNECT with a key. False if what it says is impossible."""
+        stream.settled()
+        self._resuming.discard(stream)
+        return peer is not None and self.go_on(stream, peer, self._now)
+
+    def _on_not_resumed(self, stream: Stream, refusal: OpenFailed) -> None:
+        """The agent no longer has a stream that was open."""
+        stream.settled()
+        self.detach(stream)
+        if refusal.cause is Cause.ENDED and stream.incoming.end is not None:
+            # It has everything, and knows that we do.
+            stream.connection = None
+            stream.outgoing.finish()
+            stream.finish_if_done()
+            return
+        stream.close(EndCause.LINK_LOST if refusal.cause is Cause.GONE else EndCause.PEER_RESET)
+        self._events.append(StreamReset(stream))
 
     def can_open(self) -> bool:
         """Whether one more stream stays below the peer's limit (one beyond it would end the link).
@@ -70,6 +180,10 @@ class OpenerConnection(Connection):
             and len(self._h2.streams) < self.limits.max_streams
         )
 
+    def _has_place(self) -> bool:
+        """Whether one request more, about the link, is within the peer's limit."""
+        return len(self._h2.streams) < self._h2.remote_settings.max_concurrent_streams
+
     def send_request(self, headers: Headers, *, ended: bool) -> int:
         """Queue a request's header block; returns its stream id."""
         stream_id = self._highest = self._next_id
@@ -81,13 +195,20 @@ class OpenerConnection(Connection):
     def drain(self, reason: DrainReason, detail: str = "") -> None:
         """Retire the link: no stream is opened here from now on."""
         self.draining = True
-        if self._sender.closed or len(self._h2.streams) >= self._h2.remote_settings.max_concurrent_streams:
+        if self._sender.closed or not self._has_place():
             return  # The end of the link says it as well.
         fields = [
             (b"tunnel-reason", reason.value.encode()),
             (b"tunnel-detail", clean_detail(detail).encode()),
         ]
         self.send_request(_request(b"POST", DRAIN_PATH, fields), ended=True)
+
+    def receive(self, data: memoryview, now: float) -> list[Event]:
+        """As for every connection; what came may have made room for a stream to be resumed."""
+        events = super().receive(data, now)
+        if self._to_resume or self._resumed_due:
+            self._resume_more()
+        return events
 
     def on_response(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
         """Hello's answer, or a CONNECT's."""
@@ -97,26 +218,36 @@ class OpenerConnection(Connection):
         if stream is None:
             if stream_id == self._hello_id:
                 self._on_hello(headers, status)
-            if not ended:
-                # A body to hello or drain says nothing to us.
+            if ended or stream_id not in self._left.values():
+                # A body to hello or drain says nothing to us; of a stream that closed before it was answered,
+                # our direction is still open.
                 self.reset_exchange(stream_id, ErrorCode.CANCEL)
             return
         if not status:
             self._stream_error(stream, ErrorCode.PROTOCOL_ERROR)
             return
+        fields = read_fields(headers)
+        was_open = stream.state is not State.OPENING
         if 200 <= status < 300:
+            if stream.resumable and not self._on_resumed(stream, Offsets.read(fields)):
+                self._stream_error(stream, ErrorCode.PROTOCOL_ERROR)
+                return
             stream.state = State.OPEN
+            self._sender.schedule(stream)
         else:
-            fields = read_fields(headers)
             cause = read_cause(fields.get("cause"), status)
-            stream.refusal = OpenFailed(cause, clean_detail(fields.get("detail", "")))
+            refusal = OpenFailed(cause, clean_detail(fields.get("detail", "")))
             # Ends our direction too; a body that a stock peer still sends is swallowed.
             if ended:
                 self.send_end(stream_id)
             else:
                 self.reset_exchange(stream_id, ErrorCode.CANCEL)
+            if was_open:
+                self._on_not_resumed(stream, refusal)
+                return
+            stream.refusal = refusal
             stream.close(EndCause.REFUSED)
-        self._events.append(Answered(stream))
+        self._events.append(RoomGained(stream) if was_open else Answered(stream))
 
     def _on_hello(self, headers: Headers, status: int) -> None:
         self._hello_id = 0
@@ -124,6 +255,7 @@ class OpenerConnection(Connection):
             hello = Hello.from_headers(headers) if status == 200 else None
         except BadHello as exc:
             raise Violation(ErrorCode.PROTOCOL_ERROR, str(exc)) from exc
+        self.resumes = self._announces_resumption and hello is not None and RESUME in hello.capabilities
         self._events.append(HelloReceived(hello))
 
     def on_request(self, stream_id: int, headers: Headers, *, ended: bool) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tunnel_wire.session import Stream
 
 
+_MAX_WITHHELD = 16
+"""PING answers withheld at once. A peer that asks for receipts has one outstanding."""
 _VISITS_A_FRAME = 64
 """Streams whose window one SETTINGS changes for the price of one frame more."""
 
@@ -90,7 +92,7 @@ class Receiver(Carrier):
             self._sender.answer(frames.window_update(0, increment))
 
     def _refuse_data(self, stream: Stream, length: int) -> ErrorCode | None:
-        if stream.incoming.end is not None:
+        if stream.incoming.end is not None and (length or stream.end_came):
             return ErrorCode.STREAM_CLOSED
         if stream.state is not State.OPEN:
             return ErrorCode.PROTOCOL_ERROR
@@ -132,6 +134,12 @@ class Receiver(Carrier):
                 self._receive_end(stream_id)
             else:
                 self._feed(frames.frame_header(0, frames.DATA, frames.FLAG_END_STREAM, stream_id))
+
+    def detach(self, stream: Stream) -> None:
+        """Also drops what is left of a frame of its that is coming."""
+        super().detach(stream)
+        if self._data_stream is stream:
+            self._data_stream = None
 
     # --- other frames -----------------------------------------------------------------------------
 
@@ -203,10 +211,11 @@ class Receiver(Carrier):
             raise Violation(ErrorCode.PROTOCOL_ERROR, f"PING on stream {stream_id}")
         payload = bytes(frame[HEADER_SIZE:])
         if not flags & frames.FLAG_ACK:
-            self._sender.answer(frames.ping(payload, ack=True))
+            self._answer_ping(frames.ping(payload, ack=True))
             return
-        for stream, sent, end_sent in self._life.answered(payload, self._now):
-            if stream.state is State.CLOSED:
+        for stream, epoch, sent, end_sent in self._life.answered(payload, self._now):
+            # What the peer had let go of when this came there, it has dropped.
+            if stream.state is State.CLOSED or stream.epoch != epoch:
                 continue
             stream.outgoing.acknowledge(sent)
             if end_sent:
@@ -214,6 +223,14 @@ class Receiver(Carrier):
                 stream.finish_if_done()
             else:
                 self._events.append(RoomGained(stream))
+
+    def _answer_ping(self, answer: bytes) -> None:
+        if not self._left:
+            self._sender.answer(answer)
+        elif len(self._withheld) < _MAX_WITHHELD:
+            self._withheld.append(answer)
+        else:
+            raise Violation(ErrorCode.ENHANCE_YOUR_CALM, "PING frames without waiting for an answer")
 
     def _receive_reset(self, frame: memoryview, stream_id: int) -> None:
         self._count_reset()
@@ -248,6 +265,8 @@ class Receiver(Carrier):
         self.draining = True
         if self._h2.config.client_side:
             for stream in [stream for number, stream in self._streams.items() if number > last]:
+                if stream.resumable:
+                    continue  # it waits for the next link
                 self._end_stream(stream, EndCause.PEER_RESET, ErrorCode.REFUSED_STREAM)
 
     def _feed(self, frame: bytes, *, silently: bool = False) -> None:
@@ -295,9 +314,11 @@ class Receiver(Carrier):
 
     def _receive_end(self, stream_id: int) -> None:
         stream = self._streams.get(stream_id)
-        if stream is not None and stream.incoming.end is None and stream.state is State.OPEN:
-            stream.incoming.end = stream.incoming.received
-            self._events.append(EndReceived(stream))
+        if stream is not None and stream.state is State.OPEN:
+            stream.end_came = True
+            if stream.incoming.end is None:
+                stream.incoming.end = stream.incoming.received
+                self._events.append(EndReceived(stream))
             stream.finish_if_done()
         if self._h2.reap(stream_id):
             # Both directions ended: the id is free. The stream lives on until its bytes are acknowledged.

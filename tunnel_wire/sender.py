@@ -85,6 +85,14 @@ class Sender:
             stream.scheduled = True
             (self._urgent if outgoing.queued <= _URGENT else self._ready).append(stream)
 
+    def drop(self, stream: Stream) -> None:
+        """Take the stream's turn away."""
+        if stream.scheduled:
+            stream.scheduled = False
+            for queue in (self._urgent, self._ready):
+                if stream in queue:
+                    queue.remove(stream)
+
     def take(self, size: int) -> list[Buffer]:
         """What to send next, until about `size` bytes. Empty when nothing is due.
 

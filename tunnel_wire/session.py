@@ -1,8 +1,8 @@
 """Sessions and their streams, apart from the links that carry them. No I/O, no clock, no trio.
 
 A session is what one agent process and one server process share; it owns the streams, by key. A connection
-(`connection.py`) carries their frames while they are attached to it. In this version streams end with
-their link; what resumption needs (keys, epochs, absolute offsets, kept bytes) is owned here already.
+(`connection.py`) carries their frames while they are attached to it. Between two links they are suspended
+(spec.md, 7).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from tunnel_wire.flow import Budget, Buffer, Incoming, Outgoing, SegmentPool
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import new_id
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
+from tunnel_wire.suspended import Suspended
+from tunnel_wire.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from tunnel_wire.carrier import Carrier
@@ -25,6 +27,8 @@ class State(Enum):
 
     OPENING = auto()
     OPEN = auto()
+    SUSPENDED = auto()
+    """It was open, and will be again: without a link, or on one whose peer has yet to say what it has."""
     CLOSED = auto()
 
 
@@ -37,6 +41,13 @@ class EndCause(Enum):
     LOCAL_RESET = "reset at this end of the tunnel"
     PROTOCOL = "the other end of the tunnel broke the protocol"
     LINK_LOST = "the link was lost"
+    EXPIRED = "the link was lost, and no other came in time"
+    RECLAIMED = "the link was lost, and its memory was needed"
+    SESSION_OVER = "the program at the other end of the tunnel was started anew"
+
+
+LOST = frozenset({EndCause.LINK_LOST, EndCause.EXPIRED, EndCause.RECLAIMED, EndCause.SESSION_OVER})
+"""What a stream's user calls a lost link."""
 
 
 class StreamFace(Protocol):
@@ -64,17 +75,21 @@ class Stream:
     __slots__ = (
         "abandoned",
         "connection",
+        "end_came",
         "end_cause",
         "epoch",
         "face",
         "host",
         "incoming",
+        "is_pooled",
         "key",
+        "left",
         "outgoing",
         "pending_reset",
         "port",
         "refusal",
         "reset_code",
+        "resumable",
         "scheduled",
         "session",
         "state",
@@ -102,6 +117,14 @@ class Stream:
         """The user has closed it: further data is answered with a reset."""
         self.scheduled = False
         """Stands in its connection's turn-taking."""
+        self.resumable = False
+        """Both ends will resume it when its link is lost."""
+        self.is_pooled = False
+        """Many requests share it: each new one would wait with it for the next link."""
+        self.end_came = False
+        """The peer has ended its direction, on this link."""
+        self.left: tuple[Carrier, ...] = ()
+        """Living links that it was taken from, until the peer is known to have done the same."""
 
     def room(self) -> int:
         """Bytes that `write` takes now."""
@@ -118,7 +141,7 @@ class Stream:
 
     def write_end(self) -> None:
         """End this direction, after what was written."""
-        if self.state is not State.OPEN or self.outgoing.end is not None or self.pending_reset is not None:
+        if self.state not in _TOUCHABLE or self.outgoing.end is not None or self.pending_reset is not None:
             return
         self.outgoing.end = self.outgoing.written
         if self.connection is not None:
@@ -129,7 +152,10 @@ class Stream:
         connection = self.connection
         if connection is None or self.state is State.CLOSED:
             # What is left of a stream that has gone: nobody waits for credit, and its memory was given back.
+            # Or one without a link: the next begins with what is owed.
             self.incoming.consumed += size
+            if self.state is State.SUSPENDED and self.incoming.end is not None:
+                self.finish_if_done()
             return
         increment = self.incoming.consume(size, now, connection.round_trip)
         if increment:
@@ -174,6 +200,38 @@ class Stream:
         if self.connection is not None:
             self.connection.output_ready()
 
+    def suspend(self, now: float) -> None:
+        """The link is gone, and the next has yet to come."""
+        if self.state is State.OPEN:
+            self.state = State.SUSPENDED
+        self.connection = None
+        self.scheduled = False
+        self.session.suspended.add(self, now, self._reclaim)
+
+    def resume(self, received: int, limit: int) -> bool:
+        """The peer has received so much, and takes more within `limit`: as `Outgoing.resume`."""
+        if not self.outgoing.resume(received, limit):
+            return False
+        if self.state is State.SUSPENDED:
+            self.state = State.OPEN
+        return True
+
+    def settled(self) -> None:
+        """The peer has let go of the links that it was taken from, or nothing depends on it any more."""
+        left, self.left = self.left, ()
+        for carrier in left:
+            carrier.returned(self)
+
+    def lose(self, cause: EndCause) -> None:
+        """Close it without a word to the peer, who finds out by itself, and tell its user."""
+        face = self.face
+        self.close(cause)
+        if face is not None:
+            face.on_reset()
+
+    def _reclaim(self) -> None:
+        self.lose(EndCause.RECLAIMED)
+
     def finish_if_done(self) -> None:
         """Close the stream if both directions are at their end and nothing is kept for them."""
         if self.outgoing.end_acknowledged and self.incoming.end is not None and not self.incoming.queued:
@@ -187,9 +245,14 @@ class Stream:
         self.end_cause = cause
         self.outgoing.discard()
         self.session.forget(self)
+        self.settled()
         if self.connection is not None:
             # It stays known: a reset that was queued there still has to be flushed.
             self.connection.detach(self)
+
+
+_TOUCHABLE = (State.OPEN, State.SUSPENDED)
+"""A user may still do something to it."""
 
 
 class Session:
@@ -211,6 +274,10 @@ class Session:
         self.limits = limits
         self.pool = pool or SegmentPool()
         self.streams: dict[int, Stream] = {}
+        self.suspended = Suspended(budget, limits.resume_grace_pooled)
+        self.instance = ""
+        """Of the server process that an agent's session is with."""
+        self.tombstones = Tombstones()
         self._next_key = first_key
         self._share = share
         """Part of the budget that this session's streams may take for their floors."""
@@ -221,7 +288,7 @@ class Session:
             raise OpenFailed(Cause.NO_ROOM, f"{self.limits.max_streams} streams are open already")
         if (len(self.streams) + 1) * self._floor > self.budget.total * self._share:
             raise OpenFailed(Cause.NO_ROOM, "this node's share of the memory budget is used up")
-        if not self.budget.reserve(self._floor):
+        if not self.budget.reserve_at_cost(self._floor):
             raise OpenFailed(Cause.NO_ROOM, "the memory budget for streams is used up")
         if key is None:
             key = self._next_key
@@ -237,12 +304,35 @@ class Session:
     def forget(self, stream: Stream) -> None:
         """The stream is closed: its key and its memory are free."""
         del self.streams[stream.key]
+        self.suspended.discard(stream)
+        if stream.resumable and stream.end_cause is not None:
+            self.tombstones.add(stream.key, stream.refusal, finished=stream.end_cause is EndCause.FINISHED)
         self.budget.release(self._floor + stream.incoming.window - self.limits.initial_window)
 
-    def end_streams(self, connection: Carrier) -> list[Stream]:
-        """The link is gone: its streams end with it. Returns them; their users are to be told."""
-        lost = [stream for stream in self.streams.values() if stream.connection is connection]
-        for stream in lost:
-            stream.connection = None
-            stream.close(EndCause.LINK_LOST)
+    def lose_link(self, connection: Carrier, now: float, *, for_good: bool = False) -> list[Stream]:
+        """The link is gone. Streams that both ends can resume are suspended, unless it is `for_good`.
+
+        Returns the others, which are closed; their users are to be told.
+        """
+        resumes = connection.resumes and self.suspended.grace > 0 and not for_good
+        lost = []
+        for stream in [each for each in self.streams.values() if each.connection is connection]:
+            if resumes and stream.resumable and stream.pending_reset is None:
+                stream.suspend(now)
+            else:
+                stream.connection = None
+                stream.close(EndCause.LINK_LOST)
+                lost.append(stream)
         return lost
+
+    def expire(self, now: float) -> None:
+        """Reset the streams that have been suspended for their grace, and tell their users."""
+        for stream in self.suspended.due(now):
+            stream.lose(EndCause.EXPIRED)
+
+    def end_suspended(self, cause: EndCause) -> None:
+        """There is no resuming what there is by now: reset every suspended stream, and tell their users."""
+        for stream in list(self.suspended):
+            stream.lose(cause)
+        for stream in self.streams.values():
+            stream.resumable = False

@@ -19,7 +19,7 @@ import trio
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import FAILED, HUNG_UP, READABLE, WRITABLE, Watch, watch
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.session import LOST, EndCause, State
 from tunnel_wire.sockets import (
     close_properly,
     close_with_reset,
@@ -29,6 +29,8 @@ from tunnel_wire.sockets import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tunnel_wire.session import Stream
     from tunnel_wire.stream import TunnelStream
 
@@ -60,6 +62,8 @@ class SpliceResult:
     to_tunnel: int = 0
     from_tunnel: int = 0
     end: End = End.CANCELLED
+    detail: str = ""
+    """More about the end, for the log."""
 
 
 async def splice(
@@ -68,6 +72,7 @@ async def splice(
     result: SpliceResult | None = None,
     *,
     ends_by_halves: bool = False,
+    is_pooled: Callable[[bytes], bool | None] | None = None,
 ) -> SpliceResult:
     """Carry bytes between `sock` (non-blocking) and `tunnel` until both have ended or one is reset.
 
@@ -76,8 +81,12 @@ async def splice(
 
     A Unix socket knows no reset. With `ends_by_halves` its peer has promised to shut its direction down
     before it closes: when it closes both at once, it was reset or killed.
+
+    `is_pooled` is given what comes from the socket until it knows whether many requests share the connection
+    (None: more is needed). If so, it waits for `resume_grace_pooled` only when its link is lost.
     """
     splicer = _Splice(tunnel.release(), sock, result or SpliceResult(), ends_by_halves=ends_by_halves)
+    splicer.is_pooled = is_pooled
     await splicer.run()
     return splicer.result
 
@@ -89,6 +98,8 @@ class _Splice:
         self, stream: Stream, sock: socket.socket, result: SpliceResult, *, ends_by_halves: bool
     ) -> None:
         self._ends_by_halves = ends_by_halves
+        self.is_pooled: Callable[[bytes], bool | None] | None = None
+        """Asked of what is read, until it knows."""
         self._stream = stream
         self._sock = sock
         self.result = result
@@ -130,7 +141,8 @@ class _Splice:
         match self._stream.end_cause:
             case None | EndCause.LOCAL_RESET:
                 return End.LOCAL_RESET
-            case EndCause.LINK_LOST:
+            case cause if cause in LOST:
+                self.result.detail = cause.value
                 return End.LINK_LOST
             case _:
                 return End.REMOTE_RESET
@@ -221,6 +233,10 @@ class _Splice:
                 pool.give(segment)
                 self._read_end()
                 break
+            if self.is_pooled is not None:
+                pooled = self.is_pooled(bytes(memoryview(segment)[:size]))
+                if pooled is not None:
+                    stream.is_pooled, self.is_pooled = pooled, None
             if size < _COPY_BELOW:
                 stream.write(bytes(memoryview(segment)[:size]))
                 pool.give(segment)

@@ -12,7 +12,7 @@ import trio
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.exclusive import Exclusive
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.session import LOST, EndCause, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +110,10 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         self.on_broken = None
         self._wake()
         return self._stream
+
+    def share(self) -> None:
+        """Many requests share it: when its link is lost it waits for `resume_grace_pooled` only."""
+        self._stream.is_pooled = True
 
     # --- the same without waiting -----------------------------------------------------------------
 
@@ -274,7 +278,7 @@ async def open_stream(connection: OpenerConnection, session: Session, host: str,
     if stream.refusal is not None:
         raise stream.refusal
     if stream.state is State.CLOSED and not stream.incoming.queue and stream.incoming.end is None:
-        if stream.end_cause is EndCause.LINK_LOST:
+        if stream.end_cause in LOST:
             raise OpenFailed(Cause.LINK_LOST, "the link to the agent ended before its answer")
         raise OpenFailed(Cause.FAILED, "the agent reset the request")
     return TunnelStream(stream)
@@ -314,7 +318,7 @@ class IncomingStream:
     def refuse(self, cause: Cause, detail: str = "") -> None:
         """The dial failed: answer with the cause. Nothing happens if the request has gone meanwhile."""
         self._connection.refuse(self._stream, cause, detail)
-        self._connection.output_ready()
+        self._stream.flush()
 
     def on_answer(self) -> None:
         """Never: we answer."""

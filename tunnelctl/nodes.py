@@ -102,11 +102,16 @@ def _ask_in_cluster(args: argparse.Namespace, *words: str) -> dict[str, Any]:
 
 
 def node_lines(nodes: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the nodes as a table, and what is wrong with them below."""
+    """Return the nodes as a table, and below it what is wrong with them and which calls wait."""
     if not nodes:
         return ["no node has joined yet: see `tunnelctl token create --help`"]
     lines = table(HEADER, [_row(node) for node in nodes])
-    return lines + [f"{show(node['name'])}: {show(node['problem'])}" for node in nodes if node["problem"]]
+    for node in nodes:
+        if node["problem"]:
+            lines.append(f"{show(node['name'])}: {show(node['problem'])}")
+        if node["suspended_calls"]:
+            lines.append(f"{show(node['name'])}: {node['suspended_calls']} calls wait for it to come back")
+    return lines
 
 
 def _row(node: dict[str, Any]) -> Sequence[object]:

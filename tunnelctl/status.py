@@ -65,11 +65,13 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     captured = f"{interception['state']}, {interception['addresses']} addresses"
     if interception["restored"]:
         captured += f", put back {interception['restored']} times"
+    suspended = status["calls_suspended"]
+    waiting = f", {suspended} of them waiting for their node to come back" if suspended else ""
     memory = f"{size(status['memory_used_bytes'])} of {size(status['memory_budget_bytes'])}"
     lines = [
         f"tunnel-server {show(status['version'])}, up {span(status['uptime_seconds'])}",
         f"nodes         {status['nodes_connected']} of {status['nodes_known']} connected",
-        f"calls         {status['calls_open']} open",
+        f"calls         {status['calls_open']} open{waiting}",
         f"memory        {memory}",
         f"interception  {captured}",
         "",

@@ -29,7 +29,7 @@ from tunnel_server.revocation import Revocations
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import Cause
 from tunnel_wire.flow import Budget, SegmentPool
-from tunnel_wire.hello import Hello, new_id
+from tunnel_wire.hello import RESUME, Hello, new_id
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.session import Session, Stream
@@ -126,11 +126,18 @@ class Core:
         node: str = "edge-1",
         session: Session | None = None,
         index: int = 0,
+        resumes: bool = False,
     ) -> Agent:
         """Link up, and wait until the server has said hello or has ended the link."""
         sock, pump = await self.connect(context or self.node())
         session = session or Session(budget=Budget(1 << 30), first_key=1 << 63)
-        hello = Hello("1", session=session.identifier, node=node, link=index)
+        hello = Hello(
+            "1",
+            session=session.identifier,
+            node=node,
+            link=index,
+            capabilities=frozenset({RESUME} if resumes else ()),
+        )
         connection = AnswererConnection(session, hello, now=trio.current_time())
 
         def requested(stream: Stream) -> None:

@@ -18,6 +18,7 @@ from tunnel_daemon.program import ProgramError
 from tunnel_server import audit as module
 from tunnel_server.audit import Audit
 from tunnel_server.calls import Asked, Calls, Target
+from tunnel_wire.splice import End
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)
 
@@ -145,13 +146,18 @@ async def test_calls_say_who_reached_what(tmp_path: Path) -> None:
             asked, lambda: Target(core.registry.by_name("edge-1"), "127.0.0.1", port)
         ) as call:
             call.result.to_tunnel = 7
+        async with calls.place(
+            asked, lambda: Target(core.registry.by_name("edge-1"), "127.0.0.1", port)
+        ) as call:
+            call.result.end, call.result.detail = End.LINK_LOST, "nobody came back"
         core.registry.node("edge-2")
         with pytest.raises(Exception, match="away"):
             async with calls.place(asked, lambda: Target(core.registry.by_name("edge-2"), "127.0.0.1", 1)):
                 pass
     audit.close()
-    one, two = lines(path)
+    one, lost, two = lines(path)
     assert (one["node"], one["end"], one["to_node"]) == ("edge-1", "cancelled", 7)
+    assert (lost["end"], lost["detail"]) == ("link-lost", "nobody came back")
     assert (two["node"], two["end"], two["detail"]) == ("edge-2", "away", "edge-2 is not connected")
 
 

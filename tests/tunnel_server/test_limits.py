@@ -19,4 +19,10 @@ def test_nothing_is_unbounded(tmp_path: Path, key: str) -> None:
 
 def test_which_need_a_restart() -> None:
     fixed = {key for key, field in fields_by_key(ServerLimits).items() if not declared(field).live}
-    assert fixed == {"handshakes-in-flight", "handshake-timeout", "streams-per-session"}
+    assert fixed == {
+        "handshakes-in-flight",
+        "handshake-timeout",
+        "streams-per-session",
+        "resume-grace",
+        "resume-grace-pooled",
+    }

@@ -16,7 +16,7 @@ from tunnel_wire.connection import ConnectionFailed
 from tunnel_wire.events import Event, StreamRequested
 from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.hello import Hello, new_id
+from tunnel_wire.hello import RESUME, Hello, new_id
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.session import Session, Stream
@@ -101,7 +101,7 @@ class Handmade:
     @classmethod
     def answerer(cls, limits: WireLimits = DEFAULT_LIMITS) -> Handmade:
         session = Session(budget=Budget(1 << 30), limits=limits, first_key=1 << 63)
-        hello = Hello("1", session=session.identifier, node="edge-1")
+        hello = Hello("1", session=session.identifier, node="edge-1", capabilities=frozenset({RESUME}))
         made = cls(AnswererConnection(session, hello, now=1000.0), session)
         made.take()
         return made

@@ -6,6 +6,7 @@ import pytest
 from hpack import Decoder
 
 from tests.tunnel_wire.handmade import CONNECT, Handmade, data, fails, reset
+from tests.tunnel_wire.memory import Face
 from tunnel_wire import frames
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import STATUS_OF_CAUSE, Cause
@@ -15,6 +16,7 @@ from tunnel_wire.limits import WireLimits
 from tunnel_wire.session import EndCause, State, Stream
 
 KEY = (b"tunnel-key", b"00000000000000aa")
+OFFSETS = [(b"tunnel-received", b"0"), (b"tunnel-limit", b"65536")]
 
 
 class Asking:
@@ -210,6 +212,83 @@ def test_nothing_is_resumed_here(asking: Asking) -> None:
     assert (fields[b":status"], fields[b"tunnel-cause"]) == (b"410", b"gone")
 
 
+def resuming() -> tuple[Asking, Stream]:
+    """An open stream with a server that resumes streams."""
+    asking = Asking()
+    asking.ask(*request(b"GET", b"/hello"), (b"tunnel-capabilities", b"resume"), (b"tunnel-grace", b"90"))
+    asking.answer()
+    stream = asking.connect(KEY, *OFFSETS)
+    Face(stream)
+    asking.connection.accept(stream)
+    asking.answer()
+    return asking, stream
+
+
+def again(epoch: bytes, received: bytes = b"0", limit: bytes = b"65536") -> list[tuple[bytes, bytes]]:
+    """CONNECT for the same stream."""
+    fields = [(b"tunnel-state", b"open"), (b"tunnel-received", received), (b"tunnel-limit", limit)]
+    return [*CONNECT, KEY, (b"tunnel-epoch", epoch), *fields]
+
+
+def test_a_stream_goes_on_under_another_id() -> None:
+    asking, stream = resuming()
+    asking.peer.receive(data(3, b"four"))
+    stream.write(b"sent")
+    asking.peer.take()
+    asking.ask(*again(b"2", b"1"), end=False)
+    reset_old, answer, rest = asking.peer.take()
+    assert (reset_old.kind, reset_old.stream_id) == (frames.RST_STREAM, 3)
+    assert dict(asking.decoder.decode(answer.payload, raw=True))[b"tunnel-received"] == b"4"
+    assert (rest.stream_id, rest.payload) == (5, b"ent")
+    assert stream.state is State.OPEN
+
+
+@pytest.mark.parametrize("epoch", [b"1", b"0"])
+def test_a_stale_request_steals_no_stream(epoch: bytes) -> None:
+    asking, stream = resuming()
+    assert asking.ask(*again(epoch), end=False) == []
+    fields, ended = asking.answer()
+    assert (fields[b":status"], fields[b"tunnel-cause"], ended) == (b"410", b"gone", True)
+    asking.peer.receive(data(3, b"goes on"))
+    assert stream.incoming.received == 7
+
+
+@pytest.mark.parametrize(
+    ("received", "limit"), [(b"1", b"65536"), (b"x", b"65536"), (b"0", b"-1"), (b"0", b""), (b"9" * 16, b"9")]
+)
+def test_what_cannot_be_is_a_reset(received: bytes, limit: bytes) -> None:
+    asking, stream = resuming()
+    assert asking.ask(*again(b"2", received, limit), end=False) == []
+    fields, ended = asking.answer()
+    assert (fields[b":status"], fields[b"tunnel-cause"], ended) == (b"410", b"reset", True)
+    assert (stream.state, stream.end_cause) == (State.CLOSED, EndCause.PROTOCOL)
+    assert isinstance(stream.session, type(asking.peer.session))
+    assert asking.peer.session.budget.used == 0
+
+
+def test_what_was_acknowledged_is_not_sent_again() -> None:
+    asking, stream = resuming()
+    stream.write(b"sent")
+    asking.peer.take()
+    stream.outgoing.acknowledge(4)
+    asking.ask(*again(b"2", b"3"), end=False)
+    assert asking.answer()[0][b"tunnel-cause"] == b"reset"
+
+
+@pytest.mark.parametrize("epoch", [b"two", b"-1", b"9" * 16])
+def test_an_epoch_that_is_no_number_ends_the_link(epoch: bytes) -> None:
+    asking, _ = resuming()
+    assert fails(asking.peer, asking.peer.headers(5, again(epoch))) is ErrorCode.PROTOCOL_ERROR
+
+
+def test_a_stream_that_was_reset_stays_so() -> None:
+    asking, stream = resuming()
+    stream.reset(ErrorCode.CANCEL)
+    asking.peer.take()
+    asking.ask(*again(b"2"), end=False)
+    assert asking.answer()[0][b"tunnel-cause"] == b"reset"
+
+
 def test_more_streams_than_there_is_memory_for() -> None:
     asking = Asking()
     asking.peer.session.budget.total = 3 * 128 * 1024
@@ -224,7 +303,11 @@ def test_more_streams_than_were_announced_end_the_link() -> None:
     asking = Asking(WireLimits(max_streams=2))
     asking.connect()
     asking.connect()
-    assert fails(asking.peer, asking.peer.headers(5, CONNECT)) is ErrorCode.PROTOCOL_ERROR
+    # The place for requests about the link.
+    assert asking.ask(*CONNECT, end=False) == []
+    fields, _ = asking.answer()
+    assert (fields[b":status"], fields[b"tunnel-cause"]) == (b"503", b"no-room")
+    assert fails(asking.peer, asking.peer.headers(7, CONNECT)) is ErrorCode.PROTOCOL_ERROR
 
 
 def test_a_body_announced_with_connect_is_none(asking: Asking) -> None:

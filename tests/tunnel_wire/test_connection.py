@@ -8,8 +8,10 @@ from tests.tunnel_wire.handmade import (
     Handmade,
     data,
     fails,
+    goaway,
     raw,
 )
+from tests.tunnel_wire.memory import Face
 from tunnel_wire import frames
 from tunnel_wire.causes import OpenFailed
 from tunnel_wire.connection import ConnectionFailed
@@ -20,6 +22,8 @@ from tunnel_wire.events import (
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
+from tunnel_wire.opener import OpenerConnection
+from tunnel_wire.session import EndCause, State, Stream
 
 
 def test_a_flood_of_padding_that_nobody_reads_about(answerer: Handmade) -> None:
@@ -87,5 +91,35 @@ def test_users_may_do_anything_after_the_end(opener: Handmade, how: str) -> None
     opener.connection.close()
     opener.connection.send_response(one.stream_id, [(b":status", b"200")], ended=True)
     assert opener.take() == []
-    assert opener.session.end_streams(opener.connection) == [one]
+    assert opener.session.lose_link(opener.connection, opener.now) == [one]
     assert opener.session.budget.used == 0
+
+
+def resumable() -> tuple[Handmade, Stream]:
+    opener = Handmade.opener()
+    opener.connection.resumes = True
+    opener.session.suspended.grace = 90
+    assert isinstance(opener.connection, OpenerConnection)
+    stream = opener.connection.open_stream(opener.session, "target", 80)
+    Face(stream)
+    return opener, stream
+
+
+def test_streams_of_a_link_that_ended_by_an_error_end_with_it() -> None:
+    opener, stream = resumable()
+    fails(opener, raw(frames.PING, 0, 1, bytes(8)))
+    assert opener.session.lose_link(opener.connection, opener.now) == [stream]
+    assert stream.end_cause is EndCause.LINK_LOST
+
+
+def test_what_a_closing_agent_has_not_seen_waits_for_its_next_link() -> None:
+    opener, stream = resumable()
+    opener.receive(goaway(0))
+    assert stream.state is State.OPENING
+    assert opener.session.lose_link(opener.connection, opener.now) == []
+    assert list(opener.session.suspended) == [stream]
+
+
+def test_a_link_that_ends_for_good_suspends_nothing() -> None:
+    opener, stream = resumable()
+    assert opener.session.lose_link(opener.connection, opener.now, for_good=True) == [stream]

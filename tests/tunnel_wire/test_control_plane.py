@@ -18,6 +18,7 @@ from tests.tunnel_wire.handmade import (
     window_update,
 )
 from tunnel_wire.frames import ErrorCode
+from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.session import State
 
@@ -70,6 +71,7 @@ def test_late_answers_with_all_places_taken() -> None:
     stream.reset(ErrorCode.CANCEL)
     for _ in range(3):
         peer.opened()
+    peer.connection.drain(DrainReason.SHUTDOWN)
     assert peer.receive(peer.headers(stream.stream_id, [(b":status", b"200")])) == []
 
 

@@ -39,6 +39,26 @@ def test_budget_gives_no_more_than_it_has() -> None:
 # --- out ------------------------------------------------------------------------------------------
 
 
+def test_going_on_where_the_peer_is() -> None:
+    out, _ = outgoing()
+    out.limit = 1000
+    for piece in (b"abc", b"defg", b"hi"):
+        out.write(piece)
+    assert b"".join(out.take(8)) == b"abcdefgh"
+    out.acknowledge(3)
+    for wrong in (2, 9):
+        assert not out.resume(wrong, 1000)
+        assert (out.sent, out.acknowledged, out.limit) == (8, 3, 1000)
+    assert out.resume(5, 7)
+    assert (out.sent, out.acknowledged, out.sendable()) == (5, 5, 2)
+    assert b"".join(out.take(100)) == b"fg"
+    out.limit = 100
+    assert b"".join(out.take(100)) == b"hi"
+    out.end, out.end_sent, out.end_acknowledged = 9, True, True
+    assert out.resume(9, 100)
+    assert (out.end_sent, out.end_acknowledged, out.queued) == (False, False, 0)
+
+
 def test_nothing_is_taken_that_was_not_granted() -> None:
     out, _ = outgoing()
     assert out.room() == 0
@@ -301,3 +321,18 @@ def test_the_links_window_is_a_balance(frames: list[tuple[int, float]]) -> None:
         granted += read(window, size, now, 0.05)
         assert granted - admitted <= window.size <= 1600
         assert granted - admitted > window.size * 3 // 4 - 1
+
+
+def test_a_new_link_begins_with_what_is_owed() -> None:
+    incoming = Incoming(Budget(1 << 30), LIMITS)
+    incoming.received = 1000
+    incoming.consume(1000, 0.0, None)
+    assert incoming.granted == 64 * KIB
+    incoming.refill()
+    assert incoming.granted == 64 * KIB + 1000
+    incoming.refill()
+    assert incoming.granted == 64 * KIB + 1000
+    incoming.end = 1000
+    incoming.consumed = 1000
+    incoming.refill()
+    assert incoming.granted == 64 * KIB + 1000

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel_wire.hello import BadHello, DrainReason, Hello, new_id, read_fields
+from tunnel_wire.hello import RESUME, BadHello, DrainReason, Hello, new_id, read_fields
 
 
 def test_it_reads_as_it_was_written() -> None:
@@ -12,6 +12,12 @@ def test_it_reads_as_it_was_written() -> None:
     assert Hello.from_headers(agent.to_headers()) == agent
     timed = Hello("1.2", session=new_id(), node="edge-1", time=1_767_225_600)
     assert Hello.from_headers(timed.to_headers()) == timed
+    resuming = Hello("1.2", session=new_id(), node="edge-1", link=2, links=frozenset({2, 0, 11}))
+    assert Hello.from_headers(resuming.to_headers()) == resuming
+    alone = Hello("1.2", session=new_id(), node="edge-1", links=frozenset({0}))
+    assert Hello.from_headers(alone.to_headers()) == alone
+    waiting = Hello("1.2", instance=new_id(), capabilities=frozenset({RESUME}), grace=90)
+    assert Hello.from_headers(waiting.to_headers()) == waiting
     server = Hello("1.2", instance=new_id())
     assert Hello.from_headers(server.to_headers()) == server
     assert dict(server.to_headers()).keys() == {b"tunnel-version", b"tunnel-instance"}
@@ -44,6 +50,11 @@ def test_the_unknown_is_ignored() -> None:
         ("link", "-1"),
         ("link", "1_0"),
         ("link", "256"),
+        ("links", ""),
+        ("links", "0,"),
+        ("links", "0,256"),
+        ("grace", "1.5"),
+        ("grace", ""),
         ("time", "-1"),
         ("time", "1e9"),
         ("time", "9" * 16),

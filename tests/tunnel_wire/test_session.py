@@ -176,7 +176,7 @@ def test_a_lost_link_takes_its_streams_and_no_others() -> None:
     near.write(b"sent")
     pair.flush(pair.near)
     near.write(b"queued")
-    assert pair.near.session.end_streams(pair.opener) == [near]
+    assert pair.near.session.lose_link(pair.opener, pair.now) == [near]
     assert (near.state, near.end_cause) == (State.CLOSED, EndCause.LINK_LOST)
     assert kept.state is State.OPENING
     assert pair.near.session.budget.used == FLOOR
@@ -226,7 +226,7 @@ def test_a_cut_at_any_byte_is_never_an_end(wrong: bytes) -> None:
         if wrong and boundary:
             with pytest.raises(ConnectionFailed):
                 pair.answerer.tick(pair.now)
-        for stream in pair.far.session.end_streams(pair.answerer):
+        for stream in pair.far.session.lose_link(pair.answerer, pair.now):
             assert stream.face is not None
             stream.face.on_reset()
         assert ("end" in face.told) == whole

@@ -16,7 +16,8 @@ async def test_nodes_are_a_table_and_problems_stand_below(tunnelctl, core) -> No
             remote_address="10.1.1.9", rtt_ms=12.34, open_calls=3, bytes_up=2048, bytes_down=5 * 2**20,
         ),
         NodeView(
-            name="edge-22", addresses=("10.0.0.1", "10.0.0.2"), captured=("10.0.0.2",), problem="a\x1b[31m\nb"
+            name="edge-22", addresses=("10.0.0.1", "10.0.0.2"), captured=("10.0.0.2",),
+            problem="a\x1b[31m\nb", open_calls=2, suspended_calls=2,
         ),
     ]  # fmt: skip
     code, out, err = await tunnelctl("nodes")
@@ -24,8 +25,9 @@ async def test_nodes_are_a_table_and_problems_stand_below(tunnelctl, core) -> No
     assert out.splitlines() == [
         "NAME     STATE      FOR    ADDRESSES            FROM          RTT  CALLS     SENT  RECEIVED  AGENT",
         "edge-1   connected  2h 0m  192.168.2.143        10.1.1.9  12.3 ms      3  2.0 KiB   5.0 MiB  0.1.0",
-        "edge-22  away       -      [10.0.0.1],10.0.0.2  -               -      0      0 B       0 B  -",
+        "edge-22  away       -      [10.0.0.1],10.0.0.2  -               -      2      0 B       0 B  -",
         "edge-22: a?[31m?b",
+        "edge-22: 2 calls wait for it to come back",
     ]
 
 

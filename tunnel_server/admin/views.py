@@ -32,6 +32,8 @@ class NodeView:
     """Where its link comes from: usually the NAT's address."""
     rtt_ms: float | None = None
     open_calls: int = 0
+    suspended_calls: int = 0
+    """Those of them that wait for the node to come back."""
     bytes_up: int = 0
     """To the node, since the server started."""
     bytes_down: int = 0
@@ -123,6 +125,8 @@ class StatusView:
     calls_open: int
     memory_used_bytes: int
     memory_budget_bytes: int
+    calls_suspended: int = 0
+    """Those of `calls_open` that wait for their node to come back."""
     frontends: tuple[FrontendView, ...] = ()
     mappings: tuple[MappingView, ...] = ()
     mapping_problems: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ import trio
 
 from tunnel_wire.failures import forget, watch
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.session import EndCause
+from tunnel_wire.session import LOST
 from tunnel_wire.sockets import close_with_reset, unacknowledged
 from tunnel_wire.splice import End, SpliceResult
 from tunnel_wire.stream import TunnelStream
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+    from tunnel_server.client_hello import Http2Offer
+
 Side: TypeAlias = TunnelStream | TlsStream | trio.SocketStream
 
 _PIECE = 64 * 1024
@@ -32,20 +34,22 @@ _DRAIN_LIMIT = 1.0
 _DRAIN_POLL = 0.01
 
 
-async def join(near: Side, far: Side, result: SpliceResult) -> None:
+async def join(near: Side, far: Side, result: SpliceResult, is_pooled: Http2Offer) -> None:
     """Carry bytes between the caller, `near`, and the target, `far`, until both have ended or one was reset.
 
     Both are closed afterwards. Counts go to `result` as they happen. Cancelled, both are reset, and
-    trio.Cancelled goes on. Raises nothing else.
+    trio.Cancelled goes on. Raises nothing else. `is_pooled` is asked as by `splice`.
     """
-    await _Join(near, far, result).run()
+    await _Join(near, far, result, is_pooled).run()
 
 
 class _Join:
-    def __init__(self, near: Side, far: Side, result: SpliceResult) -> None:
+    def __init__(self, near: Side, far: Side, result: SpliceResult, is_pooled: Http2Offer) -> None:
         self._near = near
         self._far = far
         self._result = result
+        self._is_pooled: Http2Offer | None = is_pooled if isinstance(far, TunnelStream) else None
+        """Asked of what the caller says, until it knows."""
         self._life = trio.CancelScope()
         self._broken: Side | None = None
         """Which side failed first."""
@@ -87,6 +91,8 @@ class _Join:
                 return
             if not data:
                 self._ended += 1
+            elif source is self._near and self._is_pooled is not None:
+                self._look(data)
             try:
                 if not data:
                     await sink.send_eof()
@@ -103,6 +109,14 @@ class _Join:
             else:
                 self._result.from_tunnel += len(data)
 
+    def _look(self, data: bytes) -> None:
+        assert self._is_pooled is not None
+        pooled = self._is_pooled(data)
+        if pooled is not None:
+            self._is_pooled = None
+        if pooled and isinstance(self._far, TunnelStream):
+            self._far.share()
+
     def _failed(self, side: Side) -> None:
         """Nobody need be reading or writing just now: what came before the reset gets a bounded time."""
         # A TLS peer that has ended, and closed its socket, answers our close_notify with a reset: it has all.
@@ -113,7 +127,9 @@ class _Join:
     def _why(self) -> End:
         if self._broken is self._near:
             return End.LOCAL_RESET
-        if isinstance(self._far, TunnelStream) and self._far.end_cause is EndCause.LINK_LOST:
+        cause = self._far.end_cause if isinstance(self._far, TunnelStream) else None
+        if cause is not None and cause in LOST:
+            self._result.detail = cause.value
             return End.LINK_LOST
         return End.REMOTE_RESET
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tunnel_server.calls import Asked
+from tunnel_server.client_hello import MAX_HELLO, NotAHello, read_server_name
 from tunnel_wire.causes import Cause, OpenFailed
 
 if TYPE_CHECKING:
@@ -21,108 +22,9 @@ if TYPE_CHECKING:
 
 FRONTEND = "sni"
 
-MAX_HELLO = 16 * 1024
-"""Bytes of a ClientHello, records and all. Post-quantum ones take 2 KiB."""
 _HELLO_TIME = 10.0
 """Seconds from the connection to the end of its ClientHello."""
 _POLL = 0.05
-
-_HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
-
-
-class NotAHello(ValueError):
-    """These bytes do not begin with a TLS ClientHello; the text says why."""
-
-
-class _Reader:
-    """Takes a ClientHello apart; everything beyond its end is an error."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, size: int) -> bytes:
-        part = self._data[self._at : self._at + size]
-        if len(part) < size:
-            raise NotAHello("a length in the ClientHello points past its end")
-        self._at += size
-        return part
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def vector(self, length_size: int) -> bytes:
-        return self.take(self.number(length_size))
-
-    @property
-    def left(self) -> bool:
-        return self._at < len(self._data)
-
-
-def read_server_name(data: bytes) -> str | None:
-    """The server name in the ClientHello that `data` begins with, lower case; "" if it has none.
-
-    None: more bytes are needed. Raises NotAHello.
-    """
-    message = _handshake_message(data)
-    if message is None:
-        return None
-    hello = _Reader(message)
-    hello.take(2 + 32)  # legacy_version, random (RFC 8446, 4.1.2)
-    hello.vector(1)  # session id
-    hello.vector(2)  # cipher suites
-    hello.vector(1)  # compression methods
-    if not hello.left:
-        return ""
-    extensions = _Reader(hello.vector(2))
-    while extensions.left:
-        kind, body = extensions.number(2), extensions.vector(2)
-        if kind == _SERVER_NAME:
-            return _host_name(body)
-    return ""
-
-
-def _handshake_message(data: bytes) -> bytes | None:
-    """The body of the first handshake message, put together from its records (RFC 8446, 5.1)."""
-    message = bytearray()
-    at = 0
-    while True:
-        header = data[at : at + 5]
-        if header[:1] and header[0] != _HANDSHAKE:
-            raise NotAHello("it is no TLS" if not at else "another record interrupts the ClientHello")
-        if header[1:2] and header[1] != 3:
-            raise NotAHello(f"it is no TLS 1.x: version {header[1]}")
-        if len(header) < 5:
-            break
-        length = int.from_bytes(header[3:], "big")
-        if not 0 < length <= MAX_HELLO:
-            raise NotAHello(f"a handshake record of {length} bytes")
-        message += data[at + 5 : at + 5 + length]
-        at += 5 + length
-        if message[:1] and message[0] != _CLIENT_HELLO:
-            raise NotAHello(f"handshake message {message[0]} instead of a ClientHello")
-        if len(message) >= 4:
-            size = int.from_bytes(message[1:4], "big")
-            if size > MAX_HELLO:
-                raise NotAHello(f"a ClientHello of {size} bytes, more than {MAX_HELLO}")
-            if len(message) >= 4 + size:
-                return bytes(message[4 : 4 + size])
-        if at > len(data):
-            break
-    if len(data) >= MAX_HELLO:
-        raise NotAHello(f"the ClientHello does not end within {MAX_HELLO} bytes")
-    return None
-
-
-def _host_name(body: bytes) -> str:
-    names = _Reader(_Reader(body).vector(2))
-    while names.left:
-        kind, name = names.number(1), names.vector(2)
-        if kind == _HOST_NAME:
-            if not name or not all(0x21 <= byte <= 0x7E for byte in name):
-                raise NotAHello("its server name is not a host name")
-            return name.decode("ascii").lower()
-    return ""
 
 
 class SniFrontend:

@@ -12,6 +12,7 @@ import trio.testing
 
 from tests.tunnel_wire.links import linked, tcp_pair
 from tests.tunnel_wire.test_tls import streams as tls_streams
+from tunnel_server.client_hello import Http2Offer
 from tunnel_server.frontends import joining
 from tunnel_server.frontends.joining import join
 from tunnel_wire.sockets import close_with_reset
@@ -77,7 +78,7 @@ async def joined(kinds: tuple[str, str]) -> AsyncIterator[Joined]:
 
         async def run() -> None:
             with made.scope:
-                await join(near, far, made.result)
+                await join(near, far, made.result, Http2Offer())
             made.over.set()
 
         nursery.start_soon(run)

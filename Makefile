@@ -10,7 +10,7 @@ PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e cluster test-cluster manifests bench lint format lock clean
+.PHONY: help run test e2e test-long cluster test-cluster manifests bench lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: $(VENV)/.installed-dev ## all tests; those that need root or a program tha
 
 e2e: $(VENV)/.installed-dev ## only the end-to-end tests: real programs in network namespaces (root)
 	@$(PYTEST) tests/e2e $(ARGS)
+
+test-long: $(VENV)/.installed-dev ## what takes a minute or more each, and `make test` leaves out (root)
+	@$(BIN)/pytest -m long tests/e2e $(ARGS)
 
 cluster: $(VENV)/.installed-dev ## build the Kubernetes that test-cluster runs: once, 6 to 10 minutes (Go 1.24 or newer)
 	@$(BIN)/python -m tests.e2e.cluster.components

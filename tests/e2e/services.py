@@ -1,6 +1,6 @@
 """What runs on the edges of these tests: `python services.py KIND PORT MACHINE`. It knows of no tunnel.
 
-http       every method answers what came, as JSON; GET /pattern?mib=N, GET /events, PUT digests what it gets
+http       every method answers what came, as JSON; GET /pattern?mib=N&seconds=S, GET /events; PUT digests
 websocket  echoes messages, by the websockets library
 proxy      an HTTP CONNECT proxy that wants user:secret
 pattern N  no service: writes N MiB of the pattern to standard output
@@ -29,6 +29,19 @@ def pattern(mib: int) -> Iterator[bytes]:
     block = random.Random(1).randbytes(MIB)
     for number in range(mib):
         yield number.to_bytes(8) + block[8:]
+
+
+STEP = 0.1
+"""Seconds between two pieces of what is paced."""
+
+
+def paced(mib: int, seconds: float) -> Iterator[bytes]:
+    """The pattern, in pieces that take so long together; 0: at once."""
+    steps = max(1, round(seconds / STEP / mib))
+    for block in pattern(mib):
+        for step in range(steps):
+            yield block[step * MIB // steps : (step + 1) * MIB // steps]
+            time.sleep(STEP if seconds else 0)
 
 
 @functools.cache
@@ -64,10 +77,11 @@ class _Http(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         if url.path == "/pattern":
-            mib = int(parse_qs(url.query)["mib"][0])
+            query = parse_qs(url.query)
+            mib = int(query["mib"][0])
             self._head("application/octet-stream", mib * MIB)
-            for block in pattern(mib):
-                self.wfile.write(block)
+            for piece in paced(mib, float(query.get("seconds", ["0"])[0])):
+                self.wfile.write(piece)
         elif url.path == "/events":
             self.close_connection = True
             self._head("text/event-stream", None)
@@ -121,7 +135,7 @@ def serve_websocket(port: int) -> None:
         for message in connection:
             connection.send(message)
 
-    with serve(echo, "0.0.0.0", port) as server:
+    with serve(echo, "0.0.0.0", port, ping_interval=None) as server:
         server.serve_forever()
 
 

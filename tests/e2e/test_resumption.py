@@ -1,0 +1,80 @@
+"""Transfers run through everything that befalls an uplink: each waits, and loses no byte."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from tests.e2e.network import dropping
+from tests.e2e.system import EDGE_1, System, resident
+from tests.e2e.transfers import A_FEW, A_HUNDRED, Transfers
+
+CUT = 14.0
+"""Seconds: the server has given the link up by then."""
+MEDIAN = 3.0
+"""Seconds to the first byte; 2 where nothing else is at work."""
+ELSEWHERE = "192.168.2.77"
+"""The address that the edge dials from after the cut."""
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("kinds", "cut"),
+    [
+        pytest.param(A_FEW, CUT, id="short"),
+        pytest.param(A_HUNDRED, 60.0, id="long", marks=[pytest.mark.long, pytest.mark.timeout(400)]),
+    ],
+)
+def test_transfers_lose_nothing(
+    deploy: Callable[..., System],
+    figure: Callable[[str, float], None],
+    kinds: Mapping[str, int],
+    cut: float,
+) -> None:
+    own = deploy()
+    own.start_server()
+    edge, nat = own.topology.edge(1), own.topology.host("nat")
+    own.add_edge(edge)
+    transfers = Transfers(own, kinds, 7 if kinds is A_FEW else 30)
+    transfers.start()
+    every = sum(kinds.values())
+    own.until(lambda: own.nodes()["edge-1"]["open_calls"] == every, "server", "edge-1")
+    own.until(lambda: min(transfers.arrived()) > 0, "server", "edge-1")
+
+    # The NAT box forgets its table, and has another address: another port, another source.
+    before, began = transfers.arrived(), time.monotonic()
+    for command in (
+        "sysctl -q net.ipv4.conf.internet.promote_secondaries=1",
+        "ip address add 203.0.113.12/24 dev internet",
+        "ip address del 203.0.113.11/24 dev internet",
+        "ip route replace default via 203.0.113.1",
+    ):
+        assert nat.run(command.split()).returncode == 0, command
+    usual, most = transfers.first_bytes(began, before)
+    figure("s from another NAT address to the first byte, median of the downloads", usual)
+    figure("s ..., the last of them", most)
+
+    # Silence; and when it ends, the edge has another address, whose old one leads nowhere.
+    with dropping(nat, f"ip saddr {EDGE_1}"):
+        with dropping(nat):
+            time.sleep(cut - 1)
+            own.until(lambda: not own.connected(), "server")
+            waiting, before = own.nodes()["edge-1"]["suspended_calls"], transfers.arrived()
+            for command in (
+                f"ip address add {ELSEWHERE}/24 dev lan",
+                f"ip route replace default via 192.168.2.1 src {ELSEWHERE}",
+            ):
+                assert edge.run(command.split()).returncode == 0, command
+            time.sleep(1)
+            assert transfers.arrived() == before
+            assert transfers.open() == waiting == every
+            for name in ("server", "edge-1"):
+                figure(
+                    f"MiB that {name} holds with {waiting} calls waiting", resident(own.processes[name].pid)
+                )
+        usual, most = transfers.first_bytes(time.monotonic(), before)
+        figure(f"s from the end of a cut of {cut:.0f} s to the first byte, median of the downloads", usual)
+        figure("s ..., the last of them", most)
+        transfers.finish()
+    assert usual < MEDIAN
+    assert own.nodes()["edge-1"]["suspended_calls"] == 0

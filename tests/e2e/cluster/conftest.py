@@ -10,8 +10,8 @@ import pytest
 from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.cluster.components import build
 from tests.e2e.cluster.control_plane import ControlPlane
-from tests.e2e.cluster.tunnel import standalone
-from tests.e2e.system import System, missing
+from tests.e2e.cluster.shipped import Shipped
+from tests.e2e.system import missing
 from tunnelctl.demo.processes import Processes
 
 _HERE = Path(__file__).parent
@@ -20,7 +20,8 @@ _count = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """They need what `make cluster` builds, and etcd."""
+    """They need what `make cluster` builds, and etcd. The modules that share an installation come last."""
+    items.sort(key=lambda item: "installed" in getattr(item, "fixturenames", ()))
     reason = None
     if lacking := missing(*_PROGRAMS):
         reason = f"a real control plane needs {', '.join(lacking)}"
@@ -60,11 +61,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def tunnel(cluster: Cluster) -> Iterator[System]:
-    """A tunnel that knows nothing of the cluster: plain programs, every edge joined by a token."""
-    with standalone(cluster) as made:
-        yield made
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    """The tunnel of `cluster`. Each module installs it with the values that it wants, or uninstalls it."""
+    return Shipped(cluster, tmp_path_factory.mktemp("values"))
 
 
 def _control_plane(stack: ExitStack, directory: Path) -> ControlPlane:

@@ -75,10 +75,13 @@ class ControlPlane:
     def start_api(self, **flags: str) -> None:
         """Start kube-apiserver, perhaps again: with what etcd holds."""
         self._flags = flags
-        given = {key.replace("_", "-"): value for key, value in flags.items()}
-        words = [f"--{key}={value}" for key, value in (self._usual_flags() | given).items()]
-        self.start_program("kube-apiserver", *words)
+        self.start_program("kube-apiserver", *self.api_words(**flags))
         self._wait_ready()
+
+    def api_words(self, **flags: str) -> list[str]:
+        """kube-apiserver's command line with `flags` beside the usual."""
+        given = {key.replace("_", "-"): value for key, value in flags.items()}
+        return [f"--{key}={value}" for key, value in (self._usual_flags() | given).items()]
 
     def start_program(self, name: str, *words: str) -> None:
         """Start one of Kubernetes' programs where the API is, with names of its own, and no name server."""

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ _SECONDS = 40.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STATIC_PODS = "/etc/kubernetes/manifests"
 """Where a kubelet takes pods from files; there is no such folder yet."""
+DNS = "10.96.0.10"
+"""Where pods look for the cluster's DNS; there is none unless a test has it."""
 # The kubelet sets these for the whole computer, unless they are so already: it is shown that they are.
 _SYSCTLS = {
     "vm/overcommit_memory": 1,
@@ -142,7 +144,21 @@ class Node:
         _kill(int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0]))
         self._processes.end(self._process(name))
 
+    @contextlib.contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """Stop one of its programs within, and have it go on then."""
+        (found,) = self.try_(["pidof", name]).stdout.split()
+        self.try_(["kill", "-STOP", found])
+        try:
+            yield
+        finally:
+            self.try_(["kill", "-CONT", found])
+
     # what is done on it
+
+    def path(self, name: str) -> Path:
+        """One of its files or sockets, as this process reaches it."""
+        return Path(f"/proc/{self._first}/root{name}")
 
     def load(self, archive: Path) -> None:
         """Have containerd import the images of an archive."""
@@ -230,6 +246,8 @@ class Node:
             },
             "authorization": {"mode": "Webhook"},
             "staticPodPath": STATIC_PODS,
+            "clusterDNS": [DNS],
+            "clusterDomain": "cluster.local",
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": f"/{self._group}",
             "failCgroupV1": False,

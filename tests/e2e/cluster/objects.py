@@ -22,7 +22,7 @@ def pod(name: str, node: str, *containers: Mapping[str, Any], **spec: Any) -> Ob
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
         "spec": made,
     }
 

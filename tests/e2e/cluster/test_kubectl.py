@@ -5,14 +5,19 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import services
+from tests.e2e.cluster import metrics
 from tests.e2e.cluster.cluster import Cluster
+from tests.e2e.cluster.documented import NETWORKS, shown
+from tests.e2e.cluster.shipped import Shipped
 from tests.e2e.cluster.terminal import terminal
-from tests.e2e.system import System, curl
+from tests.e2e.system import curl
 
 EDGE, POD = "edge-3", "app-edge-3"
 SPDY = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false", "KUBECTL_PORT_FORWARD_WEBSOCKETS": "false"}
@@ -20,14 +25,69 @@ protocols = pytest.mark.parametrize("env", [{}, SPDY], ids=["websocket", "spdy"]
 MIB = 100
 
 
+WATCH = 5
+"""Seconds after which the server begins each of its watches anew."""
+
+
 @pytest.fixture(scope="module", autouse=True)
-def captured(cluster: Cluster, tunnel: System) -> System:
-    """kube-apiserver dials the node's own address, which the server captures."""
+def installed(cluster: Cluster, installation: Shipped, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    """kube-apiserver dials the node's own address, and metrics-server does in a pod: both are captured."""
     cluster.control_plane.configure_api()
-    tunnel.wait_ready(EDGE)
-    return tunnel
+    installation.install(shown(NETWORKS, "yaml", "callerNetworks"))
+    metrics.install(cluster, tmp_path_factory.mktemp("metrics"))
+    return installation
 
 
+VERBS = {
+    "logs": ["logs", "--tail=1", POD, "-c", "main"],
+    "logs -f": ["logs", "-f", "--tail=1", POD, "-c", "main"],
+    "exec -it": ["exec", "-it", POD, "-c", "main", "--", "hostname"],
+    "attach": ["attach", "-it", POD, "-c", "echo"],
+    "cp": ["cp", __file__, f"{POD}:/tmp/copied", "-c", "main"],
+    "port-forward": ["port-forward", f"pod/{POD}", "8889:80"],
+    "proxy": ["get", "--raw", f"/api/v1/nodes/{EDGE}/proxy/metrics"],
+    "top": ["top", "node", EDGE, "--no-headers"],
+}
+LASTING = ("logs -f", "attach", "port-forward")
+"""These go on until they are ended."""
+
+
+@pytest.mark.timeout(180)
+def test_without_the_tunnel_every_verb_fails(cluster: Cluster, installed: Shipped) -> None:
+    """That each works with it is what the other tests show, and this one at its end."""
+    plane = cluster.control_plane
+
+    def end(verb: str) -> subprocess.CompletedProcess[str]:
+        return plane.try_kubectl(*VERBS[verb], stdin="", timeout=40)
+
+    with ThreadPoolExecutor(len(VERBS)) as threads:
+        cluster.until(lambda: end("top").stdout.startswith(f"{EDGE} "), timeout=60)
+        with installed.stopped():
+            installed.edit(watch_timeout=WATCH)
+            # metrics-server goes on with what it saw in its last ten seconds.
+            cluster.until(lambda: end("top").returncode)
+            for verb, done in zip(VERBS, threads.map(end, VERBS), strict=True):
+                assert done.returncode != 0, f"{verb}: {done.stdout}"
+                assert not done.stdout, verb
+                if verb != "top":
+                    assert "192.168.3.9:10250" in done.stderr, f"{verb}: {done.stderr}"
+        # Not `top` again: metrics-server wants to have seen the node twice.
+        short = [verb for verb in VERBS if verb not in {*LASTING, "top"}]
+        for verb, done in zip(short, threads.map(end, short), strict=True):
+            assert done.returncode == 0, f"{verb}: {done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def follower(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What `logs -f` has written since the module began."""
+    words = cluster.control_plane.kubectl_command(*VERBS["logs -f"])
+    output = tmp_path_factory.mktemp("follower") / "output"
+    with output.open("w") as file, subprocess.Popen(words, stdout=file) as process:
+        yield output
+        process.kill()
+
+
+@pytest.mark.usefixtures("follower")
 def test_logs(cluster: Cluster) -> None:
     assert re.fullmatch(r"tick \d+\ntick \d+\n", cluster.kubectl("logs", "--tail=2", POD, "-c", "main"))
 
@@ -150,17 +210,23 @@ def test_the_kubelets_metrics(cluster: Cluster) -> None:
     assert f'kubelet_node_name{{node="{EDGE}"}} 1\n' in metrics
 
 
-def test_without_the_tunnel_the_same_commands_fail(cluster: Cluster, tunnel: System) -> None:
-    plane = cluster.control_plane
-    commands = [("logs", POD, "-c", "main"), ("exec", POD, "-c", "main", "--", "true")]
-    tunnel.kill("server")
-    try:
-        for words in commands:
-            done = plane.try_kubectl(*words)
-            assert done.returncode != 0
-            assert "192.168.3.9:10250" in done.stderr
-    finally:
-        tunnel.start_server()
-    tunnel.wait_ready(EDGE)
-    for words in commands:
-        cluster.kubectl(*words)
+def test_top(cluster: Cluster) -> None:
+    def top(*words: str) -> str:
+        return cluster.control_plane.try_kubectl("top", *words, "--no-headers").stdout
+
+    cluster.until(lambda: re.match(r"app-edge-3 +\d+m +\d+Mi *\n", top("pod", POD)), timeout=60)
+    for node in (EDGE, "cloud"):
+        cluster.until(lambda node=node: re.match(rf"{node} +\d+m +\d+% +\d+Mi +\d+% *\n", top("node", node)))
+
+
+def test_logs_were_followed_while_the_server_watched_anew(cluster: Cluster, follower: Path) -> None:
+    lines = cluster.until(lambda: (said := follower.read_text().splitlines())[3 * WATCH :] and said)
+    first = int(lines[0].split()[1])
+    assert lines == [f"tick {first + number}" for number in range(len(lines))]
+
+
+def test_where_kubelets_certificates_are_not_verified(cluster: Cluster) -> None:
+    """As kubeadm leaves it: without --kubelet-certificate-authority."""
+    cluster.control_plane.configure_api(kubelet_certificate_authority="")
+    assert re.fullmatch(r"tick \d+\n", cluster.kubectl(*VERBS["logs"]))
+    assert cluster.kubectl("exec", POD, "-c", "main", "--", "hostname") == f"{POD}\n"

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster.cluster import Cluster
+from tests.e2e.cluster.documented import NETWORKS, shown
 from tests.e2e.cluster.objects import Object, pod
+from tests.e2e.cluster.shipped import Shipped
 from tests.e2e.system import System, missing
 
 ADDRESS = "192.168.3.9"
@@ -19,12 +21,18 @@ _NAME = {"name": "prometheus", "namespace": "default"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def edge(cluster: Cluster, tunnel: System) -> None:
-    """edge-3 with a web service on 9081 that only it knows of."""
+def installed(cluster: Cluster, installation: Shipped) -> Iterator[None]:
+    """With callers in pods, and edge-3 has a web service on 9081 that only it knows of."""
     cluster.control_plane.configure_api()
-    tunnel.serve(cluster.topology.host("edge-3"), "http", 9081)
-    tunnel.map_port("9081=10264")
-    tunnel.wait_ready("edge-3")
+    installation.install(shown(NETWORKS, "yaml", "callerNetworks"))
+    edge = cluster.topology.host("edge-3")
+    System(cluster.topology, cluster.directory, cluster.processes).serve(edge, "http", 9081)
+    installation.ctl("map-port", "9081=10264")
+    mapped = ["curl", "-sS", "--max-time", "2", _PAGE]
+    cluster.until(lambda: cluster.topology.cloud.run(mapped).returncode == 0)
+    yield
+    cluster.processes.end("http-edge-3-9081")
+    cluster.kubectl("-n", "kube-system", "delete", "configmap/yurt-tunnel-server-cfg")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.cluster import tunnel_image
 from tests.e2e.cluster.cluster import Cluster
+from tests.e2e.cluster.shipped import Shipped
 from tests.e2e.system import BIN
 from tests.e2e.test_docs import CLUSTER, FIRST, blocks, matches
 
@@ -15,9 +16,10 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
-def environment(cluster: Cluster, tmp_path: Path) -> dict[str, str]:
+def environment(cluster: Cluster, installation: Shipped, tmp_path: Path) -> dict[str, str]:
     """An administrator's, on the cloud host; every node has the image."""
     cluster.control_plane.configure_api()
+    installation.uninstall()
     for node in cluster.nodes.values():
         node.load(tunnel_image.archive())
     (home := tmp_path / "home" / ".kube").mkdir(parents=True)

@@ -1,40 +1,28 @@
-"""The manifests as they are shipped, with our image: server and agents run as pods."""
+"""What becomes of calls and edges while a part is away: the server's pod, an agent's, kube-apiserver."""
 
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import tunnel_image
+from deploy import render
 from tests.e2e.cluster.cluster import Cluster
+from tests.e2e.cluster.documented import NETWORKS, shown
 from tests.e2e.cluster.node import STATIC_PODS
+from tests.e2e.cluster.shipped import NAMESPACE, Shipped
 
-MANIFESTS = Path(__file__).parents[3] / "deploy" / "kubernetes" / "edge-tunnel.yaml"
-STATIC_POD = MANIFESTS.parent / "static-pod" / "tunnel-agent.yaml"
-SERVER, AGENTS = "deployment/tunnel-server", "daemonset/tunnel-agent"
+STATIC_POD = render.ROOT / render.STATIC_POD
 _RUNNING = ("pidof", "-x", "tunnel-agent")
-_OURS = ("-n", "edge-tunnel")
+_OURS = ("-n", NAMESPACE)
 pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shipped(cluster: Cluster) -> Iterator[None]:
-    """Both ends are up. The one change is the one that the manifests ask for: where the server is."""
+def installed(cluster: Cluster, installation: Shipped) -> None:
+    """Both ends are up."""
     cluster.control_plane.configure_api()
-    for node in cluster.nodes.values():
-        node.load(tunnel_image.archive())
-    text = MANIFESTS.read_text().replace("tunnel.example.org", cluster.topology.cloud.address)
-    cluster.control_plane.kubectl("apply", "-f", "-", stdin=text)
-    try:
-        for each in (SERVER, AGENTS):
-            cluster.kubectl(*_OURS, "rollout", "status", each, "--timeout=100s", seconds=110)
-        yield
-    finally:
-        cluster.control_plane.kubectl("delete", "--wait=false", "-f", "-", stdin=text)
-        cluster.until(lambda: not cluster.kubectl(*_OURS, "get", "pods", "-o", "name"), timeout=60)
+    installation.install(shown(NETWORKS, "yaml", "callerNetworks"))
 
 
 def _logs(cluster: Cluster) -> str:

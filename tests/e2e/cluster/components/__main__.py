@@ -5,12 +5,13 @@ import sys
 
 from tests.e2e.cluster import tunnel_image
 from tests.e2e.cluster.components import build, go
-from tests.e2e.cluster.components.released import HELM, METRICS_SERVER
+from tests.e2e.cluster.components.released import COREDNS, HELM, METRICS_SERVER
 
 say = functools.partial(print, flush=True)
 try:
     say(f"cluster: the programs of Kubernetes are in {build.make(say)}")
     say(f"cluster: metrics-server is {METRICS_SERVER.make(say)}")
+    say(f"cluster: CoreDNS is {COREDNS.make(say)}")
     say(f"cluster: helm is {HELM.make(say)}")
     say(f"cluster: our image is {tunnel_image.archive()}")
 except (go.BuildError, tunnel_image.ImageError) as error:

@@ -1,5 +1,6 @@
 """Go programs beside Kubernetes, built as they were released when they are not in the cache."""
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ class Released:
     """The package that it is built from."""
     takes: str
     """How long, with empty caches."""
+    main: str = ""
+    """A file beside this one that is its main package, where `command` is only what that imports."""
 
     def place(self) -> Path:
         """The program, there or not. It is static: a container needs nothing beside it."""
@@ -35,8 +38,11 @@ class Released:
             # A module that wants nothing else gets exactly the versions that it was released with.
             go.run(source, "mod", "init", f"cluster-{self.name}")
             go.run(source, "get", f"{self.command}@v{self.version}")
-            packages = len(go.run(source, "list", "-deps", self.command).splitlines())
-            words = ("-ldflags", "-s -w", "-o", str(directory / self.name), self.command)
+            if self.main:
+                shutil.copy(Path(__file__).with_name(self.main), source / "main.go")
+            what = "." if self.main else self.command
+            packages = len(go.run(source, "list", "-mod=mod", "-deps", what).splitlines())
+            words = ("-ldflags", "-s -w", "-o", str(directory / self.name), what)
             go.build(source, *words, compiled=build.Progress(packages, say))
 
 
@@ -46,3 +52,7 @@ METRICS_SERVER = Released(
     "metrics-server", "0.7.2", "sigs.k8s.io/metrics-server/cmd/metrics-server", "2 or 3 minutes"
 )
 """What `kubectl top` asks."""
+COREDNS = Released(
+    "coredns", "1.12.0", "github.com/coredns/coredns/coremain", "a minute or two", main="coredns.go"
+)
+"""By which kube-apiserver finds edges by name; as kubeadm of this Kubernetes installs it."""

@@ -29,12 +29,15 @@ overtaken.
 """
 
 
-_KEEPALIVE_IDLE = 60
-"""Seconds without traffic after which the kernel asks a peer whether it is still there ..."""
+_KEEPALIVE_IDLE = 30
+"""Seconds without traffic after which the kernel asks a peer whether it is still there. A captured connection
+that is half closed is forgotten by conntrack after 60, and with it where its packets go (nf_conntrack-sysctl:
+tcp_timeout_close_wait) ...
+"""
 _KEEPALIVE_INTERVAL = 15
 """... and asks again ..."""
 _KEEPALIVE_COUNT = 4
-"""... so often: a peer that has vanished without a word is gone after two minutes."""
+"""... so often: a peer that has vanished without a word is gone after a minute and a half."""
 
 
 def prepare(sock: socket.socket, *, link: bool = False) -> socket.socket:

@@ -9,6 +9,7 @@ from tunnel_wire.causes import clean_detail
 from tunnel_wire.control_plane import ControlPlane
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.life import Life
+from tunnel_wire.rates import Allowance
 from tunnel_wire.sender import Sender
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from tunnel_wire.limits import WireLimits
     from tunnel_wire.offsets import Offsets
     from tunnel_wire.session import Session, Stream
+
+
+_MARGIN = 0.9
+"""Of the resets a second that the peer bears: what is sent evenly need not arrive so."""
 
 
 class Carrier:
@@ -49,6 +54,8 @@ class Carrier:
         """Answers to such PINGs."""
         self._peer_window = frames.DEFAULT_WINDOW
         """What the peer lets a new stream send."""
+        self._own_resets = Allowance(_MARGIN * limits.reset_rate, limits.reset_burst, now)
+        """How many more the peer would bear."""
         self._h2.initiate_connection()
         self._queue(self._h2.data_to_send())
 
@@ -59,6 +66,7 @@ class Carrier:
         stream.connection, stream.stream_id, stream.end_came = self, stream_id, False
         stream.outgoing.limit = stream.outgoing.sent + self._peer_window
         self._streams[stream_id] = stream
+        self._sender.expect_updates()
 
     def detach(self, stream: Stream) -> None:
         """Forget a stream that is closed."""
@@ -174,6 +182,7 @@ class Carrier:
         """Queue a RST_STREAM, if the id is not closed already."""
         if not self._h2.reap(stream_id) and not self._sender.closed:
             self._h2.reset_stream(stream_id, code)
+            self._own_resets.spend(self._life.last_received)
             self._queue(self._h2.data_to_send())
             self._h2.reap(stream_id)
 

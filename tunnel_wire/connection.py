@@ -104,6 +104,18 @@ class Connection(Receiver):
         """Ask the peer for a sign of life, if no question is open already."""
         self._life.probe(now)
 
+    def note_key_updates(self, count: float, now: float) -> None:
+        """TLS has answered so many requests of the peer for new keys (RFC 8446, section 4.6.3): they count as
+        frames. Raises `ConnectionFailed`.
+        """
+        self._now = now
+        try:
+            self._count_flood("TLS key updates", count)
+        except Violation as exc:
+            self._fail(exc.code, exc.reason)
+            assert self._failed is not None
+            raise self._failed from None
+
     def _fail(self, code: int, reason: str) -> None:
         if code != ErrorCode.NO_ERROR:
             # It would do the same again, on the next link with the same streams.

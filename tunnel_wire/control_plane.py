@@ -32,6 +32,8 @@ MAX_ENCODER_TABLE = 4096
 """Bytes of header compression state that we keep for a peer, however much it offers to keep for us."""
 
 
+_KNOWN_SETTINGS = frozenset(SettingCodes)
+
 _WHOLE = frames.FLAG_END_HEADERS | frames.FLAG_END_STREAM
 """Flags of a HEADERS frame that is a header block and nothing else; the second may be missing."""
 
@@ -152,9 +154,14 @@ class ControlPlane(h2.connection.H2Connection):
         )
 
     def compact_settings(self) -> None:
-        """Settings take a third of an idle connection's memory; call it when some have come."""
+        """Settings take a third of an idle connection's memory; call it when some have come.
+
+        h2 would also keep each of the 65,536 that there may be, and look at them whenever some come.
+        """
         for settings in (self.local_settings, self.remote_settings):
             values = settings._settings  # noqa: SLF001
+            for key in [key for key in values if key not in _KNOWN_SETTINGS]:
+                del values[key]
             for key in values:
                 if type(values[key]) is deque:
                     values[key] = _Values(values[key])  # type: ignore[assignment]

@@ -32,7 +32,7 @@ from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, set_low_water, unsent
 from tunnel_wire.timers import Timer
-from tunnel_wire.tls import TlsEnded, TlsPump
+from tunnel_wire.tls import KEY_UPDATE_SIZE, TlsEnded, TlsPump
 
 if TYPE_CHECKING:
     import socket
@@ -253,7 +253,14 @@ class Link:
         buffers, tls = self._buffers, self._tls
         connection = self.connection
         try:
-            while size := tls.read_into(buffers.plaintext):
+            while True:
+                encrypted = tls.encrypted
+                size = tls.read_into(buffers.plaintext)
+                if tls.encrypted != encrypted:
+                    answers = (tls.encrypted - encrypted) / KEY_UPDATE_SIZE
+                    connection.note_key_updates(answers, trio.current_time())
+                if not size:
+                    break
                 for event in connection.receive(buffers.plaintext[:size], trio.current_time()):
                     if type(event) is DataReceived:
                         face = event.stream.face

@@ -63,6 +63,8 @@ class OpenerConnection(Connection):
             raise OpenFailed(Cause.LINK_LOST, "the link has ended")
         if not self.can_open():
             raise OpenFailed(Cause.NO_ROOM, "the agent takes no more streams on this link")
+        if not self._resets_are_bearable():
+            raise OpenFailed(Cause.NO_ROOM, "calls through this link are reset faster than it bears")
         try:
             authority = write_authority(host, port)
         except ValueError as exc:
@@ -179,6 +181,16 @@ class OpenerConnection(Connection):
             and len(self._h2.streams) + 1 < self._h2.remote_settings.max_concurrent_streams
             and len(self._h2.streams) < self.limits.max_streams
         )
+
+    def _resets_are_bearable(self) -> bool:
+        """Whether every open stream may still be reset, by either end, and be no flood.
+
+        Callers and targets reset their connections as they like: one of them must not cost the others the
+        link.
+        """
+        now = self._life.last_received
+        open_now = len(self._h2.streams)
+        return self._own_resets.left(now) > open_now and self._resets.left(now) > open_now
 
     def _has_place(self) -> bool:
         """Whether one request more, about the link, is within the peer's limit."""

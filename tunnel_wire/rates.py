@@ -20,3 +20,7 @@ class Allowance:
             return False
         self._left -= cost
         return True
+
+    def left(self, now: float) -> float:
+        """How much may be spent at `now`."""
+        return min(self._burst, self._left + (now - self._when) * self._rate)

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _MAX_WITHHELD = 16
 """PING answers withheld at once. A peer that asks for receipts has one outstanding."""
 _VISITS_A_FRAME = 64
-"""Streams whose window one SETTINGS changes for the price of one frame more."""
+"""Streams that one frame has us visit for the price of one frame more."""
+_SETTINGS_A_FRAME = 16
+"""Settings in one frame for the price of one frame more."""
 
 
 class Receiver(Carrier):
@@ -54,6 +56,8 @@ class Receiver(Carrier):
         self._window = LinkWindow(size, max(size, limits.max_connection_window), now)
         self._floods = Allowance(limits.control_rate, limits.control_burst, now)
         self._resets = Allowance(limits.reset_rate, limits.reset_burst, now)
+        self._late = Allowance(limits.reset_rate, limits.reset_burst, now)
+        """Header blocks on streams that we have reset: one each comes by itself."""
         if size > frames.DEFAULT_WINDOW:
             self._queue(frames.window_update(0, size - frames.DEFAULT_WINDOW))
 
@@ -159,7 +163,8 @@ class Receiver(Carrier):
             case frames.PUSH_PROMISE:
                 raise Violation(ErrorCode.PROTOCOL_ERROR, "a push, which is disabled")
             case frames.SETTINGS | frames.PRIORITY:
-                self._count_flood("SETTINGS or PRIORITY frames")
+                cost = 1 + len(frame) // (6 * _SETTINGS_A_FRAME)
+                self._count_flood("SETTINGS or PRIORITY frames", cost)
                 self._feed(bytes(frame))
             case _:
                 self._count_flood("unknown frames")
@@ -178,6 +183,10 @@ class Receiver(Carrier):
     def _receive_window_update(self, frame: memoryview, stream_id: int) -> None:
         if len(frame) != HEADER_SIZE + 4:
             raise Violation(ErrorCode.FRAME_SIZE_ERROR, "a malformed WINDOW_UPDATE")
+        if self._sender.updates_due:
+            self._sender.updates_due -= 1
+        else:
+            self._count_flood("WINDOW_UPDATE frames")
         increment = int.from_bytes(frame[HEADER_SIZE:], "big") & 0x7FFFFFFF
         if stream_id == 0:
             if increment == 0:
@@ -245,6 +254,8 @@ class Receiver(Carrier):
         self._highest = max(self._highest, stream_id)
         # h2 must see it for HPACK's sake, but would reset once more what we have reset.
         silently = self._h2.reset_by_us(stream_id)
+        if silently and not self._late.spend(self._now):
+            raise Violation(ErrorCode.ENHANCE_YOUR_CALM, "a flood of headers on streams that were reset")
         if kind == frames.HEADERS:
             self._take(self._h2.receive_headers(frame, flags, stream_id), silently=silently)
         else:
@@ -254,6 +265,7 @@ class Receiver(Carrier):
         """The peer retires the connection (RFC 9113, 6.8): what it has accepted may go on to its end."""
         if len(frame) < HEADER_SIZE + 8:
             raise Violation(ErrorCode.FRAME_SIZE_ERROR, "a malformed GOAWAY")
+        self._count_flood("GOAWAY frames", 1 + len(self._streams) / _VISITS_A_FRAME)
         if stream_id:
             raise Violation(ErrorCode.PROTOCOL_ERROR, f"GOAWAY on stream {stream_id}")
         last = int.from_bytes(frame[HEADER_SIZE : HEADER_SIZE + 4], "big") & 0x7FFFFFFF
@@ -293,6 +305,8 @@ class Receiver(Carrier):
                 self.on_response(
                     event.stream_id, _headers(event.headers), ended=event.stream_ended is not None
                 )
+            case h2.events.InformationalResponseReceived():
+                self._count_flood("informational answers")
             case h2.events.TrailersReceived():
                 stream = self._streams.get(event.stream_id)
                 if stream is not None:

@@ -21,6 +21,15 @@ _RESERVE = 64 * 1024
 """Bytes of the connection's credit that are left to those, where there is much of it: a small write that had
 to wait for credit as well would wait for everything in front of it.
 """
+_DRIBBLE = 512
+"""Bytes. A smaller frame, when more is queued, is the doing of a peer that grants no more: it is no reason
+for another WINDOW_UPDATE.
+"""
+_CREDIT_PIECE = 12
+"""Binary logarithm of the least bytes that a sensible peer returns credit for, where it gets many at once."""
+_UPDATES_A_STREAM = 10
+"""WINDOW_UPDATE frames that a stream may cause which comes from another link: a whole window, in eighths."""
+_MOST_UPDATES = 1 << 16
 _MUCH = 1024 * 1024
 """Bytes of credit. A stock peer with the default window may return nothing before all of it is used."""
 
@@ -39,6 +48,7 @@ class Sender:
         "closed",
         "credit",
         "max_frame",
+        "updates_due",
     )
 
     def __init__(self, *, max_frame: int, on_framed: Callable[[Stream], None], sent: set[Stream]) -> None:
@@ -53,6 +63,8 @@ class Sender:
         """Bytes of queued control frames that answer the peer's."""
         self.credit = frames.DEFAULT_WINDOW
         """Bytes of DATA that the peer takes on this connection."""
+        self.updates_due = 0
+        """WINDOW_UPDATE frames that the peer has a reason to send."""
         self._reserve = 0
         self.max_frame = max_frame
         """Largest payload of a DATA frame."""
@@ -68,6 +80,10 @@ class Sender:
         self.credit += increment
         if self.credit >= _MUCH:
             self._reserve = _RESERVE
+
+    def expect_updates(self) -> None:
+        """A stream is carried from now on."""
+        self.updates_due = min(self.updates_due + _UPDATES_A_STREAM, _MOST_UPDATES)
 
     def answer(self, control: bytes) -> None:
         """Queue control frames that the peer has caused."""
@@ -128,6 +144,9 @@ class Sender:
                 out.append(frames.frame_header(allowed, frames.DATA, 0, stream.stream_id))
                 out += pieces
                 self._sent.add(stream)
+                if allowed >= _DRIBBLE or not outgoing.queued:
+                    due = self.updates_due + 2 + (allowed >> _CREDIT_PIECE)
+                    self.updates_due = min(due, _MOST_UPDATES)
             if outgoing.queued:
                 self.schedule(stream)
             else:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 RECEIVE_SIZE = 256 * 1024
 """Bytes asked of a socket at once."""
+KEY_UPDATE_SIZE = 27
+"""Bytes of a record in which TLS 1.3 changes its keys."""
+_MOST_ANSWERS = 64 * 1024
+"""Bytes that TLS may have to say by itself while nobody sends: more than 2,000 changes of keys."""
 _SMALL = 16 * 1024
 """Buffers that are together below this are joined: one record is cheaper than several."""
 
@@ -277,6 +281,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
                     return b""
                 except ssl.SSLError as exc:
                     raise trio.BrokenResourceError(str(exc)) from exc
+                if self._pump.encrypted > _MOST_ANSWERS:
+                    raise trio.BrokenResourceError("a flood of TLS key updates")
                 with _trio_errors():
                     received = await receive_some(self._sock, RECEIVE_SIZE)
                 if received:

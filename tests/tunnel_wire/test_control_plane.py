@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 
 from hyperframe.frame import (
@@ -14,9 +15,11 @@ from tests.tunnel_wire.handmade import (
     Handmade,
     data,
     fails,
+    raw,
     reset,
     window_update,
 )
+from tunnel_wire import frames
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
@@ -73,6 +76,14 @@ def test_late_answers_with_all_places_taken() -> None:
         peer.opened()
     peer.connection.drain(DrainReason.SHUTDOWN)
     assert peer.receive(peer.headers(stream.stream_id, [(b":status", b"200")])) == []
+
+
+def test_unknown_settings_are_not_kept(opener: Handmade) -> None:
+    h2 = opener.connection._h2
+    for number in range(8):
+        keys = range(0x4A00 + 10 * number, 0x4A0A + 10 * number)
+        opener.receive(raw(frames.SETTINGS, 0, 0, b"".join(struct.pack(">HI", key, 1) for key in keys)))
+    assert len(h2.remote_settings._settings) < 16
 
 
 def test_settings_are_kept_small_and_still_change(opener: Handmade) -> None:

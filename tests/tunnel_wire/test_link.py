@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.tunnel_wire import key_updates
 from tests.tunnel_wire.links import MIB, Ends, linked, tcp_pair
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.limits import WireLimits
@@ -402,6 +403,17 @@ async def test_a_peer_that_breaks_the_protocol_is_told_and_nothing_it_sent_behin
         assert "DATA on idle stream 255" in str(ends.ended["agent"])
         with pytest.raises(trio.BrokenResourceError):
             await far.receive_some()
+
+
+@pytest.mark.skipif(not key_updates.available, reason="needs an ordinary build of CPython")
+async def test_a_flood_of_key_updates_whether_its_answers_are_read_or_not() -> None:
+    async with linked() as ends:
+        tls = ends.server._tls
+        for _ in range(2500):
+            key_updates.ask_for_new_keys(tls._ssl)
+        ends.server._sock.send(tls.ciphertext())
+        await wait_ended(ends, "agent", "server")
+        assert str(ends.ended["agent"]) == "a flood of TLS key updates (ENHANCE_YOUR_CALM)"
 
 
 async def test_a_defect_in_a_callback_ends_the_link_and_not_the_program(

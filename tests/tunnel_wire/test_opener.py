@@ -235,6 +235,37 @@ def test_the_peers_limit_of_streams_is_kept_with_a_place_for_drain(opener: Handm
     assert opener.take() == []
 
 
+@pytest.mark.parametrize("who", ["the caller", "the target"])
+def test_resets_by_callers_or_targets_never_cost_the_link(who: str) -> None:
+    """Only calls beyond what both ends bear: whoever resets is not the agent, nor is the server."""
+    limits = WireLimits(max_streams=100, reset_burst=200, reset_rate=10)
+    pair = Pair(limits)
+    idle = [pair.stream() for _ in range(50)]
+    refused: list[OpenFailed] = []
+    for _ in range(300):
+        try:
+            near = pair.open()
+        except OpenFailed as exc:
+            refused.append(exc)
+            continue
+        pair.settle()
+        far = pair.requests.pop()
+        pair.answerer.accept(far)
+        pair.settle()
+        (near if who == "the caller" else far).reset(ErrorCode.CONNECT_ERROR)
+        pair.settle()
+    assert 100 <= len(refused) <= 200
+    assert {exc.cause for exc in refused} == {Cause.NO_ROOM}
+    assert "reset faster than it bears" in refused[0].detail
+    for near, far in idle:
+        assert near.state is far.state is State.OPEN
+        near.reset(ErrorCode.CANCEL)
+    pair.settle()
+    pair.pass_time(11)
+    pair.settle()
+    pair.stream()
+
+
 def test_our_own_limit_of_streams() -> None:
     peer = Handmade.opener(WireLimits(max_streams=2))
     peer.opened()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hyperframe.frame import (
     ExtensionFrame,
@@ -195,7 +197,9 @@ def test_an_initial_window_that_overflows(answerer: Handmade) -> None:
     assert fails(Handmade.answerer(), initial_window(MAX_WINDOW + 1)) is ErrorCode.FLOW_CONTROL_ERROR
 
 
-@pytest.mark.parametrize("what", ["PING", "SETTINGS", "PRIORITY", "unknown", "PING answers"])
+@pytest.mark.parametrize(
+    "what", ["PING", "SETTINGS", "PRIORITY", "unknown", "PING answers", "GOAWAY", "WINDOW_UPDATE"]
+)
 def test_floods(answerer: Handmade, what: str) -> None:
     one: Frame | bytes = {
         "PING": PingFrame(0, b"flooding"),
@@ -203,10 +207,65 @@ def test_floods(answerer: Handmade, what: str) -> None:
         "SETTINGS": SettingsFrame(0, settings={SettingsFrame.MAX_FRAME_SIZE: 20_000}),
         "PRIORITY": PriorityFrame(1),
         "unknown": raw(0x77, 0, 0),
+        "GOAWAY": goaway(1),
+        "WINDOW_UPDATE": window_update(0, 1),
     }[what]
     piece = one if isinstance(one, bytes) else one.serialize()
     answerer.receive(piece * 1900)
     assert fails(answerer, piece * 1000) is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_large_settings_count_as_many(answerer: Handmade) -> None:
+    # 16 KiB, none of them known: reading them takes us as long as hundreds of PINGs.
+    one = raw(frames.SETTINGS, 0, 0, b"".join(struct.pack(">HI", key, 1) for key in range(256, 2976)))
+    assert fails(answerer, one * 12) is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_goaway_counts_for_the_streams_that_are_looked_at(opener: Handmade) -> None:
+    for _ in range(640):
+        opener.opened()
+    assert fails(opener, goaway(1 << 30).serialize() * 190) is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_floods_of_answers(opener: Handmade) -> None:
+    opening = opener.connection.open_stream(opener.session, "target", 80)
+    early = opener.headers(opening.stream_id, [(b":status", b"103")]).serialize()
+    opener.receive(early * 1900)
+    assert fails(opener, early * 1000) is ErrorCode.ENHANCE_YOUR_CALM
+    peer = Handmade.opener()
+    aborted = peer.connection.open_stream(peer.session, "target", 80)
+    aborted.reset(ErrorCode.CANCEL)
+    late = peer.headers(aborted.stream_id, [(b":status", b"200")]).serialize()
+    peer.receive(late * 9000)
+    assert fails(peer, late * 2000) is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_credit_in_small_pieces_is_a_flood_where_it_has_frames_cut_small(answerer: Handmade) -> None:
+    """Data dribble: much is queued, and the peer grants a byte at a time."""
+    answerer.receive(initial_window(0))
+    stream = answerer.accepted()
+    stream.write(bytes(64 * KIB))
+    stream.flush()
+    with pytest.raises(ConnectionFailed) as failure:  # noqa: PT012
+        for _ in range(3000):
+            answerer.receive(window_update(1, 1))
+            answerer.take()
+    assert failure.value.code == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_credit_for_what_was_sent_is_none(answerer: Handmade) -> None:
+    stream = answerer.accepted()
+    for _ in range(5000):  # as a stock peer returns credit for keystrokes, on the stream and the connection
+        stream.write(b"k")
+        stream.flush()
+        answerer.take()
+        answerer.receive(window_update(1, 1), window_update(0, 1))
+    for _ in range(500):  # and in pieces of 4 KiB for bulk
+        stream.write(bytes(32 * KIB))
+        stream.flush()
+        answerer.take()
+        stream.outgoing.acknowledge(stream.outgoing.sent)
+        answerer.receive(window_update(1, 4 * KIB) * 8, window_update(0, 32 * KIB))
 
 
 def test_what_comes_in_time_is_no_flood(answerer: Handmade) -> None:

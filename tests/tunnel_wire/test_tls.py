@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.tunnel_wire import key_updates
 from tests.tunnel_wire.links import MIB, contexts, tcp_pair
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.tls import TlsEnded, TlsPump, TlsStream, handshake, send_all
@@ -293,6 +294,19 @@ async def test_one_direction_ends_and_the_other_goes_on() -> None:
         await far.send_eof()
         assert await near.receive_some() == b"answer"
         assert await near.receive_some() == b""
+
+
+@pytest.mark.skipif(not key_updates.available, reason="needs an ordinary build of CPython")
+async def test_answers_to_key_updates_are_bounded() -> None:
+    near, far = await streams()
+    async with near, far:
+        for _ in range(2):
+            for _ in range(1500):
+                key_updates.ask_for_new_keys(far._pump._ssl)
+            await far.send_all(b"x")
+            assert await near.receive_some() == b"x"
+        with pytest.raises(trio.BrokenResourceError, match="flood of TLS key updates"):
+            await near.receive_some()
 
 
 async def test_an_aborted_connection_is_no_end() -> None:

@@ -147,8 +147,10 @@ async def test_a_request_that_goes_at_the_last_moment():
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "::1", "localhost", "10.0.0.1", "169.254.169.254", "::ffff:10.0.0.1"]
-)
+    "host",
+    ["127.0.0.1", "::1", "localhost", "LOCALHOST", "localhost.", "127.1", "2130706433", "0x7f000001",
+     "0177.1", "10.0.0.1", "169.254.169.254", "2852039166", "::ffff:10.0.0.1", "::ffff:169.254.169.254"],
+)  # fmt: skip
 async def test_what_is_not_listed_is_not_dialled(host, caplog):
     async with dialing(["node:9081"]) as dialer:
         assert await cause_of(dialer, host, 22) is Cause.NOT_ALLOWED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import tempfile
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 from certs.authority import NODE_LIFE, Authority
@@ -36,10 +38,9 @@ from tunnel_wire.session import Session, Stream
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.splice import splice
 from tunnel_wire.stream import IncomingStream
-from tunnel_wire.tls import TlsPump, handshake
+from tunnel_wire.tls import TlsPump, handshake, receive_some
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator, Callable
 
 DOMAIN = "edge.test"
@@ -285,3 +286,11 @@ async def running(
             nursery.start_soon(_look, acceptance)
             yield core
             nursery.cancel_scope.cancel()
+
+
+async def meets_reset(address: tuple[str, int]) -> None:
+    """Connect, and see a reset. Blocking: an event loop's connect may be told of it already."""
+    with socket.create_connection(address) as sock:
+        sock.setblocking(False)
+        with trio.fail_after(5), pytest.raises(ConnectionResetError):
+            await receive_some(sock, 1)

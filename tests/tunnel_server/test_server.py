@@ -12,6 +12,7 @@ import trio
 
 from certs.files import StateDirectory
 from certs.server_state import initialise
+from tests.tunnel_server.core import meets_reset
 from tunnel_daemon.program import ProgramError
 from tunnel_server.config import ServerConfig
 from tunnel_server.endpoints import FixedListener
@@ -87,10 +88,7 @@ async def test_a_call_to_a_node_that_never_came_is_reset_and_told(config: Server
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Server(config).run)
             ports = await _listening(config.admin_socket)
-            stream = await trio.open_tcp_stream("127.0.0.1", ports["fixed"])
-            async with stream:
-                with pytest.raises(trio.BrokenResourceError):
-                    await stream.receive_some()
+            await meets_reset(("127.0.0.1", ports["fixed"]))
             _, body = await _get("/v1/status", unix=config.admin_socket)
             (failure,) = json.loads(body)["recent_failures"]
             assert (failure["cause"], failure["frontend"]) == ("no-such-node", "fixed")

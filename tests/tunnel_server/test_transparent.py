@@ -8,10 +8,9 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-import pytest
 import trio
 
-from tests.tunnel_server.core import ADDRESS, Core, running
+from tests.tunnel_server.core import ADDRESS, Core, meets_reset, running
 from tests.tunnel_server.test_calls import echo
 from tunnel_server.frontends.naming import Naming
 from tunnel_server.frontends.transparent import TransparentFrontend
@@ -22,6 +21,8 @@ from tunnel_wire.splice import splice
 
 if TYPE_CHECKING:
     import socket
+
+    import pytest
 
     from tunnel_server.frontends.naming import Find
     from tunnel_wire.stream import IncomingStream
@@ -76,9 +77,7 @@ def captured(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
 
 
 async def refused(core: Core, address: tuple[str, int]) -> tuple[Cause, str, str]:
-    async with await trio.open_tcp_stream(*address) as caller:
-        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
-            await caller.receive_some()
+    await meets_reset(address)
     failure = core.calls.failures[-1]
     return failure.cause, failure.target, failure.detail
 

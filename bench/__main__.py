@@ -11,9 +11,10 @@ from typing import TypeVar
 from bench.charts import ChartsMissing, check_charts, draw
 from bench.loads import registry as every_load
 from bench.loads.load import Load
+from bench.machine import machine, same
 from bench.peers import registry as every_peer
 from bench.peers.peer import Peer
-from bench.results import Results, ResultsError
+from bench.results import Results, ResultsError, Sample
 from bench.suite import Suite
 from bench.table import markdown
 
@@ -56,12 +57,21 @@ def _measure(asked: argparse.Namespace) -> Results:
 
     peers = _chosen(every_peer.peers(), asked.peers, "peer")
     loads = _chosen(every_load.loads(), asked.loads, "load")
-    suite = Suite(peers, loads, rounds=asked.rounds, quick=asked.quick, save=save)
+    before = _before(asked.resume, quick=asked.quick) if asked.resume else []
+    suite = Suite(peers, loads, rounds=asked.rounds, quick=asked.quick, save=save, before=before)
     try:
         suite.run()
     except KeyboardInterrupt:
         print("interrupted: this is what there is", file=sys.stderr)
     return suite.results
+
+
+def _before(path: Path, *, quick: bool) -> Sequence[Sample]:
+    """What an interrupted run has measured. Raises AskedError, ResultsError, OSError."""
+    results = Results.read(path)
+    if results.quick != quick or not same(results.machine, machine()):
+        raise AskedError(f"{path} is of another machine, other versions or other sizes: begin anew")
+    return results.samples
 
 
 def _publish(results: Results, asked: argparse.Namespace) -> None:
@@ -109,6 +119,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, metavar="DIR", help="JSON, table and charts into this folder")
     parser.add_argument(
         "--show", type=Path, metavar="FILE", help="measure nothing: tables and charts of a JSON file"
+    )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FILE",
+        help="go on with an interrupted run: what its JSON lacks",
     )
     parser.add_argument("--path", action="append", metavar="DIR", help="look for programs here first")
     asked = parser.parse_args()

@@ -3,6 +3,7 @@
 import os
 import platform
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -18,6 +19,11 @@ def machine() -> dict[str, object]:
         "tcp": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "load_before": os.getloadavg()[0],
     }
+
+
+def same(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Whether both are one machine, however busy."""
+    return {**one, "load_before": 0} == {**other, "load_before": 0}
 
 
 def _first(path: str, key: str) -> str:

@@ -117,7 +117,7 @@ def _idle(count: int) -> Load:
         ),
         partial(idle_agents, count=count),
         alone=True,
-        once=count > 1000,
+        once=True,
         patience=4,
     )
 
@@ -134,6 +134,7 @@ LOADS = (
         ),
         partial(reconnect_storm, count=2000),
         alone=True,
+        once=True,
         patience=4,
     ),
 )

@@ -41,6 +41,20 @@ def test_a_quick_run_of_this_tunnel_beside_none(tmp_path: Path) -> None:
     shown = bench("--show", file)
     assert shown.returncode == 0
     assert shown.stdout.strip() in done.stdout
+    again = bench(
+        "--quick", "--peers", "direct,edge-tunnel", "--loads", loads, "--resume", file, "--json", file
+    )
+    assert again.returncode == 0, again.stderr
+    assert Results.read(file).samples == results.samples
+    assert " round 1, " not in again.stdout
+
+
+def test_what_other_machines_measured_is_not_resumed(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    Results({"cpu": "another"}, True, 1, [], ["echo"]).write(file)
+    done = bench("--quick", "--loads", "echo", "--resume", file)
+    assert done.returncode == 1
+    assert done.stderr == f"bench: {file} is of another machine, other versions or other sizes: begin anew\n"
 
 
 @pytest.mark.skipif(missing_for_shaping() is not None, reason=f"no shaped routes: {missing_for_shaping()}")

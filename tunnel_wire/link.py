@@ -389,7 +389,7 @@ class Link:
         try:
             self.connection.tick(now)
         except ConnectionFailed as exc:
-            self._end(LinkEnded(exc.reason))
+            self._end(LinkEnded(str(exc) if exc.code else exc.reason))
             return
         self.pump()
         # Rounding can leave a deadline a hair before the time at which it was met.

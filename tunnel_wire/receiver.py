@@ -35,8 +35,6 @@ _MAX_WITHHELD = 16
 """PING answers withheld at once. A peer that asks for receipts has one outstanding."""
 _VISITS_A_FRAME = 64
 """Streams that one frame has us visit for the price of one frame more."""
-_SETTINGS_A_FRAME = 16
-"""Settings in one frame for the price of one frame more."""
 
 
 class Receiver(Carrier):
@@ -163,8 +161,8 @@ class Receiver(Carrier):
             case frames.PUSH_PROMISE:
                 raise Violation(ErrorCode.PROTOCOL_ERROR, "a push, which is disabled")
             case frames.SETTINGS | frames.PRIORITY:
-                cost = 1 + len(frame) // (6 * _SETTINGS_A_FRAME)
-                self._count_flood("SETTINGS or PRIORITY frames", cost)
+                # Six bytes each: one frame may have as many as all others of a second together.
+                self._count_flood("SETTINGS or PRIORITY frames", max(1, (len(frame) - HEADER_SIZE) // 6))
                 self._feed(bytes(frame))
             case _:
                 self._count_flood("unknown frames")

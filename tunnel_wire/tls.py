@@ -31,6 +31,12 @@ KEY_UPDATE_SIZE = 27
 """Bytes of a record in which TLS 1.3 changes its keys."""
 _MOST_ANSWERS = 64 * 1024
 """Bytes that TLS may have to say by itself while nobody sends: more than 2,000 changes of keys."""
+_RECORD_HEADER = 5
+_HANDSHAKE = 0x16
+"""The first byte of a handshake's record."""
+_FIRST_SIZE = _RECORD_HEADER + 16 * 1024
+"""The longest record that is not encrypted (RFC 8446, section 5.1)."""
+_LEFT = "the peer closed the connection during the TLS handshake"
 _SMALL = 16 * 1024
 """Buffers that are together below this are joined: one record is cheaper than several."""
 
@@ -61,6 +67,7 @@ class TlsPump:
         self._ssl = context.wrap_bio(
             self._in, self._out, server_side=server_side, server_hostname=server_hostname
         )
+        self.server_side = server_side
         self.heard = False
         """The peer has sent something, TLS or not."""
         self.drained = False
@@ -199,6 +206,8 @@ async def handshake(sock: socket.socket, pump: TlsPump) -> None:
     Raises `ssl.SSLError` (the alert is sent first), or an OSError when the peer goes away.
     Cancelled, it leaves a connection that can only be closed.
     """
+    if pump.server_side:
+        pump.feed(await _first_record(sock, pump))
     while True:
         try:
             done = pump.handshake_step()
@@ -213,8 +222,26 @@ async def handshake(sock: socket.socket, pump: TlsPump) -> None:
             return
         received = await receive_some(sock, RECEIVE_SIZE)
         if not received:
-            raise ConnectionResetError("the peer closed the connection during the TLS handshake")
+            raise ConnectionResetError(_LEFT)
         pump.feed(received)
+
+
+async def _first_record(sock: socket.socket, pump: TlsPump) -> bytes:
+    """All of a ClientHello's record, or what is none.
+
+    OpenSSL takes 40 KiB for a handshake as soon as it is asked to begin: nobody gets that who does not mean
+    it.
+    """
+    record = b""
+    while len(record) < _RECORD_HEADER or len(record) < _RECORD_HEADER + int.from_bytes(record[3:5]):
+        received = await receive_some(sock, _FIRST_SIZE)
+        if not received:
+            raise ConnectionResetError(_LEFT)
+        pump.heard = True
+        record += received
+        if record[0] != _HANDSHAKE or len(record) >= _FIRST_SIZE:
+            break
+    return record
 
 
 class TlsStream(trio.abc.HalfCloseableStream):

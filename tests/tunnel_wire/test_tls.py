@@ -184,6 +184,26 @@ async def test_a_peer_that_speaks_no_tls() -> None:
             await handshake(near, TlsPump(contexts()[0], server_side=True))
 
 
+@pytest.mark.parametrize("size", [1, 5, 6, 200])
+async def test_a_hello_in_pieces(size: int) -> None:
+    server_context, client_context = contexts()
+    near, far = tcp_pair()
+    server = TlsPump(server_context, server_side=True)
+    client = TlsPump(client_context, server_hostname="test")
+    client.handshake_step()
+    hello = client.ciphertext()
+    with near, far:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handshake, near, server)
+            for at in range(0, len(hello), size):
+                far.send(hello[at : at + size])
+                await trio.testing.wait_all_tasks_blocked()
+                assert server.heard
+                assert server.encrypted == 0
+            await handshake(far, client)
+        assert server.alpn == "tunnel/1"
+
+
 async def test_the_alert_reaches_the_peer() -> None:
     near, far = tcp_pair()
     stranger = ssl.create_default_context()

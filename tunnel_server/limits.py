@@ -15,7 +15,7 @@ class ServerLimits:
     """Every bound, with its unit."""
 
     handshakes_in_flight: int = setting(
-        256, doc="TLS handshakes at once; further agents wait in the backlog", check=_COUNT
+        128, doc="TLS handshakes at once; further agents wait in the backlog", check=_COUNT
     )
     handshake_timeout: float = setting(
         10.0,

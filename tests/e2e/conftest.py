@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.hostile import HANDSHAKE, Besieged
 from tests.e2e.system import System, missing
 from tunnelctl.demo.processes import Processes
 from tunnelctl.demo.topology import Topology
@@ -57,6 +58,33 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             made.add_edge(made.topology.edge(number))
         made.map_port("9081=10264")
         yield made
+
+
+@pytest.fixture(scope="session")
+def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Besieged]:
+    """What the hostile attack: edge-1 works; edge-2 has joined, and its certificate is the attacker's.
+
+    The caller `prom` may call edge-1's 9081, and have the server dial for it.
+    """
+    with _deployment(tmp_path_factory.mktemp("besieged"), f"et-siege{os.getpid()}") as made:
+        made.init()
+        made.ctl("caller", "create", "prom", "--state-dir", made.state, "--out", made.directory / "prom")
+        made.start_server(
+            **{
+                "limits.handshake-timeout": HANDSHAKE,
+                "http-proxy-ports": "9081",
+                "connect-socket": made.directory / "connect.sock",
+                "callers.prom.nodes": ["edge-1"],
+                "callers.prom.ports": ["9081"],
+                "callers.prom.direct": True,
+            }
+        )
+        one, two = made.topology.edge(1), made.topology.edge(2)
+        made.serve(one, "http", 9081)
+        made.add_edge(one)
+        joined = made.join(two, made.join_line(two.name, two.address))
+        assert joined.returncode == 0, joined.stderr
+        yield Besieged(made)
 
 
 @pytest.fixture

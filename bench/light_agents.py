@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.loads.client import percentiles
@@ -190,11 +190,15 @@ class Crowd:
 
 def make_agents(state: Path, first: int, count: int) -> list[LightAgent]:
     """Agents whose certificates the authority of the server's state directory has just signed."""
+    names = [f"light-{first + number}" for number in range(count)]
+    return [LightAgent(number, *pair) for number, pair in enumerate(node_contexts(state, names))]
+
+
+def node_contexts(state: Path, names: Sequence[str]) -> Iterator[tuple[str, ssl.SSLContext]]:
+    """Each name, and TLS with a certificate for it that the same authority has just signed."""
     authority, key = Authority.load(StateDirectory(state)), new_key()
-    agents = []
     with tempfile.NamedTemporaryFile("w+") as file:  # load_cert_chain takes nothing but a file
-        for number in range(count):
-            name = f"light-{first + number}"
+        for name in names:
             certificate = authority.issue_node(key.public_key(), name, [])
             file.seek(0)
             file.truncate()
@@ -204,8 +208,7 @@ def make_agents(state: Path, first: int, count: int) -> list[LightAgent]:
             context.set_alpn_protocols(["tunnel/1"])
             context.load_cert_chain(file.name)
             context.load_verify_locations(cadata=authority.pem)
-            agents.append(LightAgent(number, name, context))
-    return agents
+            yield name, context
 
 
 def main() -> None:

@@ -31,14 +31,7 @@ class Tunnel:
         with programs.starting():
             prepare_server(stage, programs.entrance)
             start_server(programs, stage)
-            host, port = stage.wan_dial
-            where = ["--server", f"{host}:{port}", "--state-dir", str(server_state(stage))]
-            words = shlex.split(_run([BIN / "tunnelctl", "token", "create", "--node", NODE, *where]))[1:]
-            state = stage.scratch / "agent"
-            _run([BIN / "tunnel-agent", *words, "--state-dir", state])
-            config = stage.scratch / "agent.toml"
-            config.write_text("health-port = 0\n")
-            programs.launch("agent", [BIN / "tunnel-agent", "run", "--state-dir", state, "--config", config])
+            start_agent(programs, stage)
             programs.wait_until_it_carries()
         return programs
 
@@ -66,6 +59,18 @@ def start_server(programs: Programs, stage: Stage) -> subprocess.Popen[bytes]:
     process = programs.launch("server", [BIN / "tunnel-server", "--config", stage.scratch / "server.toml"])
     programs.wait_until_it_listens(stage.wan_server)
     return process
+
+
+def start_agent(programs: Programs, stage: Stage) -> None:
+    """Join the node, and start its agent."""
+    host, port = stage.wan_dial
+    where = ["--server", f"{host}:{port}", "--state-dir", str(server_state(stage))]
+    words = shlex.split(_run([BIN / "tunnelctl", "token", "create", "--node", NODE, *where]))[1:]
+    state = stage.scratch / "agent"
+    _run([BIN / "tunnel-agent", *words, "--state-dir", state])
+    config = stage.scratch / "agent.toml"
+    config.write_text("health-port = 0\n")
+    programs.launch("agent", [BIN / "tunnel-agent", "run", "--state-dir", state, "--config", config])
 
 
 def _run(argv: Sequence[str | Path]) -> str:

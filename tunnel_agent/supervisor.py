@@ -3,8 +3,9 @@
 Nothing on the far side ends it: an absent server, dead DNS, a proxy in a bad mood or a clock that is years
 off are each a reason to try again later, said in the log once and then ever more rarely.
 
-When the certificate has been renewed, a second link is made with the new one. The server opens new streams on
-the newest link; the old one stays until the last of its streams has ended, or its certificate has.
+When the certificate has been renewed, a second link is made with the new one; when the server says that it
+goes, one to its successor, or to another server. New streams are opened on the newest link; the old one stays
+until the last of its streams has ended, its certificate has, or its server goes.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_WELCOME = 1.0
+"""Seconds that a link has lived at least, for another one to be made at once when its server goes: one that
+sends everybody away must not be dialled on and on."""
 _HANDOVER = 5.0
 """Seconds that an old link stays at least beside a new one, so that no call falls between the two."""
 _RESUMING = 1.0
@@ -55,6 +59,8 @@ _IDLE_CHECK = 1.0
 
 _dialling = attrgetter("servers", "proxy", "backoff_min", "backoff_max", "duplicate_delay")
 """Of a configuration: whom to dial, and when."""
+_LEAVING = {DrainReason.SHUTDOWN, DrainReason.REPLACED}
+"""The link will end, and another one is wanted before it does."""
 _USELESS = {DrainReason.REVOKED, DrainReason.EXPIRED}
 _REFUSED_AS_A_WHOLE = {DrainReason.DUPLICATE, DrainReason.REVOKED}
 
@@ -68,7 +74,7 @@ class _Outcome:
     refused: bool = False
     """The server wants nothing of us for now: another machine has this certificate, or it is revoked."""
     superseded: bool = False
-    """The link still lives, but there is a newer certificate."""
+    """The link still lives, but there is a newer certificate, or its server goes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +90,8 @@ class _Carried:
     up_at: float | None = None
     """trio's clock at the server's hello."""
     retiring: bool = False
+    leaving: trio.Event = field(default_factory=trio.Event)
+    """The server has said that this link will end."""
     ended: trio.Event = field(default_factory=trio.Event)
 
 
@@ -142,11 +150,12 @@ class Supervisor:
                 self._renewed = trio.Event()
             began = trio.current_time()
             outcome = await self._round(nursery)
-            if outcome.superseded:
-                continue
             if outcome.lived >= self._config.useful_after:
                 delays = self._delays()
                 self._failures.over()
+            if self._is_to_go_on(outcome):
+                delays = self._delays()
+                continue
             if self._changed.is_set():
                 self._changed, delays = trio.Event(), self._delays()
             delay = next(delays)
@@ -188,13 +197,18 @@ class Supervisor:
                 self._failed(f"{server}:{error.kind}", str(error))
             else:
                 outcome = await self._stay(self._link(sock, pump, server, credentials), nursery)
-                if outcome.superseded or outcome.refused or outcome.lived >= self._config.useful_after:
+                useful = outcome.lived >= self._config.useful_after
+                if useful or outcome.refused or self._is_to_go_on(outcome):
                     return outcome
                 # One that accepts and then says nothing, or drains at once, must not hide the next.
         return outcome
 
+    def _is_to_go_on(self, outcome: _Outcome) -> bool:
+        """Whether another link is to be made beside this one, at once."""
+        return outcome.superseded and (self._renewed.is_set() or outcome.lived >= _WELCOME)
+
     async def _stay(self, carried: _Carried, nursery: trio.Nursery) -> _Outcome:
-        """Have `nursery` carry the link; wait until it has ended, or there is a newer certificate."""
+        """Have `nursery` carry the link; wait until it has ended, or another one is wanted beside it."""
         nursery.start_soon(self._carry, carried)
         async with trio.open_nursery() as waiting:
 
@@ -204,10 +218,14 @@ class Supervisor:
 
             waiting.start_soon(wait, carried.ended)
             waiting.start_soon(wait, self._renewed)
-        carried.outcome.superseded = not carried.ended.is_set()
-        if carried.outcome.superseded:
+            waiting.start_soon(wait, carried.leaving)
+        outcome = carried.outcome
+        outcome.superseded = not carried.ended.is_set()
+        if outcome.superseded:
+            if carried.up_at is not None:
+                outcome.lived = trio.current_time() - carried.up_at
             nursery.start_soon(self._retire, carried)
-        return carried.outcome
+        return outcome
 
     def _link(
         self, sock: socket.socket, pump: TlsPump, server: Endpoint, credentials: Credentials
@@ -240,6 +258,8 @@ class Supervisor:
             if DrainReason.read(reason) in _USELESS:
                 self._on_refused(credentials.serial, f"the server refuses it: {detail or reason}")
             self._drained(server, name, DrainReason.read(reason), detail)
+            if DrainReason.read(reason) in _LEAVING:
+                carried.leaving.set()
 
         link = Link(
             sock,
@@ -258,7 +278,7 @@ class Supervisor:
             await carried.link.run()
         except LinkEnded as ended:
             if carried.retiring:
-                log.info("%s: the link with the former certificate ended: %s", server, ended)
+                log.info("%s: the former link ended: %s", server, ended)
             elif carried.up_at is not None:
                 outcome.lived = trio.current_time() - carried.up_at
                 self._failed(
@@ -278,7 +298,7 @@ class Supervisor:
     async def _retire(self, carried: _Carried) -> None:
         """Close the link once a newer one is up and it carries nothing.
 
-        The server ends it at the latest when its certificate does.
+        The server ends it at the latest when its certificate does, or when it goes itself.
         """
         carried.retiring = True
         while not carried.ended.is_set():
@@ -286,7 +306,7 @@ class Supervisor:
                 (each.up_at or 0.0 for each in self._links.values() if not each.retiring), default=0.0
             )
             if newer_since and trio.current_time() >= newer_since + _HANDOVER and not self._carries(carried):
-                carried.link.close("a link with the renewed certificate has taken over")
+                carried.link.close("a newer link has taken over")
                 return
             with trio.move_on_after(_IDLE_CHECK):
                 await carried.ended.wait()

@@ -31,6 +31,8 @@ async def serve_http(
 ) -> None:
     """Answer HTTP on `listeners` until cancelled; closes them and every connection then.
 
+    A listener that somebody else closes is left alone from then on.
+
     `peer` names a connection's other side for ``request.peer``, before anything is read: where it raises
     HttpError, that is the answer, and where it raises OSError, there is none. Neither takes a place. Of
     `max_connections` places, those that the idle take are taken from them (see `Crowd`); the rest wait.
@@ -66,7 +68,10 @@ async def serve_http(
         acceptor = Acceptor(listener, "an HTTP connection")
         async with listener:
             while True:
-                stream = await acceptor.accept()
+                try:
+                    stream = await acceptor.accept()
+                except trio.ClosedResourceError:
+                    return
                 try:
                     who = peer(stream)
                 except HttpError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_daemon import inheritance
 from tunnel_daemon.program import ProgramError
 
 if TYPE_CHECKING:
@@ -21,16 +22,23 @@ async def open_tcp_listeners(
     """Listen on `port` (0: any free one) of each address; all of them, or none.
 
     `setting` is the key to change if that fails: ProgramError names it. An IPv6 address takes
-    IPv6 callers only, so that "0.0.0.0" and "::" go together.
+    IPv6 callers only, so that "0.0.0.0" and "::" go together. A socket that this process was given for the
+    place (`inheritance`) is taken instead of a new one.
     """
     listeners: list[trio.SocketListener] = []
     try:
         for host in hosts:
-            listeners += await _listen(host, port, setting, backlog)
+            given = inheritance.claim_tcp(host, port)
+            if given is None:
+                listeners += await _listen(host, port, setting, backlog)
+            else:
+                listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(given)))
     except BaseException:
         for listener in listeners:
             listener.socket.close()
         raise
+    for listener in listeners:
+        inheritance.note(listener, setting)
     return listeners
 
 

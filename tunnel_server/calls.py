@@ -112,6 +112,10 @@ class Calls:
         self.localhost_ports: frozenset[int] = frozenset()
         """Dialled on the node's own loopback when they are called at one of its addresses."""
         self.open = 0
+        self.opening = 0
+        """Of these, calls that have not come about yet."""
+        self.closed = ""
+        """Why no more calls are opened: this server leaves."""
         self.failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
         self.served: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -155,9 +159,12 @@ class Calls:
         began, when = trio.current_time(), datetime.now(UTC)
         node_name, wanted = "", asked.wanted
         try:
+            if self.closed:
+                raise OpenFailed(Cause.AWAY, self.closed)
             if self.open >= self.limit:
                 raise OpenFailed(Cause.NO_ROOM, f"{self.limit} calls are open")
             self._count(1)
+            self.opening += 1
             try:
                 target = find()
                 wanted = str(target)
@@ -170,6 +177,8 @@ class Calls:
                     gone = OpenFailed(Cause.CANCELLED, why)
                     self._failed(asked, node_name, wanted, gone, when, trio.current_time() - began)
                 raise
+            finally:
+                self.opening -= 1
         except OpenFailed as exc:
             if isinstance(exc, TargetRefused):
                 node_name, wanted = exc.target.node.name, str(exc.target)

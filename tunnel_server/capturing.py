@@ -44,10 +44,11 @@ class Capturing:
         self._note_problems()
 
     def serve(self, registry: Registry, calls: Calls, frontends: Sequence[PortUser]) -> None:
-        """Name those that are to be kept in step."""
+        """Name those that are to be kept in step: from now on, before they let anybody in."""
         self._registry = registry
         self._calls = calls
         self._frontends = frontends
+        self._tell_frontends()
 
     def addresses_changed(self) -> None:
         """The registry knows other addresses: `keep` will see to them."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from certs.files import StateError
+from tunnel_daemon import inheritance
 from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.program import report, run_program
 from tunnel_daemon.reloading import Source
@@ -34,8 +36,9 @@ unmodified, at the address and port that they already use. `tunnelctl init` make
 _EPILOG = """\
 `tunnel-server check-config [FILE]` checks a configuration and starts nothing.
 Exit codes: 0 stopped in order, 1 failed, 2 wrong configuration or command line.
-SIGTERM and SIGINT stop it: agents are told, no rule is left behind. SIGHUP, or a change of its file, has it
-take the configuration again: whole, or not at all."""
+SIGTERM and SIGINT stop it: agents are told, open calls get a while to end, no rule is left behind; a second
+one ends them at once. SIGHUP, or a change of its file, has it take the configuration again: whole, or not at
+all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="take over from the server that runs with the same admin-socket, without refusing a caller; "
+        "where none runs, start as ever",
+    )
     add_arguments(parser)
     parsed = parser.parse_args(words)
     try:
@@ -59,13 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as exc:
         return report(PROGRAM, exc)
     ignore_hangups()
+    inheritance.take_from_service_manager(os.environ)
     configure_logging(config.log_level, config.log_format)
     for warning in aliased.warnings:
         log.warning("%s", warning)
 
     async def serve() -> None:
+        from tunnel_server.handover import take_over
         from tunnel_server.server import Server
 
-        await Server(config, source).run()
+        takeover = take_over(config.admin_socket) if parsed.take_over else None
+        await Server(config, source, takeover).run()
 
     return run_program(PROGRAM, serve, known=(StateError, MappingError, InterceptUnavailable))

@@ -28,6 +28,8 @@ DEFAULT_CONFIG = Path("/etc/edge-tunnel/server.toml")
 DEFAULT_ADMIN_SOCKET = Path("/run/edge-tunnel/admin.sock")
 DEFAULT_CONNECT_SOCKET = Path("connect.sock")
 DEFAULT_DIRECT_NETWORKS = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+HANDOVER_SUFFIX = ".next"
+"""What the path of the socket for handing over has beyond admin-socket's."""
 MAX_SOCKET_PATH = 107  # bytes, sun_path without its NUL
 
 _PORT = between(0, 65535)
@@ -231,8 +233,10 @@ class ServerConfig:
 
     def _check_sockets(self) -> Iterator[tuple[str, str]]:
         for key, path in (("admin-socket", self.admin_socket), ("connect-socket", self.connect_path())):
-            if path and len(str(path).encode()) > MAX_SOCKET_PATH:
-                yield key, f"is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have"
+            # Beside the admin socket there is another one, with a longer name.
+            most = MAX_SOCKET_PATH - len(HANDOVER_SUFFIX) * (key == "admin-socket")
+            if path and len(str(path).encode()) > most:
+                yield key, f"is longer than the {most} bytes that a socket's path may have"
         if self.connect_path() == self.admin_socket:
             yield "connect-socket", "is admin-socket's already; each needs its own"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.addresses import format_endpoint
+from tunnel_daemon import inheritance
 from tunnel_daemon.listeners import open_tcp_listeners
 from tunnel_server.admin.views import ListenerView
 from tunnel_server.frontends.fixed import serve_fixed
@@ -53,6 +54,7 @@ class FixedListeners:
                 standing = places.get((entry.host, entry.port))
                 if standing is not None:  # the same address leads elsewhere: nobody shall find it closed
                     opened.listeners[entry] = _twin(standing)
+                    inheritance.note(opened.listeners[entry], "listen")
                 else:
                     (opened.listeners[entry],) = await open_tcp_listeners(
                         [entry.host], entry.port, setting="listen"
@@ -75,6 +77,7 @@ class FixedListeners:
         return [
             listener_view("fixed", listener, f"{entry.node}:{entry.target_port}")
             for entry, listener in self._serving.items()
+            if listener.socket.fileno() >= 0
         ]
 
 

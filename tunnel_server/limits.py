@@ -42,6 +42,21 @@ class ServerLimits:
         check=between(0),
         live=True,
     )
+    drain_timeout: float = setting(
+        5.0,
+        doc="how long open calls go on after SIGTERM before they are reset; new ones are refused meanwhile",
+        unit="seconds",
+        check=between(0, 86_400),
+        live=True,
+    )
+    handover_timeout: float = setting(
+        3600.0,
+        doc="how long open calls go on where another server has taken over (`tunnel-server --take-over`), "
+        "which serves the new ones",
+        unit="seconds",
+        check=between(0, 86_400),
+        live=True,
+    )
     resume_grace: float = setting(
         90.0,
         doc="how long open calls wait for the agent to come back when its link is lost, in whole seconds; "

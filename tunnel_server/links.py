@@ -78,6 +78,8 @@ class Links:
         self._acceptance = acceptance
         self._attempts = attempts
         self._running: set[Link] = set()
+        self._leaving = ""
+        """Why this server takes no more links."""
         self._links_of: Counter[str] = Counter()
 
     async def serve(self, sock: socket.socket, pump: TlsPump, remote: str) -> None:
@@ -178,6 +180,8 @@ class Links:
             if agent.refusal is not None:
                 log.warning("a link is refused: %s", agent.refusal.why)
                 raise Refused(agent.refusal.reason, agent.refusal.why)
+            if self._leaving:
+                raise Refused(DrainReason.SHUTDOWN, self._leaving)
             node = self._registry.node(agent.name)
             session = await self._registry.adopt(node, hello, held)
         except Refused as refused:
@@ -190,7 +194,8 @@ class Links:
             self._registry.remove(node, session, held)
 
     def drain(self, detail: str) -> None:
-        """Tell every agent that this server goes away."""
+        """Tell every agent that this server goes away, and take no more links. Open streams go on."""
+        self._leaving = detail
         for link in list(self._running):
             connection = link.connection
             assert isinstance(connection, OpenerConnection)

@@ -96,7 +96,7 @@ class TunnelListener:
         self._api_connections = Crowd(_API_CONNECTIONS, "API connections")
 
     async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
-        """Accept until cancelled, then close everything."""
+        """Accept until cancelled, then close everything; if somebody closes a listener, no more from that."""
         async with trio.open_nursery() as nursery:
             for listener in listeners:
                 nursery.start_soon(self._accept, listener, nursery)
@@ -105,7 +105,10 @@ class TunnelListener:
         async with listener:
             acceptor = Acceptor(listener, "an agent")
             while True:
-                stream = await acceptor.accept()
+                try:
+                    stream = await acceptor.accept()
+                except trio.ClosedResourceError:
+                    return
                 pump = TlsPump(self.context, server_side=True)
                 # While there is no place, the others wait in the kernel's backlog.
                 try:

@@ -97,6 +97,11 @@ class PortMappings:
         self._unreadable: list[str] = []
         self._added = self._load() if state.exists(_FILE) else {}
 
+    def read_again(self) -> None:
+        """Another server has changed them until now. Raises MappingError."""
+        self._unreadable.clear()
+        self._added = self._load() if self._state.exists(_FILE) else {}
+
     @property
     def problems(self) -> list[str]:
         """A line for each entry of the file that does not count."""

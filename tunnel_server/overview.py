@@ -167,7 +167,10 @@ class Overview:
         """What /readyz tells: each part, and what is wrong with it."""
         view = self._intercepting()
         failed = view.state == "failed"
-        return {"interception": "; ".join(view.problems) or "not active" if failed else None}
+        return {
+            "interception": "; ".join(view.problems) or "not active" if failed else None,
+            **({"calls": self._calls.closed} if self._calls.closed else {}),
+        }
 
     def count(self) -> None:
         """Set the gauges."""

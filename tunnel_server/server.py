@@ -11,6 +11,7 @@ import trio
 from certs.addresses import format_endpoint
 from certs.files import StateError
 from certs.server_state import server_names
+from tunnel_daemon import inheritance
 from tunnel_daemon.descriptors import raise_open_files
 from tunnel_daemon.http_service import serve_http
 from tunnel_daemon.listeners import open_tcp_listeners
@@ -27,9 +28,11 @@ from tunnel_server.calls import Calls
 from tunnel_server.capturing import Capturing
 from tunnel_server.entrances import Entrances
 from tunnel_server.fixed_listeners import listener_view
+from tunnel_server.handover import Handover
 from tunnel_server.identity import ServerIdentity
 from tunnel_server.intercept.config import InterceptConfig, InterceptUnavailable
 from tunnel_server.known_nodes import KnownNodes
+from tunnel_server.leaving import leave
 from tunnel_server.links import Links
 from tunnel_server.listener import TunnelListener
 from tunnel_server.mappings import PortMappings
@@ -40,6 +43,7 @@ from tunnel_server.overview import Overview
 from tunnel_server.public_api import PublicApi
 from tunnel_server.registry import Registry
 from tunnel_server.state_place import StatePlace
+from tunnel_server.successor import start_successor
 from tunnel_wire import __version__
 from tunnel_wire.flow import Budget, SegmentPool
 from tunnel_wire.hello import new_id
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
     from tunnel_daemon.reloading import Source
     from tunnel_server.attestor import Attestor
     from tunnel_server.config import ServerConfig
+    from tunnel_server.handover import Takeover
+    from tunnel_server.intercept.held_table import Predecessor
     from tunnel_server.intercept.interception import Interception
     from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.following import Following
@@ -60,20 +66,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FAREWELL = 0.2
-"""Seconds between telling the agents that this server goes, and going."""
 _GAUGES_EVERY = 2.0
 
 
 class Server:
     """One tunnel-server. Creating it reads the state; `run` serves until it is told to stop."""
 
-    def __init__(self, config: ServerConfig, source: Source[ServerConfig] | None = None) -> None:
-        """Take the configuration, and where it is read again when it changes (None: never).
+    def __init__(
+        self,
+        config: ServerConfig,
+        source: Source[ServerConfig] | None = None,
+        takeover: Takeover | None = None,
+    ) -> None:
+        """Take the configuration, where it is read again when it changes, and what is taken over, if any.
 
         Raises StateError, MappingError, ssl.SSLError, each in one line for the operator.
         """
         self._config = config
+        self._takeover = takeover
         self._place = StatePlace(config)
         self._state = self._place.state
         self._identity = ServerIdentity(self._state)
@@ -85,6 +95,7 @@ class Server:
             self._state, lists.captured, insecure_port=config.insecure_port, secure_port=config.secure_port
         )
         self._capturing = Capturing(self._mappings, lists)
+        self._handover = Handover(config.admin_socket, self._capturing)
         refusals = (InterceptUnavailable, StateError)
         self._reloader = Reloader(config, source, self._apply, refusals=refusals) if source else None
         self._metrics = Metrics(__version__)
@@ -160,7 +171,9 @@ class Server:
         self._known.load()
 
     async def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or cancellation; then tell the agents, reset open calls, leave no rule.
+        """Serve until SIGTERM, SIGINT or cancellation, or until another server has taken over.
+
+        Then tell the agents, give open calls a while to end and reset the rest, leave no rule.
 
         Raises ProgramError and InterceptUnavailable where something that it needs cannot be had.
         """
@@ -179,10 +192,13 @@ class Server:
             if self._audit:
                 nursery.start_soon(self._audit.run)
             stop = trio.CancelScope()
-            await nursery.start(partial(watch_signals, stop, on_hangup=self._hung_up))
+            await nursery.start(
+                partial(watch_signals, stop, on_hangup=self._hung_up, on_replace=start_successor)
+            )
             with stop:
                 if self._config.intercept:
-                    self._capturing.interception = _make_interception(self._config)
+                    table = self._takeover.table if self._takeover else None
+                    self._capturing.interception = _make_interception(self._config, table)
                     await nursery.start(self._capturing.interception.run)
                 overview = self._overview()
                 # In this order: who can ask sees only what works.
@@ -201,11 +217,31 @@ class Server:
                 self._place.keep(nursery)
                 if self._reloader:
                     nursery.start_soon(self._reloader.watch)
+                if self._takeover:
+                    await self._finish_takeover(self._takeover)
+                await nursery.start(self._handover.serve)
+                for place in inheritance.close_unclaimed():
+                    log.info("%s is closed: nothing in the configuration listens there", place)
                 log.info("ready", extra={"version": __version__, "listeners": len(overview.listeners())})
-                await trio.sleep_forever()
-            self._links.drain("the server is stopping")
-            await trio.sleep(_FAREWELL)
+                await self._handover.done.wait()
+                await self._leave("another server has taken over", self._config.limits.handover_timeout)
+            if not self._handover.done.is_set():
+                inheritance.close_listening(keep=("meta-port", "admin-socket"))
+                with trio.CancelScope() as patience:
+                    await nursery.start(watch_signals, patience)
+                    await self._leave("the server is stopping", self._config.limits.drain_timeout)
             nursery.cancel_scope.cancel()
+
+    async def _finish_takeover(self, takeover: Takeover) -> None:
+        await takeover.finish()
+        if self._capturing.interception:
+            self._capturing.interception.own()
+        # Changed over there while this server started.
+        self._mappings.read_again()
+        await self._capturing.capture()
+
+    async def _leave(self, why: str, patience: float) -> None:
+        await leave(self._calls, self._links, self._registry, why=why, patience=patience)
 
     def _overview(self) -> Overview:
         return Overview(
@@ -321,6 +357,8 @@ class Server:
 
     async def _apply(self, config: ServerConfig) -> None:
         """Put a changed configuration into force, or raise with nothing changed: see `Reloader`."""
+        if self._handover.done.is_set():
+            return  # its successor does
         async with self._configuring:
             await self._reconfigure(config)
 
@@ -350,11 +388,11 @@ class Server:
         configure_logging(config.log_level, config.log_format)
 
 
-def _make_interception(config: ServerConfig) -> Interception:
+def _make_interception(config: ServerConfig, predecessor: Predecessor | None) -> Interception:
     # pyroute2 costs memory: it is loaded only where it is used.
     from tunnel_server.intercept.interception import Interception
 
-    return Interception(_intercept_config(config))
+    return Interception(_intercept_config(config), predecessor)
 
 
 def _intercept_config(config: ServerConfig) -> InterceptConfig:

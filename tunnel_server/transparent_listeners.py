@@ -63,7 +63,11 @@ class TransparentListeners:
 
     def views(self) -> list[ListenerView]:
         """For the status."""
-        return [listener_view(name, listener) for (_host, name), listener in self._serving.items()]
+        return [
+            listener_view(name, listener)
+            for (_host, name), listener in self._serving.items()
+            if listener.socket.fileno() >= 0
+        ]
 
     async def _leave(self, host: str, name: str) -> None:
         await trio.sleep(_LINGER)

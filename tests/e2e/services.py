@@ -1,6 +1,6 @@
 """What runs on the edges of these tests: `python services.py KIND PORT MACHINE`. It knows of no tunnel.
 
-http       every method answers what came, as JSON; GET /pattern?mib=N&seconds=S, GET /events; PUT digests
+http       answers what came, as JSON; GET /pattern?mib=N&seconds=S, /piece?kib=N, /events; PUT digests
 websocket  echoes messages, by the websockets library
 proxy      an HTTP CONNECT proxy that wants user:secret
 pattern N  no service: writes N MiB of the pattern to standard output
@@ -82,6 +82,11 @@ class _Http(BaseHTTPRequestHandler):
             self._head("application/octet-stream", mib * MIB)
             for piece in paced(mib, float(query.get("seconds", ["0"])[0])):
                 self.wfile.write(piece)
+        elif url.path == "/piece":
+            self.close_connection = True
+            length = int(parse_qs(url.query)["kib"][0]) * 1024
+            self._head("application/octet-stream", length)
+            self.wfile.write(next(pattern(1))[:length])
         elif url.path == "/events":
             self.close_connection = True
             self._head("text/event-stream", None)

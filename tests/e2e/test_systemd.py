@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.load import Load, to
 from tests.e2e.machine import SYSTEMD, Machine, machine
 from tests.e2e.system import CLOUD, EDGE_1, System, curl, curl_json
 
@@ -97,6 +98,20 @@ def test_services(own: tuple[System, Machine, Machine]) -> None:
         assert status(on, service)["pid"] != before
         connected(system, cloud)
         assert curl_json(system.topology.cloud, URL)["machine"] == "edge-1"
+
+    # the server is replaced, by itself and without a gap
+    before = status(cloud, "tunnel-server")
+    with Load(system.topology.cloud, to(EDGE_1, 9081)) as load:
+        cloud.run("systemctl kill --kill-whom=main --signal=USR2 tunnel-server")
+        system.until(lambda: status(cloud, "tunnel-server")["pid"] not in {before["pid"], "0"})
+        connected(system, cloud)
+    after = status(cloud, "tunnel-server")
+    assert (load.failures, load.served > 10) == ([], True)
+    assert after["PPid"] == "1"
+    same = ("CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Uid")
+    assert [after[key] for key in same] == [before[key] for key in same]
+    system.until(lambda: cloud.try_(f"test -e /proc/{before['pid']}").returncode != 0)
+    assert "active" in cloud.run("systemctl is-active tunnel-server")
 
     # the configuration is taken again; an orderly stop leaves nothing
     cloud.run(

@@ -447,3 +447,46 @@ async def test_who_has_calls_waiting_dials_each_second(pki, monkeypatch, autojum
         stream.lose(EndCause.EXPIRED)
         await trio.sleep(60)
         assert [patience for _, patience in tries[6:]] == [10, 10, 10]
+
+
+async def test_a_server_that_goes_is_followed_before_its_link_ends(server, pki, mock_clock):
+    """Its streams go on there, and what is new goes to the next one."""
+    state = pki.state(servers=[server.endpoint])
+    async with agent(state, useful_after=10), target() as (port, accept), linked(server) as former:
+        stream = await former.open("127.0.0.1", port)
+        inner = await accept()
+        mock_clock.jump(11)
+        former.connection.drain(DrainReason.SHUTDOWN, "it stops")
+        former.link.pump()
+        async with linked(server) as newer:  # at once: no time passes
+            assert newer.hellos[0].session == former.hellos[0].session
+            assert newer.hellos[0].link != former.hellos[0].link
+            await stream.send_all(b"ping")
+            assert await inner.receive_some(4) == b"ping"
+            for _ in range(8):
+                mock_clock.jump(1.01)
+                await settle()
+            assert not former.link.ended
+            await stream.send_eof()
+            await inner.aclose()
+            assert await stream.receive_some() == b""
+            while not former.link.ended:
+                mock_clock.jump(1.01)
+                await settle()
+            assert not newer.link.ended
+
+
+async def test_a_server_that_sends_everybody_away_is_not_dialled_without_pause(server, pki, mock_clock):
+    state = pki.state(servers=[server.endpoint])
+    async with agent(state, backoff_min=1, backoff_max=60, useful_after=10):
+        link = await server.accept()
+        for delay in (1, 2, 4):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(link.run)
+                await link.link.hello_received.wait()
+                link.connection.drain(DrainReason.SHUTDOWN, "it stops")
+                link.link.pump()
+                await settle()
+                assert await waits(server, mock_clock, delay)
+                link.link.close("gone")
+            link = server.links[-1]

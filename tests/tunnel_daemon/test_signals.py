@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.signals import ignore_hangups, watch_signals
@@ -74,3 +75,20 @@ async def test_without_a_hook_hangup_keeps_its_meaning() -> None:
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
         nursery.cancel_scope.cancel()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_each_signal_calls_its_hook() -> None:
+    called = []
+
+    async def note(what: str) -> None:
+        called.append(what)
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            hooks = {"on_hangup": partial(note, "hangup"), "on_replace": partial(note, "replace")}
+            await nursery.start(partial(watch_signals, trio.CancelScope(), **hooks))
+            for number in (signal.SIGUSR2, signal.SIGHUP):
+                os.kill(os.getpid(), number)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+    assert called == ["replace", "hangup"]

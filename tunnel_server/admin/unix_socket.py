@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_daemon import inheritance
 from tunnel_daemon.program import ProgramError
 
 if TYPE_CHECKING:
@@ -80,30 +81,47 @@ def admin_listener(
     Without `users`, for root and the server's own user.
     What a dead server left there is replaced; a lock beside the socket, which the kernel drops
     with its holder, tells dead from alive. Raises ProgramError, which names `setting`. On leaving,
-    the socket is closed and removed; the lock file stays, since removing one invites a race.
+    the socket is closed and removed; the lock file stays, since removing one invites a race. A socket that
+    this process was given for the path is used instead, with its lock; one that a successor has got stays.
     """
+    given = inheritance.claim_unix(path)
+    lock = given.lock if given and given.lock is not None else _lock(path, setting)
     try:
-        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _unusable(path, error, setting) from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"another tunnel-server is running with {setting} {path}: stop it, or set another"
-            raise ProgramError(message) from None
         users = users or SocketUsers()
-        listener = _listen(path, users.mode, setting)
+        if given is None:
+            listener = _listen(path, users.mode, setting)
+        else:
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(given.sock))
+            path.chmod(users.mode)
+        inheritance.note(listener, setting, lock)
         users.path = path
         try:
             yield listener
         finally:
             users.path = None
             listener.socket.close()
-            path.unlink(missing_ok=True)
+            if (given is None or given.ours) and not inheritance.is_succeeded():
+                path.unlink(missing_ok=True)
     finally:
         os.close(lock)
+
+
+def _lock(path: Path, setting: str) -> int:
+    try:
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error, setting) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        message = f"another tunnel-server is running with {setting} {path}: stop it, or set another"
+        raise ProgramError(message) from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _listen(path: Path, mode: int, setting: str) -> trio.SocketListener:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_daemon.descriptors import Acceptor
 from tunnel_server.admin.unix_socket import admin_listener, peer_credentials
 
 if TYPE_CHECKING:
@@ -28,10 +29,20 @@ class ConnectSocket:
     async def serve(
         self, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve until cancelled; ProgramError if that is not possible."""
+        """Serve until cancelled; ProgramError if that is not possible.
+
+        If somebody closes the listener, until the last that was let in has ended.
+        """
         with admin_listener(path, self._users, setting="connect-socket") as listener:
             task_status.started()
-            await trio.serve_listeners(self._serve, [listener])
+            acceptor = Acceptor(listener, "a caller of connect-socket")
+            async with trio.open_nursery() as nursery:
+                while True:
+                    try:
+                        stream = await acceptor.accept()
+                    except trio.ClosedResourceError:
+                        return
+                    nursery.start_soon(self._serve, stream)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:

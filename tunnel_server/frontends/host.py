@@ -183,7 +183,8 @@ class _Connection:
             return False
 
     def _reusable(self) -> bool:
-        return self._parser.our_state is h11.DONE and self._parser.their_state is h11.DONE
+        done = self._parser.our_state is h11.DONE and self._parser.their_state is h11.DONE
+        return done and not self._calls.closed
 
     async def _refuse(self, response: h11.Response, body: bytes) -> bool:
         """Answer by ourselves; whether another request may follow."""

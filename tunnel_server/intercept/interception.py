@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -37,7 +38,9 @@ from tunnel_server.intercept.netlink import (
 from tunnel_server.intercept.ownership import unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+
+    from tunnel_server.intercept.held_table import Predecessor
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +56,10 @@ _RTM_NEWLINK, _RTM_DELLINK, _IFF_UP = 16, 17, 1
 class Interception:
     """Captures connections to edge addresses on mapped ports while `run` runs."""
 
-    def __init__(self, config: InterceptConfig) -> None:
+    def __init__(self, config: InterceptConfig, predecessor: Predecessor | None = None) -> None:
         self._config = config
+        self._predecessor = predecessor
+        self._watching = trio.CancelScope()
         self._limiter = trio.CapacityLimiter(1)
         self._kernel: KernelState | None = None
         self._alarm = trio.Event()
@@ -69,12 +74,13 @@ class Interception:
         Started once the table stands; it captures nothing before the first `apply`. Raises
         InterceptUnavailable, with nothing changed, where interception cannot be had.
         """
-        kernel = await self._in_thread(lambda: KernelState(self._config))
+        kernel = await self._in_thread(lambda: KernelState(self._config, self._predecessor))
         self._kernel = kernel
         try:
             with (
                 NetlinkSocket(NETLINK_NETFILTER, [GROUP_NFTABLES]) as tables,
                 NetlinkSocket(NETLINK_ROUTE, [GROUP_LINK, GROUP_IPV4_ROUTE, GROUP_IPV6_ROUTE]) as routes,
+                self._watching,
             ):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch_table, tables, kernel)
@@ -121,6 +127,38 @@ class Interception:
         _warn_unrouted(change.unrouted)
         self._refused = change.refused
         return change
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[KernelState]:
+        """Inside, another server may change table and routes, and this one does not.
+
+        If the block calls the state's `leave` they are the other's for good, and `run` ends; otherwise they
+        are made as they were. Raises RuntimeError while `run` is not running.
+        """
+        kernel = self._kernel
+        if kernel is None:
+            raise RuntimeError("interception is not running")
+        async with self._limiter:
+            try:
+                yield kernel
+            finally:
+                if kernel.stays:
+                    self._kernel = None
+                    self._watching.cancel()
+                else:
+                    with trio.CancelScope(shield=True):
+                        await trio.to_thread.run_sync(self._recover, kernel)
+
+    def _recover(self, kernel: KernelState) -> None:
+        try:
+            kernel.recover()
+        except InterceptUnavailable as error:
+            logger.error("the table inet %s may not be as it should be: %s", table.NAME, error)  # noqa: TRY400
+
+    def own(self) -> None:
+        """The predecessor has gone: what it has lent is ours."""
+        if self._kernel is not None:
+            self._kernel.own()
 
     def statistics(self) -> Statistics:
         """The state at this moment."""

@@ -18,6 +18,7 @@ from tunnel_server.intercept.config import (
     Refusal,
 )
 from tunnel_server.intercept.connections import connected_to
+from tunnel_server.intercept.held_table import HeldTable, layout
 from tunnel_server.intercept.netlink import NETLINK_NETFILTER, NetlinkError, NetlinkSocket
 from tunnel_server.intercept.ownership import find_table, in_use, unavailable
 from tunnel_server.intercept.routes import Reach, Routes, never_capturable
@@ -25,6 +26,7 @@ from tunnel_server.intercept.routes import Reach, Routes, never_capturable
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from tunnel_server.intercept.held_table import Predecessor
     from tunnel_server.intercept.messages import Message
 
 
@@ -36,9 +38,10 @@ _NO_SUCH_FLAG = {errno.EINVAL, errno.EOPNOTSUPP}
 class KernelState:
     """What we hold in the kernel: from `__init__`, which makes it, to `remove`."""
 
-    def __init__(self, config: InterceptConfig) -> None:
+    def __init__(self, config: InterceptConfig, predecessor: Predecessor | None = None) -> None:
         """Build the table in one transaction, in place of a dead server's; adopt the routes that one left.
 
+        Of a `predecessor`, which lives, take the table as it stands: it captures all the while.
         Raises InterceptUnavailable, with nothing changed.
         """
         self._config = config
@@ -47,8 +50,11 @@ class KernelState:
         self.owned = True
         self._caller_changes = 0
         self._handle = 0
+        self.stays = predecessor is not None
+        """Table and routes are another server's, too: they outlive this one."""
+        owner = predecessor.owner if predecessor else None
         try:
-            self._netfilter = NetlinkSocket(NETLINK_NETFILTER)
+            self._netfilter = NetlinkSocket(NETLINK_NETFILTER, descriptor=owner)
         except OSError as error:
             raise unavailable(error) from error
         try:
@@ -58,7 +64,8 @@ class KernelState:
             raise
         try:
             self._check_prerouting_addresses(config)
-            self.build()
+            if predecessor is None or not self._adopt(predecessor.held, config):
+                self.build()
             self._routes.added = self._routes.leftovers()
         except OSError as error:
             self._close()
@@ -66,6 +73,55 @@ class KernelState:
         except BaseException:
             self._close()
             raise
+
+    def _adopt(self, held: HeldTable | None, config: InterceptConfig) -> bool:
+        """Know what is there; whether the table can be left as it stands, but for callers of `config`."""
+        if held is None:
+            return False
+        self.owned, self.addresses, self.ports = held.owned, held.addresses, held.ports
+        self._handle, self._caller_changes = held.handle, held.caller_changes
+        if held.layout != layout() or not self._is_intact():
+            return False
+        self._config = held.callers
+        self._exchange(self.addresses, self.ports, config)
+        return True
+
+    def held(self) -> HeldTable:
+        """What there is, for the server that comes after this one."""
+        return HeldTable(
+            layout(),
+            self._handle,
+            self.owned,
+            self.addresses,
+            self.ports,
+            self._config,
+            self._caller_changes,
+        )
+
+    @property
+    def owner(self) -> int:
+        """The descriptor by which the kernel knows us."""
+        return self._netfilter.socket.fileno()
+
+    def leave(self) -> None:
+        """The table and the routes are another server's now: `remove` leaves them."""
+        self.stays = True
+
+    def own(self) -> None:
+        """What the predecessor has lent is ours: `remove` removes it."""
+        self.stays = False
+
+    def recover(self) -> None:
+        """A server that was to come after this one has not: nobody knows what it has changed.
+
+        Raises InterceptUnavailable.
+        """
+        try:
+            self._netfilter.discard()
+            self._routes.added |= self._routes.leftovers()
+        except OSError as error:
+            raise unavailable(error) from error
+        self.build()
 
     @property
     def port(self) -> int:
@@ -165,7 +221,10 @@ class KernelState:
         return self._routes.add(lost)
 
     def remove(self) -> None:
-        """Take away the routes and the table, and close. Never raises."""
+        """Take away the routes and the table, unless they are another server's, and close. Never raises."""
+        if self.stays:
+            self._close()
+            return
         try:
             self._routes.remove(self._routes.added)
             if self._is_intact():

@@ -76,8 +76,17 @@ class Request(Protocol):
 class NetlinkSocket:
     """One netlink socket. Not thread-safe: one user at a time."""
 
-    def __init__(self, protocol: int, groups: Sequence[int] = ()) -> None:
-        """Open and bind it, joined to multicast `groups`. Raises OSError."""
+    def __init__(self, protocol: int, groups: Sequence[int] = (), *, descriptor: int | None = None) -> None:
+        """Open and bind it, joined to multicast `groups`. Raises OSError.
+
+        A `descriptor` is one that another process has opened so: it is taken instead, and closed with this.
+        """
+        if descriptor is not None:
+            self.socket = socket.socket(fileno=descriptor)
+            self.port: int = self.socket.getsockname()[0]
+            self._sequence = 0
+            self.discard()
+            return
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
             for option in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
@@ -95,7 +104,7 @@ class NetlinkSocket:
         except BaseException:
             self.socket.close()
             raise
-        self.port: int = self.socket.getsockname()[0]
+        self.port = self.socket.getsockname()[0]
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -123,7 +132,7 @@ class NetlinkSocket:
                 if kind == NLMSG_ERROR and 0 <= sequence - first < len(batch):
                     number = -struct.unpack_from("=i", payload)[0]
                     if number:
-                        self._discard()
+                        self.discard()
                         raise NetlinkError(number, batch[sequence - first].label)
                     done = True
         if not done:
@@ -203,7 +212,8 @@ class NetlinkSocket:
         except OSError as error:
             raise NetlinkError(error.errno or errno.EIO, label) from error
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Forget what has come."""
         with suppress(OSError):
             while True:
                 self.socket.recv(_DATAGRAM, socket.MSG_DONTWAIT)

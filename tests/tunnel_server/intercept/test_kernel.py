@@ -1,6 +1,9 @@
 """The kernel's side by itself: all or nothing, bounded, and gone when it is told to go."""
 
+import json
 import os
+import shutil
+import subprocess
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from tests.tunnel_server.intercept.netns import namespaces
 from tunnel_server.intercept import table
 from tunnel_server.intercept.config import InterceptConfig, InterceptUnavailable
+from tunnel_server.intercept.held_table import HeldTable, Predecessor
 from tunnel_server.intercept.kernel import KernelState
 from tunnel_server.intercept.netlink import NETLINK_NETFILTER, NetlinkSocket
 from tunnel_server.intercept.ownership import find_table
@@ -141,3 +145,92 @@ def test_other_callers_whole_or_not_at_all():
         host.sh(*(f"ip addr add {address}/32 dev lo" for address in hosts))
         host.run(work)
     assert [f"dnat ip to {each}:" in text for each, text in zip(hosts, listed, strict=True)] == [True, True]
+
+
+def lent(state: KernelState, **changed) -> Predecessor:
+    """What another process would get of it."""
+    held = HeldTable.from_json({**json.loads(json.dumps(state.held().to_json())), **changed})
+    return Predecessor(os.dup(state.owner), held)
+
+
+CALLERS = InterceptConfig(
+    caller_networks=(ip_network("10.0.0.0/8"),), prerouting_address4=ip_address("10.77.0.1")
+)
+
+
+def elements() -> str:
+    return subprocess.run(
+        ["nft", "list", "table", "inet", "edge-tunnel"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="looks with nft (package nftables)")
+def test_a_successor_has_the_table_as_it_stands():
+    with namespaces("host") as (host,):
+        host.sh("ip link add wire type veth peer name far", "ip addr add 10.77.0.1/24 dev wire")
+
+        def work() -> None:
+            old = KernelState(InterceptConfig())
+            old.apply([A, B], {80: 10264})
+            with NetlinkSocket(NETLINK_NETFILTER) as sock:
+                before = find_table(sock)
+                new = KernelState(CALLERS, lent(old))
+                assert (new.addresses, new.ports, new.port) == ({A, B}, {80: 10264}, old.port)
+                old.leave()
+                old.remove()
+                new.own()
+                assert find_table(sock) == before
+                assert new.check()
+                assert "10.0.0.0/8" in elements()
+                assert new.apply([B, C], {80: 10264}).added == (C,)
+                assert str(A) not in elements()
+                # Again, with callers that stay.
+                last = KernelState(CALLERS, lent(new))
+                new.leave()
+                new.remove()
+                last.own()
+                assert find_table(sock) == before
+                last.remove()
+                assert find_table(sock) is None
+
+        host.run(work)
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="looks with nft (package nftables)")
+def test_a_table_of_another_layout_is_made_anew_with_all_that_it_holds():
+    def work() -> None:
+        old = KernelState(InterceptConfig())
+        old.apply([A], {80: 10264})
+        handle = old.held().handle
+        new = KernelState(InterceptConfig(), lent(old, layout="of another release"))
+        assert new.held().handle != handle
+        assert str(A) in elements()
+        # The successor fails: it removes nothing, and the old one makes it what it was.
+        new.remove()
+        assert there()
+        old.recover()
+        assert old.check()
+        assert old.apply([A, B], {80: 10264}).added == (B,)
+        old.remove()
+        assert not there()
+
+    with namespaces("host") as (host,):
+        host.run(work)
+
+
+def test_what_a_successor_does_not_understand_is_made_anew():
+    def work() -> None:
+        old = KernelState(InterceptConfig())
+        old.apply([A], {80: 10264})
+        new = KernelState(InterceptConfig(), Predecessor(os.dup(old.owner), None))
+        assert new.addresses == set()
+        assert new.check()
+        new.own()
+        old.leave()
+        old.remove()
+        assert there()
+        new.remove()
+        assert not there()
+
+    with namespaces("host") as (host,):
+        host.run(work)

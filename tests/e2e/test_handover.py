@@ -1,0 +1,140 @@
+"""A server takes over from the one that runs: no caller is refused, and no open call ends."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import services
+from tests.e2e.load import Load, by_connect_socket, to
+from tests.e2e.network import dial, read_to_end
+from tests.e2e.system import BIN, EDGE_1, System, curl, toml
+
+FIXED = 19081
+_count = itertools.count(2)
+
+
+@pytest.fixture(scope="module")
+def own(deploy_for_module: Callable[..., System]) -> System:
+    """One edge with its service; callers may come by its address, a fixed listener and connect-socket."""
+    made = deploy_for_module()
+    made.start_server(listen=[f"127.0.0.1:{FIXED}=edge-1:9081"])
+    made.serve(made.topology.edge(1), "http", 9081)
+    made.add_edge(made.topology.edge(1), backoff_max=1)
+    made.map_port("9081=10264")
+    return made
+
+
+def successor(own: System, *, config: Path | None = None) -> str:
+    """Start a server that takes over; the name of its process."""
+    name = f"server-{next(_count)}"
+    words = ["--config", str(config or own.directory / "server.toml"), "--take-over"]
+    own.start(name, own.topology.cloud, BIN / "tunnel-server", *words)
+    return name
+
+
+def running(own: System) -> str:
+    """The name of the server's process that came last."""
+    return [name for name in own.processes.names() if name.startswith("server")][-1]
+
+
+def take_over(own: System) -> tuple[str, str]:
+    """The names of the old and the new process, once the new one alone serves."""
+    old, before = running(own), own.status()["instance"]
+    new = successor(own)
+    own.until(lambda: "has taken over" in own.log(old), old, new, timeout=20)
+    own.until(lambda: own.status()["instance"] != before, new)
+    own.until(lambda: own.connected() == {"edge-1"}, new)
+    return old, new
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(300)])])
+def test_nobody_is_refused_and_nothing_open_ends(
+    own: System, times: int, figure: Callable[[str, float], None]
+) -> None:
+    cloud = own.topology.cloud
+    table = re.findall("handle ([0-9]+)", cloud.run(["nft", "-a", "list", "tables"]).stdout)
+    ways = {
+        "captured": to(EDGE_1, 9081),
+        "fixed": to("127.0.0.1", FIXED),
+        "connect": by_connect_socket(str(own.directory / "connect.sock"), f"{EDGE_1}:9081"),
+    }
+    with contextlib.ExitStack() as stack:
+        download = stack.enter_context(dial(cloud, (EDGE_1, 9081), timeout=30))
+        download.sendall(f"GET /pattern?mib=4&seconds={3 * times} HTTP/1.0\r\n\r\n".encode())
+        loads = {way: stack.enter_context(Load(cloud, connect)) for way, connect in ways.items()}
+        oldest = running(own)
+        for _ in range(times):
+            time.sleep(0.5)  # real time, in which all is as ever
+            take_over(own)
+        body = read_to_end(download).partition(b"\r\n\r\n")[2]
+        assert hashlib.sha256(body).hexdigest() == services.pattern_digest(4)
+    for way, load in loads.items():
+        figure(f"calls {way}, slowest {load.slowest:.2f} s", load.served)
+        assert load.failures == [], way
+        assert load.served > 50
+    own.until(lambda: oldest in own.processes.ended())  # the last call that it had was the download
+    assert own.processes.ended()[oldest] == 0
+    # It is the same table all the while.
+    assert re.findall("handle ([0-9]+)", cloud.run(["nft", "-a", "list", "tables"]).stdout) == table
+
+
+def test_what_does_not_come_up_changes_nothing(own: System, tmp_path: Path) -> None:
+    cloud, before = own.topology.cloud, own.status()["instance"]
+    occupied = {**own.server_settings, "listen": ["192.0.2.1:80=edge-1:9081"]}
+    (config := tmp_path / "bad.toml").write_text(toml(occupied))
+    with Load(cloud, to(EDGE_1, 9081)) as load:
+        failed = successor(own, config=config)
+        own.until(lambda: failed in own.processes.ended())
+        assert "this machine does not have that address" in own.log(failed)
+        old = running_before(own, failed)
+        own.until(lambda: "did not come up: this server goes on" in own.log(old), old)
+        time.sleep(0.2)
+    assert load.failures == []
+    assert own.status()["instance"] == before
+    assert own.connected() == {"edge-1"}
+    own.map_port("9082=10264")  # it changes the table again
+    assert "9082" in cloud.run(["nft", "list", "table", "inet", "edge-tunnel"]).stdout
+    own.kill(failed)
+    take_over(own)
+    assert {each["port"] for each in own.status()["mappings"]} >= {9081, 9082}
+
+
+def running_before(own: System, name: str) -> str:
+    names = [each for each in own.processes.names() if each.startswith("server")]
+    return names[names.index(name) - 1]
+
+
+def test_one_that_is_not_asked_to_take_over_does_not(own: System) -> None:
+    done = own.topology.cloud.run([BIN / "tunnel-server", "--config", own.directory / "server.toml"])
+    assert done.returncode == 1
+    assert "another program has the port" in done.stderr or "belongs to process" in done.stderr
+    assert curl(own.topology.cloud, f"http://{EDGE_1}:9081/").returncode == 0
+
+
+def test_the_old_one_can_be_stopped_and_the_new_one_removes_all(own: System) -> None:
+    cloud = own.topology.cloud
+    with dial(cloud, (EDGE_1, 9081)) as caller:
+        caller.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+        assert caller.recv(12) == b"HTTP/1.1 200"
+        old, new = take_over(own)
+        assert own.processes[old].poll() is None
+        assert own.kill(old, signal.SIGTERM) == 0
+        with pytest.raises(ConnectionResetError):
+            read_to_end(caller)
+    assert curl(cloud, f"http://{EDGE_1}:9081/").returncode == 0
+    assert json.loads(own.ctl("status", "--json"))["nodes_connected"] == 1
+    assert own.kill(new, signal.SIGTERM) == 0
+    assert cloud.run(["nft", "list", "ruleset"]).stdout == ""
+    assert cloud.run(["ip", "route", "show", "proto", "126"]).stdout == ""
+    assert [path.name for path in own.directory.glob("*.sock*") if path.is_socket()] == []
+    # Where none runs, it starts as ever.
+    name = successor(own)
+    own.until(lambda: own.answers() and own.connected() == {"edge-1"}, name)

@@ -1,0 +1,103 @@
+"""SIGTERM: nobody new is let in, agents go elsewhere, and open calls get the time that they are given."""
+
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import services
+from tests.e2e.network import dial, read_to_end
+from tests.e2e.system import BIN, CLOUD, EDGE_1, RESET, System, curl, toml
+
+OTHER = "203.0.113.20"
+
+
+@pytest.fixture(scope="module")
+def deployed(deploy_for_module: Callable[..., System]) -> System:
+    """One edge with its service, 9081 mapped."""
+    made = deploy_for_module()
+    made.ctl("init", "--cert-ips", f"{CLOUD},{OTHER}", "--state-dir", made.state)
+    made.start_server(
+        **{"limits.drain-timeout": 20, "server-addresses": [f"{CLOUD}:10262", f"{OTHER}:10262"]}
+    )
+    made.serve(made.topology.edge(1), "http", 9081)
+    made.add_edge(made.topology.edge(1), backoff_max=1, connect_timeout=1)
+    made.map_port("9081=10264")
+    return made
+
+
+def ready(own: System) -> dict[str, object]:
+    answer: dict[str, object] = json.loads(
+        own.topology.cloud.run(["curl", "-sS", "http://127.0.0.1:10265/readyz"]).stdout
+    )
+    return answer
+
+
+def test_an_open_call_ends_by_itself(deployed: System) -> None:
+    own, cloud = deployed, deployed.topology.cloud
+    with dial(cloud, (EDGE_1, 9081), timeout=30) as download:
+        download.sendall(b"GET /pattern?mib=2&seconds=3 HTTP/1.0\r\n\r\n")
+        assert download.recv(12) == b"HTTP/1.1 200"
+        own.processes["server"].send_signal(signal.SIGTERM)
+        own.until(lambda: not ready(own)["ready"], "server", timeout=3)
+        refused = curl(cloud, "--max-time", "3", f"http://{EDGE_1}:9081/")
+        assert refused.returncode in RESET, refused.stderr
+        own.until(
+            lambda: "retires this link: shutdown (the server is stopping)" in own.log("edge-1"), "edge-1"
+        )
+        assert own.status()["calls_open"] == 1
+        body = read_to_end(download).partition(b"\r\n\r\n")[2]
+    assert hashlib.sha256(body).hexdigest() == services.pattern_digest(2)
+    began = time.monotonic()
+    assert own.processes["server"].wait(3) == 0
+    assert time.monotonic() - began < 1
+    assert cloud.run(["nft", "list", "ruleset"]).stdout == ""
+    own.kill("server")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_one_that_does_not_end_is_reset(deployed: System, *, again: bool) -> None:
+    """After drain-timeout, or at once when the server is told once more."""
+    own = deployed
+    own.start_server(**{"limits.drain-timeout": 20 if again else 1})
+    own.until(lambda: own.connected() == {"edge-1"}, "server", "edge-1")
+    with dial(own.topology.cloud, (EDGE_1, 9081), timeout=30) as caller:
+        caller.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+        assert caller.recv(12) == b"HTTP/1.1 200"
+        began, size = time.monotonic(), len(own.log("server"))
+        own.processes["server"].send_signal(signal.SIGTERM)
+        if again:
+            own.until(lambda: "1 calls are open" in own.log("server")[size:], "server")
+            own.processes["server"].send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionResetError):
+            read_to_end(caller)
+        assert (0 if again else 1) < time.monotonic() - began < 4
+    assert own.processes["server"].wait(3) == 0
+    assert own.topology.cloud.run(["nft", "list", "ruleset"]).stdout == ""
+    own.kill("server")
+
+
+def test_the_agent_links_elsewhere_before_its_link_goes(deployed: System, tmp_path: Path) -> None:
+    own, cloud, other = deployed, deployed.topology.cloud, deployed.topology.host("other")
+    own.start_server(**{"limits.drain-timeout": 20})
+    own.until(lambda: own.connected() == {"edge-1"}, "server", "edge-1")
+    (secret := tmp_path / "passphrase").write_text("correct horse battery\n")
+    copy, state, admin = tmp_path / "copy", tmp_path / "state", tmp_path / "admin.sock"
+    own.ctl("backup", copy, "--passphrase-file", secret, "--state-dir", own.state)
+    done = other.run([BIN / "tunnelctl", "restore", copy, "--passphrase-file", secret, "--state-dir", state])
+    assert done.returncode == 0, done.stderr
+    (settings := tmp_path / "other.toml").write_text(toml({"state-dir": state, "admin-socket": admin}))
+    own.start("other", other, BIN / "tunnel-server", "--config", settings)
+    with dial(cloud, (EDGE_1, 9081), timeout=30) as download:
+        download.sendall(b"GET /pattern?mib=2&seconds=6 HTTP/1.0\r\n\r\n")
+        assert download.recv(12) == b"HTTP/1.1 200"
+        own.processes["server"].send_signal(signal.SIGTERM)
+        own.until(lambda: curl(other, f"http://{EDGE_1}:9081/").returncode == 0, "other", "edge-1", timeout=5)
+        assert own.processes["server"].poll() is None, "it was over before the agent was elsewhere"
+        body = read_to_end(download).partition(b"\r\n\r\n")[2]
+    assert hashlib.sha256(body).hexdigest() == services.pattern_digest(2)
+    assert own.processes["server"].wait(3) == 0

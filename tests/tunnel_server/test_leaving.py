@@ -1,0 +1,128 @@
+"""How a server leaves: who is waited for, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from tests.tunnel_server.core import Agent, Core, running
+from tunnel_server.calls import Asked, Target
+from tunnel_server.leaving import leave
+from tunnel_wire.causes import Cause, OpenFailed
+
+ASKED = Asked("test", "127.0.0.1:1", "edge-1:1")
+
+
+@pytest.fixture
+def patience() -> float:
+    return 30.0
+
+
+async def _leave(core: Core, patience: float) -> None:
+    await leave(core.calls, core.links, core.registry, why="it stops", patience=patience)
+
+
+def _place(core: Core):
+    return core.calls.place(ASKED, lambda: Target(core.registry.by_name("edge-1"), "127.0.0.1", 9))
+
+
+async def _linked(core: Core, **how: bool) -> Agent:
+    agent = await core.agent(**how)
+    with trio.fail_after(5):
+        while not any(node.agent for node in core.registry.nodes.values()):
+            await trio.sleep(0.01)
+    return agent
+
+
+async def test_an_open_call_is_waited_for_and_new_ones_are_refused(patience: float) -> None:
+    async with running() as core:
+        core.on_request = lambda stream: stream.accept()
+        agent = await _linked(core)
+        async with trio.open_nursery() as nursery:
+            async with _place(core) as call:
+                nursery.start_soon(_leave, core, patience)
+                with trio.fail_after(5):
+                    while not agent.drained:
+                        await trio.sleep(0.01)
+                assert agent.drained == [("shutdown", "it stops")]
+                with pytest.raises(OpenFailed) as caught:
+                    async with _place(core):
+                        pass
+                assert (caught.value.cause, caught.value.detail) == (Cause.AWAY, "it stops")
+                assert not agent.over.is_set()
+                call.far.reset()
+            with trio.fail_after(2):
+                while nursery.child_tasks:
+                    await trio.sleep(0.01)
+
+
+async def test_not_beyond_its_patience() -> None:
+    async with running() as core:
+        core.on_request = lambda stream: stream.accept()
+        await _linked(core)
+        async with _place(core) as call:
+            with trio.fail_after(3):
+                await _leave(core, 0.1)
+            assert core.calls.open == 1
+            call.far.reset()
+
+
+async def test_a_connection_that_many_share_is_not_waited_for(patience: float) -> None:
+    async with running() as core:
+        core.on_request = lambda stream: stream.accept()
+        await _linked(core)
+        async with _place(core) as call:
+            (stream,) = core.registry.nodes["edge-1"].agent.session.streams.values()
+            stream.is_pooled = True
+            with trio.fail_after(3):
+                await _leave(core, patience)
+            call.far.reset()
+
+
+async def test_a_call_that_is_being_opened_comes_about(patience: float) -> None:
+    async with running() as core:
+        asked = []
+        core.on_request = asked.append
+        agent = await _linked(core)
+        placed = trio.Event()
+
+        async def place() -> None:
+            async with _place(core) as call:
+                placed.set()
+                call.far.reset()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(place)
+            nursery.start_soon(_leave, core, patience)
+            await trio.sleep(0.2)
+            assert not agent.drained
+            asked[0].accept()
+            with trio.fail_after(2):
+                await placed.wait()
+
+
+async def test_what_waits_for_its_agent_is_reset(patience: float) -> None:
+    """The agent goes to another server, and will not come back for it."""
+    async with running() as core:
+        core.on_request = lambda stream: stream.accept()
+        agent = await _linked(core, resumes=True)
+        async with _place(core) as call:
+            agent.link.close("the network is gone")
+            await agent.wait_over()
+            session = core.registry.nodes["edge-1"].former.session
+            with trio.fail_after(5):
+                while not session.suspended:
+                    await trio.sleep(0.01)
+            with trio.fail_after(3):
+                await leave(core.calls, core.links, core.registry, why="it stops", patience=0.1)
+            with pytest.raises(trio.BrokenResourceError):
+                await call.far.receive_some()
+
+
+async def test_a_link_that_comes_late_is_sent_away(patience: float) -> None:
+    async with running() as core:
+        await _leave(core, patience)
+        agent = await core.agent()
+        await agent.wait_over()
+        assert agent.drained == [("shutdown", "it stops")]
+        assert not core.registry.nodes or core.registry.nodes["edge-1"].agent is None

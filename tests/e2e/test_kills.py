@@ -1,0 +1,130 @@
+"""Either end is killed at any moment, under load: it comes back by itself, and nothing of it is left."""
+
+import random
+import re
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.load import Load, to
+from tests.e2e.system import BIN, EDGE_1, System, curl, curl_json
+
+FIXED = 19081
+URL = f"http://{EDGE_1}:9081/"
+BACK = 2.0
+"""Seconds from a program's start to the first call that is served, at the median."""
+AT_MOST = 10.0
+"""The same, for each: the machine may have much else to do."""
+AGENT = {"backoff_max": 1}
+"""It is killed, or its server, every other second: else it would wait longer from time to time."""
+SETTINGS = {"listen": [f"127.0.0.1:{FIXED}=edge-1:9081"]}
+
+
+_LONG = [pytest.mark.long, pytest.mark.timeout(300)]
+
+
+@pytest.mark.parametrize(
+    "kills", [10, *(pytest.param(25, marks=_LONG, id=f"part-{part}-of-8") for part in range(1, 9))]
+)
+def test_killed_under_load(
+    deploy: Callable[..., System], kills: int, figure: Callable[[str, float], None]
+) -> None:
+    own = deploy()
+    own.start_server(**SETTINGS)
+    own.serve(own.topology.edge(1), "http", 9081)
+    own.add_edge(own.topology.edge(1), **AGENT)
+    own.map_port("9081=10264")
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    took: dict[str, list[float]] = {"server": [], "edge-1": []}
+    cloud = own.topology.cloud
+    with (
+        Load(cloud, to(EDGE_1, 9081), callers=3, kib=256) as captured,
+        Load(cloud, to("127.0.0.1", FIXED), callers=3, kib=256) as fixed,
+    ):
+        for _ in range(kills):
+            time.sleep(chance.uniform(0, 0.5))
+            victim = chance.choice(sorted(took))
+            kill(own, victim, chance)
+            if chance.random() < 0.2:  # once more while it starts, or has just linked
+                start(own, victim)
+                time.sleep(chance.uniform(0, 1))
+                kill(own, victim, chance)
+            took[victim].append(back(own, victim))
+    for load in (captured, fixed):
+        assert load.hanging() == []
+        assert load.wrong() == []
+        assert load.served > kills
+    nothing_is_left(own)
+    for victim, seconds in took.items():
+        if seconds:
+            figure(
+                f"s at the median for {victim} to be back, {max(seconds):.1f} s at most, of {len(seconds)}",
+                statistics.median(seconds),
+            )
+            assert statistics.median(seconds) < BACK
+    figure(
+        f"calls served, {len(captured.failures) + len(fixed.failures)} not", captured.served + fixed.served
+    )
+
+
+def kill(own: System, victim: str, chance: random.Random) -> None:
+    own.kill(victim)
+    if victim == "server":
+        assert rules(own) == ""
+    time.sleep(chance.uniform(0, 0.3))
+
+
+def start(own: System, victim: str) -> None:
+    if victim == "server":
+        words = ["--config", str(own.directory / "server.toml")]
+        own.start("server", own.topology.cloud, BIN / "tunnel-server", *words)
+    else:
+        own.start_agent(own.topology.edge(1), **AGENT)
+
+
+def back(own: System, victim: str) -> float:
+    """Start it; the seconds until a call is served."""
+    began = time.monotonic()
+    start(own, victim)
+
+    def served() -> bool:
+        return curl(own.topology.cloud, "--max-time", "1", URL).returncode == 0
+
+    own.until(served, "server", "edge-1", timeout=AT_MOST)
+    seconds = time.monotonic() - began
+    assert rules(own).count("table inet edge-tunnel") == 1
+    assert own.connected() == {"edge-1"}
+    return seconds
+
+
+def nothing_is_left(own: System) -> None:
+    """No call, no session but one, no connection of the agent's, no task that hangs."""
+    cloud, edge = own.topology.cloud, own.topology.edge(1)
+
+    def quiet() -> bool:
+        status = own.status()
+        return (status["calls_open"], status["calls_suspended"]) == (0, 0) and not status["memory_used_bytes"]
+
+    own.until(quiet, "server", timeout=10)
+    own.until(lambda: curl_json(edge, "http://127.0.0.1:10266/status")["streams"] == 0, "edge-1", timeout=10)
+
+    def gauges() -> dict[str, float]:
+        text = curl(cloud, "http://127.0.0.1:10265/metrics").stdout
+        found = re.findall(
+            r"^edge_tunnel_(links|sessions|nodes_connected|streams_suspended) (\S+)$", text, re.MULTILINE
+        )
+        return {name: float(value) for name, value in found}
+
+    only = {"links": 1, "sessions": 1, "nodes_connected": 1, "streams_suspended": 0}
+    own.until(lambda: gauges() == only, "server", timeout=10)
+    established = edge.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
+    assert not re.findall(r":2379 [0-9A-F]+:[0-9A-F]{4} 01", established)  # 9081
+    assert "Traceback" not in own.log("server") + own.log("edge-1")
+
+
+def rules(own: System) -> str:
+    return own.topology.cloud.run(["nft", "list", "ruleset"]).stdout

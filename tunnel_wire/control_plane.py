@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import h2.config
 import h2.connection
-from h2.connection import AllowedStreamIDs, ConnectionInputs
+from h2.connection import AllowedStreamIDs, ConnectionInputs, _decode_headers
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamClosedBy, StreamInputs
 from hyperframe.frame import HeadersFrame
@@ -34,7 +34,7 @@ MAX_ENCODER_TABLE = 4096
 
 _KNOWN_SETTINGS = frozenset(SettingCodes)
 
-_WHOLE = frames.FLAG_END_HEADERS | frames.FLAG_END_STREAM
+WHOLE = frames.FLAG_END_HEADERS | frames.FLAG_END_STREAM
 """Flags of a HEADERS frame that is a header block and nothing else; the second may be missing."""
 
 
@@ -112,7 +112,7 @@ class ControlPlane(h2.connection.H2Connection):
             expected = stream_id in self.streams
         else:
             expected = stream_id > self.highest_inbound_stream_id
-        if not expected or flags | frames.FLAG_END_STREAM != _WHOLE:
+        if not expected or flags | frames.FLAG_END_STREAM != WHOLE:
             # On a stream that may be closed, or padded, or to be continued.
             return self.receive_data(bytes(frame))
         # Past its frame buffer and its log, which has each frame's `repr` made for nobody.
@@ -122,6 +122,13 @@ class ControlPlane(h2.connection.H2Connection):
         answers, events = self._receive_headers_frame(headers)
         self._prepare_for_sending(answers)
         return events
+
+    def drop_headers(self, frame: memoryview) -> None:
+        """A whole header block came on a stream that we had reset: only HPACK has to know.
+
+        Raises h2's ProtocolError.
+        """
+        _decode_headers(self.decoder, bytes(frame[frames.HEADER_SIZE :]))
 
     # --- forgetting -------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from h2.settings import SettingCodes
 from tunnel_wire import frames
 from tunnel_wire.carrier import Carrier
 from tunnel_wire.causes import clean_detail
+from tunnel_wire.control_plane import WHOLE
 from tunnel_wire.events import DataReceived, EndReceived, RoomGained, StreamReset
 from tunnel_wire.flow import CreditExceeded, LinkWindow
 from tunnel_wire.frames import HEADER_SIZE, MAX_WINDOW, ErrorCode, Violation
@@ -249,12 +250,14 @@ class Receiver(Carrier):
             self._feed(bytes(frame))
 
     def _receive_headers(self, frame: memoryview, kind: int, flags: int, stream_id: int) -> None:
-        self._highest = max(self._highest, stream_id)
         # h2 must see it for HPACK's sake, but would reset once more what we have reset.
-        silently = self._h2.reset_by_us(stream_id)
+        silently = not self._is_idle(stream_id) and self._h2.reset_by_us(stream_id)
+        self._highest = max(self._highest, stream_id)
         if silently and not self._late.spend(self._now):
             raise Violation(ErrorCode.ENHANCE_YOUR_CALM, "a flood of headers on streams that were reset")
-        if kind == frames.HEADERS:
+        if kind == frames.HEADERS and silently and flags | frames.FLAG_END_STREAM == WHOLE:
+            self._h2.drop_headers(frame)
+        elif kind == frames.HEADERS:
             self._take(self._h2.receive_headers(frame, flags, stream_id), silently=silently)
         else:
             self._feed(bytes(frame), silently=silently)

@@ -57,6 +57,20 @@ def test_late_answers_to_aborted_dials_cost_nothing(opener: Handmade) -> None:
     assert opener.opened().state is State.OPEN
 
 
+def test_late_answers_still_count_for_compression(opener: Handmade) -> None:
+    fields = [(b":status", b"200"), (b"tunnel-detail", b"as in the late one")]
+    aborted = opener.connection.open_stream(opener.session, "target", 80)
+    aborted.reset(ErrorCode.CANCEL)
+    assert opener.receive(opener.headers(aborted.stream_id, fields)) == []
+    stream = opener.connection.open_stream(opener.session, "target", 80)
+    answer = opener.headers(stream.stream_id, fields)
+    assert len(answer.data) == 2, "both from the tables"
+    opener.receive(answer)
+    assert stream.state is State.OPEN
+    broken = raw(frames.HEADERS, frames.FLAG_END_HEADERS, aborted.stream_id, b"\xff\xff\xff")
+    assert fails(opener, broken) is ErrorCode.COMPRESSION_ERROR
+
+
 def test_late_frames_on_streams_long_forgotten(answerer: Handmade) -> None:
     for stream_id in range(1, 3001, 2):
         answerer.accepted(stream_id).reset(ErrorCode.CONNECT_ERROR)

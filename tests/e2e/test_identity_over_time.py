@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
+
 from tests.e2e import services
-from tests.e2e.network import dial
+from tests.e2e.load import Load, to
+from tests.e2e.network import dial, read_to_end
 from tests.e2e.system import BIN, CLOUD, EDGE_1, EDGE_2, System, curl, curl_json, toml
 from tunnelctl.demo.topology import Host
 
@@ -96,7 +101,7 @@ def test_authority_and_servers_certificate_change_under_a_transfer(deploy: Calla
         pem = edge.run(words, stdin="").stdout
         return edge.run(["openssl", "x509", "-noout", "-ext", "subjectAltName"], stdin=pem).stdout
 
-    with Download(own):
+    with Load(own.topology.cloud, to(EDGE_1, 9081), callers=2) as load, Download(own):
         own.ctl("init", "--cert-dns-names", "tunnel.example.org", "--state-dir", own.state)
         own.until(lambda: "DNS:tunnel.example.org" in shown(), "server")
         roll("start")
@@ -109,6 +114,7 @@ def test_authority_and_servers_certificate_change_under_a_transfer(deploy: Calla
         one = (own.state / "ca.crt").read_text()
         own.until(lambda: (own.agent_state(edge) / "ca.crt").read_text() == one, "server", "edge-1")
     assert serial(own.agent_state(edge) / "node.crt") != before
+    assert load.failures == []
     assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9081/")["machine"] == "edge-1"
     assert "a live connection ends" not in own.log("server")
 
@@ -121,11 +127,12 @@ def test_renewed_in_time_under_a_transfer_and_too_late(deploy: Callable[..., Sys
     configure(own, node_certificate_life="12s")
     serving(own)
     configure(own, node_certificate_life="90h")
-    with Download(own):
+    with Load(own.topology.cloud, to(EDGE_1, 9081), callers=2) as load, Download(own):
         own.until(lambda: "has renewed this agent's certificate: it was time" in own.log("edge-1"), "edge-1")
         own.until(lambda: own.log("server").count("node=edge-1") and "link=1" in own.log("server"), "server")
     assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9081/")["machine"] == "edge-1"
     assert own.connected() == {"edge-1"}
+    assert load.failures == []
 
     agent = own.start_agent(late, backoff_max=1)
     own.until(lambda: "the certificate of edge-2 expired at" in own.log("server"), "server", "edge-2")
@@ -137,6 +144,54 @@ def test_renewed_in_time_under_a_transfer_and_too_late(deploy: Callable[..., Sys
     own.until(lambda: "edge-2" in own.connected(), "server", "edge-2")
     assert agent.poll() is None
     assert (state / "kept").exists()
+
+
+def test_revoked_nodes_are_cut_at_once_and_stay_out(
+    deploy: Callable[..., System], figure: Callable[[str, float], None]
+) -> None:
+    own = deploy()
+    own.start_server()
+    own.map_port("9081=10264")
+    by_name, by_serial = own.topology.edge(1), own.topology.edge(2)
+    for edge in (by_name, by_serial):
+        own.serve(edge, "http", 9081)
+        own.add_edge(edge, duplicate_delay=1, backoff_max=1)  # it tries again every other second
+    shown = serial(own.agent_state(by_serial) / "node.crt")
+    for edge, words in ((by_name, [by_name.name]), (by_serial, ["--serial", shown])):
+        with dial(own.topology.cloud, (edge.address, 9081), timeout=10) as caller:
+            caller.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+            assert caller.recv(12) == b"HTTP/1.1 200"
+            own.ctl("revoke", *words, "--state-dir", own.state)
+            began = time.monotonic()
+            with pytest.raises(ConnectionResetError):
+                read_to_end(caller)
+        own.until(lambda edge=edge: edge.name not in own.connected(), "server")
+        seconds = time.monotonic() - began
+        figure(f"s from revocation to the end of {edge.name}'s link and calls", seconds)
+        assert seconds < 2
+        # Nothing of it is left on the edge, and it does not come back.
+        own.until(lambda edge=edge: established(edge, 9081) == 0, edge.name, timeout=5)
+        own.until(lambda edge=edge: own.log(edge.name).count("join again, if that is wanted") > 1, edge.name)
+    own.kill("server", signal.SIGTERM)
+    size = len(own.log("server"))
+    own.start_server()
+
+    def refused() -> set[str]:
+        lines = own.log("server")[size:].splitlines()
+        return {name for name in ("edge-1", "edge-2") for line in lines if revoked(line, name)}
+
+    own.until(lambda: refused() == {"edge-1", "edge-2"}, "server")
+    assert own.connected() == set()
+
+
+def revoked(line: str, node: str) -> bool:
+    return "a link is refused" in line and "was revoked at" in line and f"node={node}" in line
+
+
+def established(host: Host, port: int) -> int:
+    """Connections to this port, both ends counted."""
+    sockets = host.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
+    return len(re.findall(f":{port:04X} 01 |:{port:04X} [0-9A-F]+:[0-9A-F]{{4}} 01 ", sockets))
 
 
 def test_callers_open_connections_end_with_their_certificates(deploy: Callable[..., System]) -> None:

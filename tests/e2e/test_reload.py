@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.e2e.load import Load, to
 from tests.e2e.network import accept, dial, listen
 from tests.e2e.system import BIN, EDGE_1, System, curl, curl_json, toml
 
@@ -52,6 +53,22 @@ def test_a_saved_file_applies_by_itself_and_the_diff_is_logged(own: System) -> N
     assert 'configuration: http-proxy-ports: "" -> "9082, 9999"' in log
     assert 'configuration: listen: ["127.0.0.1:19081=edge-1:9081"] -> ["127.0.0.1:19082=edge-1:9082"]' in log
     assert "Traceback" not in log
+
+
+def test_callers_notice_nothing(own: System) -> None:
+    cloud = own.topology.cloud
+    before = {
+        key: own.server_settings.get(key.replace("_", "-"), "") for key in ("http_proxy_ports", "listen")
+    }
+    with Load(cloud, to(EDGE_1, 9081)) as load:
+        for ports in ("9082", "9082, 9100-9200", "9081", "9082, 9999"):
+            size = len(own.log("server"))
+            own.configure(http_proxy_ports=ports, listen=[f"127.0.0.1:1909{len(ports) % 10}=edge-1:9081"])
+            own.hang_up()
+            own.until(lambda size=size: "configuration: listen" in log_since(own, size), "server")
+    assert (load.failures, load.served > 20) == ([], True)
+    own.configure(**before)
+    own.hang_up()
 
 
 def test_a_listener_that_leads_elsewhere_is_never_closed(own: System) -> None:

@@ -14,6 +14,7 @@ import trio
 
 from certs.addresses import parse_endpoint
 from certs.identity import Role
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.logs import bind
 from tunnel_server.agent_session import AgentLink
 from tunnel_server.peers import Peer
@@ -21,6 +22,7 @@ from tunnel_server.registry import Refused
 from tunnel_wire.hello import RESUME, DrainReason, Hello
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.opener import OpenerConnection
+from tunnel_wire.rates import Allowance
 
 if TYPE_CHECKING:
     import socket
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 _REPLACING = 4
 """Links of one node beyond links-per-node: new ones come before old ones are known to be gone."""
+_OFFENCES_AT_ONCE = 30
+_OFFENCES_A_SECOND = 0.5
+"""Links of one node that break the protocol, at once and in the long run; beyond that it gets none."""
 _FAREWELL = 1.0
 """Seconds that an agent gets to read why it is refused, or its link ended."""
 _CUT = 0.1
@@ -81,6 +86,9 @@ class Links:
         self._leaving = ""
         """Why this server takes no more links."""
         self._links_of: Counter[str] = Counter()
+        self._offences: dict[str, Allowance] = {}
+        """By node; those that never broke the protocol have none."""
+        self._offenders = FailureLog(log)
 
     async def serve(self, sock: socket.socket, pump: TlsPump, remote: str) -> None:
         """Carry one link until it ends; closes the socket. Raises nothing of ours.
@@ -107,6 +115,13 @@ class Links:
             return
         if self._links_of[agent.name] >= self._registry.links_per_node + _REPLACING:
             log.warning("a link of %s from %s was refused: it has too many", agent.name, remote)
+            sock.close()
+            return
+        offences = self._offences.get(agent.name)
+        if offences is not None and offences.left(trio.current_time()) < 1:
+            why = f"too many of its links have broken the protocol; `tunnelctl revoke {agent.name}` ends that"
+            text = f"a link of {agent.name} from {remote} was refused: {why}"
+            self._offenders.failed(agent.name, text)
             sock.close()
             return
         self._links_of[agent.name] += 1
@@ -142,11 +157,19 @@ class Links:
                     except LinkEnded as ended:
                         level = logging.INFO if ended.clean else logging.WARNING
                         log.log(level, "the link ended: %s", ended)
+                        if connection.violated:
+                            self._note_offence(agent.name)
                         if self._attempts is not None:
                             self._attempts.ended(agent.name, parse_endpoint(agent.remote, 0)[0], str(ended))
                 nursery.cancel_scope.cancel()
         finally:
             self._running.discard(link)
+
+    def _note_offence(self, name: str) -> None:
+        now = trio.current_time()
+        if name not in self._offences:
+            self._offences[name] = Allowance(_OFFENCES_A_SECOND, _OFFENCES_AT_ONCE, now)
+        self._offences[name].spend(now)
 
     def _vouched(self, name: str, link: Link) -> bool:
         """Whether a link with an accepted certificate is of the same session.
@@ -174,6 +197,7 @@ class Links:
         if hello is None or not hello.session or hello.node != agent.name:
             said = "no hello" if hello is None else f'hello as "{hello.node}"'
             log.warning("%s from a link with the certificate of %s", said, agent.name)
+            self._note_offence(agent.name)
             link.close(f"refused: {said}")
             return
         try:

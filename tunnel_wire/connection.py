@@ -96,6 +96,11 @@ class Connection(Receiver):
             stream.reset(stream.pending_reset if stream.pending_reset is not None else ErrorCode.CANCEL)
         life.keep(now)
 
+    @property
+    def violated(self) -> bool:
+        """The peer has broken the protocol, or says that we have."""
+        return self._failed is not None and self._failed.code != ErrorCode.NO_ERROR
+
     def ask_for_receipt(self, now: float) -> bool:
         """Queue a PING behind what was sent, if there is something to ask for and the last was answered."""
         return self._life.ask_for_receipt(now)

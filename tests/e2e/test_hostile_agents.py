@@ -18,6 +18,7 @@ from tunnel_wire import frames
 from tunnel_wire.frames import MAX_WINDOW, ErrorCode
 from tunnel_wire.limits import DEFAULT_LIMITS
 
+# A node may break the protocol 30 times before it gets no more links: there are fewer attacks.
 CLOSED = 1.0
 """Seconds from the start of an attack that crosses a limit to the end of its link."""
 FLOOD = DEFAULT_LIMITS.control_burst + 1500

@@ -11,6 +11,7 @@ import trio
 from certs.authority import Authority
 from certs.requests import key_pem, new_key
 from tests.tunnel_server.core import DOMAIN, Core, running
+from tunnel_wire import frames
 from tunnel_wire.flow import Budget
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.session import Session
@@ -66,6 +67,29 @@ async def test_hello_for_another_node(caplog: pytest.LogCaptureFixture) -> None:
         assert 'hello as "edge-2" from a link with the certificate of edge-1' in caplog.text
         assert not victim.over.is_set()
         assert "edge-1" not in core.registry.nodes
+
+
+async def test_a_node_that_breaks_the_protocol_all_the_time_gets_no_more_links(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnel_server.links._OFFENCES_AT_ONCE", 3)
+    monkeypatch.setattr("tunnel_server.links._OFFENCES_A_SECOND", 0.001)
+    async with running() as core:
+        context = core.node()
+        for _ in range(2):
+            agent = await core.agent(context)
+            agent.link.connection._queue(frames.frame_header(1 << 20, 0x77, 0, 0))
+            agent.link.pump()
+            assert "FRAME_SIZE_ERROR" in str(await agent.wait_over())
+        await (await core.agent(context, node="edge-2")).wait_over()
+        for _ in range(2):
+            assert not (await (await core.agent(context)).wait_over()).clean
+        assert (
+            caplog.text.count("too many of its links have broken the protocol; `tunnelctl revoke edge-1`")
+            == 1
+        )
+        other = await core.agent(core.node("edge-2", ()), node="edge-2")
+        await core.wait_linked("edge-2", other.session)
 
 
 async def test_no_hello_in_time(caplog: pytest.LogCaptureFixture) -> None:

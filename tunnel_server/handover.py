@@ -27,6 +27,7 @@ import trio
 
 from tunnel_daemon import inheritance
 from tunnel_daemon.descriptor_passing import receive_with_descriptors, send_with_descriptors
+from tunnel_daemon.descriptors import Acceptor
 from tunnel_daemon.program import ProgramError
 from tunnel_daemon.service_manager import notify
 from tunnel_server.admin.unix_socket import SocketUsers, admin_listener, peer_credentials
@@ -73,8 +74,9 @@ class Handover:
         """
         with admin_listener(self._path, setting="admin-socket") as listener:
             task_status.started()
+            acceptor = Acceptor(listener, "a server that takes over")
             while not self.done.is_set():
-                async with await listener.accept() as stream:
+                async with await acceptor.accept() as stream:
                     try:
                         await self._serve(stream)
                     except (OSError, trio.BrokenResourceError) as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -30,7 +31,8 @@ from tunnel_server.entrances import Entrances
 from tunnel_server.fixed_listeners import listener_view
 from tunnel_server.handover import Handover
 from tunnel_server.identity import ServerIdentity
-from tunnel_server.intercept.config import InterceptConfig, InterceptUnavailable
+from tunnel_server.intercept.config import InterceptUnavailable
+from tunnel_server.intercept_settings import intercept_config, make_interception
 from tunnel_server.known_nodes import KnownNodes
 from tunnel_server.leaving import leave
 from tunnel_server.links import Links
@@ -51,15 +53,12 @@ from tunnel_wire.limits import WireLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from ipaddress import IPv4Address, IPv6Address
 
     from certs.addresses import IPAddress
     from tunnel_daemon.reloading import Source
     from tunnel_server.attestor import Attestor
     from tunnel_server.config import ServerConfig
     from tunnel_server.handover import Takeover
-    from tunnel_server.intercept.held_table import Predecessor
-    from tunnel_server.intercept.interception import Interception
     from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.following import Following
     from tunnel_server.port_lists import PortLists
@@ -198,7 +197,7 @@ class Server:
             with stop:
                 if self._config.intercept:
                     table = self._takeover.table if self._takeover else None
-                    self._capturing.interception = _make_interception(self._config, table)
+                    self._capturing.interception = make_interception(self._config, table)
                     await nursery.start(self._capturing.interception.run)
                 overview = self._overview()
                 # In this order: who can ask sees only what works.
@@ -236,6 +235,8 @@ class Server:
         await takeover.finish()
         if self._capturing.interception:
             self._capturing.interception.own()
+        elif takeover.table:
+            os.close(takeover.table.owner)  # and with it goes the table: this server does not capture
         # Changed over there while this server started.
         self._mappings.read_again()
         await self._capturing.capture()
@@ -331,7 +332,7 @@ class Server:
         """The cluster says other ports. Raises InterceptUnavailable, with nothing changed."""
         async with self._configuring:
             config = self._config
-            await self._capturing.configure(self._port_lists(config), _intercept_config(config))
+            await self._capturing.configure(self._port_lists(config), intercept_config(config))
 
     def _learn(self, node: str, addresses: tuple[IPAddress, ...]) -> None:
         self._registry.learn(node, addresses)
@@ -365,7 +366,7 @@ class Server:
     async def _reconfigure(self, config: ServerConfig) -> None:
         prepared = await self._entrances.prepare(config)
         try:
-            await self._capturing.configure(self._port_lists(config), _intercept_config(config))
+            await self._capturing.configure(self._port_lists(config), intercept_config(config))
         except BaseException:
             self._entrances.give_up(prepared)
             raise
@@ -386,22 +387,6 @@ class Server:
         if self._following:
             self._following.configure(config)
         configure_logging(config.log_level, config.log_format)
-
-
-def _make_interception(config: ServerConfig, predecessor: Predecessor | None) -> Interception:
-    # pyroute2 costs memory: it is loaded only where it is used.
-    from tunnel_server.intercept.interception import Interception
-
-    return Interception(_intercept_config(config), predecessor)
-
-
-def _intercept_config(config: ServerConfig) -> InterceptConfig:
-    by_version = {address.version: address for address in config.prerouting_address}
-    return InterceptConfig(
-        caller_networks=config.caller_networks,
-        prerouting_address4=cast("IPv4Address | None", by_version.get(4)),
-        prerouting_address6=cast("IPv6Address | None", by_version.get(6)),
-    )
 
 
 def _attestor(cluster: Cluster, config: ServerConfig) -> Attestor:

@@ -45,10 +45,10 @@ def running(own: System) -> str:
     return [name for name in own.processes.names() if name.startswith("server")][-1]
 
 
-def take_over(own: System) -> tuple[str, str]:
+def take_over(own: System, config: Path | None = None) -> tuple[str, str]:
     """The names of the old and the new process, once the new one alone serves."""
     old, before = running(own), own.status()["instance"]
-    new = successor(own)
+    new = successor(own, config=config)
     own.until(lambda: "has taken over" in own.log(old), old, new, timeout=20)
     own.until(lambda: own.status()["instance"] != before, new)
     own.until(lambda: own.connected() == {"edge-1"}, new)
@@ -110,6 +110,17 @@ def test_what_does_not_come_up_changes_nothing(own: System, tmp_path: Path) -> N
 def running_before(own: System, name: str) -> str:
     names = [each for each in own.processes.names() if each.startswith("server")]
     return names[names.index(name) - 1]
+
+
+def test_one_that_does_not_capture_leaves_no_table(own: System, tmp_path: Path) -> None:
+    cloud = own.topology.cloud
+    (config := tmp_path / "server.toml").write_text(toml({**own.server_settings, "intercept": False}))
+    old, _new = take_over(own, config)
+    own.until(lambda: old in own.processes.ended())
+    assert cloud.run(["nft", "list", "ruleset"]).stdout == ""
+    assert curl(cloud, f"http://127.0.0.1:{FIXED}/").returncode == 0
+    take_over(own)
+    assert curl(cloud, f"http://{EDGE_1}:9081/").returncode == 0
 
 
 def test_one_that_is_not_asked_to_take_over_does_not(own: System) -> None:

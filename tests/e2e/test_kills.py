@@ -14,9 +14,9 @@ from tests.e2e.system import BIN, EDGE_1, System, curl, curl_json
 FIXED = 19081
 URL = f"http://{EDGE_1}:9081/"
 BACK = 2.0
-"""Seconds from a program's start to the first call that is served, at the median."""
+"""Seconds from when a program answers again to the first call that is served, at the median."""
 AT_MOST = 10.0
-"""The same, for each: the machine may have much else to do."""
+"""The same from its start, for each: the machine may have much else to do."""
 AGENT = {"backoff_max": 1}
 """It is killed, or its server, every other second: else it would wait longer from time to time."""
 SETTINGS = {"listen": [f"127.0.0.1:{FIXED}=edge-1:9081"]}
@@ -25,6 +25,7 @@ SETTINGS = {"listen": [f"127.0.0.1:{FIXED}=edge-1:9081"]}
 _LONG = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "kills", [10, *(pytest.param(25, marks=_LONG, id=f"part-{part}-of-8") for part in range(1, 9))]
 )
@@ -39,7 +40,7 @@ def test_killed_under_load(
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    took: dict[str, list[float]] = {"server": [], "edge-1": []}
+    took: dict[str, list[tuple[float, float]]] = {"server": [], "edge-1": []}
     cloud = own.topology.cloud
     with (
         Load(cloud, to(EDGE_1, 9081), callers=3, kib=256) as captured,
@@ -59,13 +60,17 @@ def test_killed_under_load(
         assert load.wrong() == []
         assert load.served > kills
     nothing_is_left(own)
-    for victim, seconds in took.items():
-        if seconds:
+    for victim, times in took.items():
+        if times:
+            from_start, from_answer = zip(*times, strict=True)
             figure(
-                f"s at the median for {victim} to be back, {max(seconds):.1f} s at most, of {len(seconds)}",
-                statistics.median(seconds),
+                f"s for {victim} from start to the first call (median of {len(times)})",
+                statistics.median(from_start),
             )
-            assert statistics.median(seconds) < BACK
+            figure(
+                f"s at most; from its first answer: {statistics.median(from_answer):.2f} s", max(from_start)
+            )
+            assert statistics.median(from_answer) < BACK
     figure(
         f"calls served, {len(captured.failures) + len(fixed.failures)} not", captured.served + fixed.served
     )
@@ -86,19 +91,26 @@ def start(own: System, victim: str) -> None:
         own.start_agent(own.topology.edge(1), **AGENT)
 
 
-def back(own: System, victim: str) -> float:
-    """Start it; the seconds until a call is served."""
+def back(own: System, victim: str) -> tuple[float, float]:
+    """Start it; the seconds until a call is served, from then, and from when it answers."""
     began = time.monotonic()
     start(own, victim)
+    own.until(own.answers if victim == "server" else lambda: healthy(own), victim, timeout=AT_MOST)
+    answered = time.monotonic()
 
     def served() -> bool:
         return curl(own.topology.cloud, "--max-time", "1", URL).returncode == 0
 
     own.until(served, "server", "edge-1", timeout=AT_MOST)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began, time.monotonic() - answered
     assert rules(own).count("table inet edge-tunnel") == 1
     assert own.connected() == {"edge-1"}
     return seconds
+
+
+def healthy(own: System) -> bool:
+    """The agent's program runs, linked or not."""
+    return curl(own.topology.edge(1), "http://127.0.0.1:10266/healthz").returncode == 0
 
 
 def nothing_is_left(own: System) -> None:

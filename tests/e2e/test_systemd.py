@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "tunnel-server.service"
 URL = f"http://{EDGE_1}:9081/"
 CAP_NET_ADMIN = 12
+FIXED = 19081
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,23 @@ def test_services(own: tuple[System, Machine, Machine]) -> None:
         "systemctl reload tunnel-server"
     )
     system.until(lambda: "9082" in cloud.run("tunnelctl map-port --list"))
+
+    # with the sockets at systemd, nobody is refused by a restart either
+    cloud.run(
+        "systemctl stop tunnel-server;"
+        f"printf '[Socket]\nListenStream=0.0.0.0:10262\nListenStream=127.0.0.1:{FIXED}\n'"
+        " > /etc/systemd/system/tunnel-server.socket;"
+        f"echo 'listen = \"127.0.0.1:{FIXED}=edge-1:9081\"' >> /etc/edge-tunnel/server.toml;"
+        "systemctl daemon-reload; systemctl start tunnel-server.socket tunnel-server"
+    )
+    connected(system, cloud)
+    with Load(system.topology.cloud, to("127.0.0.1", FIXED)) as load:
+        cloud.run("systemctl restart tunnel-server")
+        connected(system, cloud)
+        served = load.served
+        system.until(lambda: load.served > served)
+    assert load.failures == []
+
     before = status(edge, "tunnel-agent")["pid"]
     edge.run(
         "mkdir -p /etc/edge-tunnel; echo 'log-format = \"json\"' > /etc/edge-tunnel/agent.toml;"
@@ -126,7 +144,7 @@ def test_services(own: tuple[System, Machine, Machine]) -> None:
     )
     system.until(lambda: "configuration: log-format" in edge.run("journalctl -u tunnel-agent -o cat"))
     assert status(edge, "tunnel-agent")["pid"] == before
-    cloud.run("systemctl stop tunnel-server")
+    cloud.run("systemctl stop tunnel-server.socket tunnel-server")
     assert "edge-tunnel" not in cloud.run("nft list tables")
     assert "Result=success" in cloud.run("systemctl show -p Result tunnel-server")
     assert curl(system.topology.cloud, "--max-time", "2", URL).returncode != 0

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,7 @@ class Handover:
             notify(f"MAINPID={peer.pid}")
         else:
             log.warning("process %d was to take over, and did not come up: this server goes on", peer.pid)
-        with trio.move_on_after(_SAY):
+        with trio.move_on_after(_SAY), suppress(trio.BrokenResourceError):
             await stream.send_all(_YOURS if self.done.is_set() else _KEPT)
 
 

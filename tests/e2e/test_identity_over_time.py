@@ -169,7 +169,8 @@ def test_revoked_nodes_are_cut_at_once_and_stay_out(
         seconds = time.monotonic() - began
         figure(f"s from revocation to the end of {edge.name}'s link and calls", seconds)
         assert seconds < 2
-        # Nothing of it is left on the edge, and it does not come back.
+    for edge in (by_name, by_serial):
+        # Nothing of it is left there, and it does not come back.
         own.until(lambda edge=edge: established(edge, 9081) == 0, edge.name, timeout=5)
         own.until(lambda edge=edge: own.log(edge.name).count("join again, if that is wanted") > 1, edge.name)
     own.kill("server", signal.SIGTERM)

@@ -40,7 +40,7 @@ def ready(own: System) -> dict[str, object]:
 def test_an_open_call_ends_by_itself(deployed: System) -> None:
     own, cloud = deployed, deployed.topology.cloud
     with dial(cloud, (EDGE_1, 9081), timeout=30) as download:
-        download.sendall(b"GET /pattern?mib=2&seconds=3 HTTP/1.0\r\n\r\n")
+        download.sendall(b"GET /pattern?mib=2&seconds=2 HTTP/1.0\r\n\r\n")
         assert download.recv(12) == b"HTTP/1.1 200"
         own.processes["server"].send_signal(signal.SIGTERM)
         own.until(lambda: not ready(own)["ready"], "server", timeout=3)
@@ -93,7 +93,7 @@ def test_the_agent_links_elsewhere_before_its_link_goes(deployed: System, tmp_pa
     (settings := tmp_path / "other.toml").write_text(toml({"state-dir": state, "admin-socket": admin}))
     own.start("other", other, BIN / "tunnel-server", "--config", settings)
     with dial(cloud, (EDGE_1, 9081), timeout=30) as download:
-        download.sendall(b"GET /pattern?mib=2&seconds=6 HTTP/1.0\r\n\r\n")
+        download.sendall(b"GET /pattern?mib=2&seconds=4 HTTP/1.0\r\n\r\n")
         assert download.recv(12) == b"HTTP/1.1 200"
         own.processes["server"].send_signal(signal.SIGTERM)
         own.until(lambda: curl(other, f"http://{EDGE_1}:9081/").returncode == 0, "other", "edge-1", timeout=5)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.system import BIN, System, missing
+from tests.folders import let_others_in
 from tunnelctl.demo.topology import Host
 
 CALLER, OPERATOR, NOBODY = 64101, 64102, 64103
@@ -14,8 +15,7 @@ CALLER, OPERATOR, NOBODY = 64101, 64102, 64103
 @pytest.fixture(scope="module")
 def own(deploy_for_module: Callable[..., System]) -> System:
     made = deploy_for_module()
-    for directory in (made.directory, *list(made.directory.parents)[:2]):  # pytest's own are closed to others
-        directory.chmod(0o755)
+    let_others_in(made.directory)
     made.start_server(
         **{
             "connect-socket": made.directory / "connect.sock",

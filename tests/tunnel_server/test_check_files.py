@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from certs.files import StateDirectory
+from tests.folders import let_others_in
 from tests.tunnel_server.identified import prepare
 from tunnel_server.check_files import check_files
 from tunnel_server.config import ServerConfig
@@ -87,8 +88,7 @@ def test_an_interrupted_change_is_left_to_the_server(config: ServerConfig) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_as_another_user(config: ServerConfig, tmp_path: Path) -> None:
-    for directory in (tmp_path, *list(tmp_path.parents)[:2]):
-        directory.chmod(0o755)
+    let_others_in(tmp_path)
     program = (
         "import os, sys; from pathlib import Path;"
         "from tunnel_server.check_files import check_files; from tunnel_server.config import ServerConfig;"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from tests.folders import let_others_in
 from tunnel_daemon.program import ProgramError
 from tunnel_server.admin.unix_socket import SocketUsers
 from tunnel_server.frontends.connect_socket import ConnectSocket
@@ -61,8 +62,7 @@ async def test_its_owner(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 async def test_other_users_only_if_named(tmp_path: Path) -> None:
-    for directory in (tmp_path, *list(tmp_path.parents)[:2]):
-        directory.chmod(0o755)
+    let_others_in(tmp_path)
     path = tmp_path / "connect.sock"
     users = SocketUsers([4711])
     made = ConnectSocket(Greeter(), users)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-JOBS ?= 0
+JOBS ?= 2
 # A file's tests share what they set up, so they stay together. In the order of the files: the slow come early.
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -18,7 +18,7 @@ help: ## this list
 run: $(VENV)/.installed-runtime ## the demo: an edge behind NAT answers at its own address (ARGS=--once checks itself and ends)
 	@$(BIN)/tunnelctl demo $(ARGS)
 
-test: $(VENV)/.installed-dev ## all tests; those that need root or a program that is missing say so (ARGS= goes to pytest, JOBS=2: two at once)
+test: $(VENV)/.installed-dev ## all tests; those that need root or a program that is missing say so (ARGS= goes to pytest; two at once: JOBS=0 for one after another)
 	@$(PYTEST) $(ARGS)
 
 e2e: $(VENV)/.installed-dev ## only the end-to-end tests: real programs in network namespaces (root)

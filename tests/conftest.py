@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ _IN_CI = os.environ.get("CI") == "true"
 _MEMORY = Path("/dev/shm")
 _ENOUGH = 1 << 30
 """Bytes; a run holds a tenth of that at once."""
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # started by a shell in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if not _IN_CI:  # where hypothesis does the same by itself
     # A busy machine is no failure; a test that hangs is ended by pytest-timeout.

@@ -15,9 +15,7 @@ _MEMORY = Path("/dev/shm")
 _ENOUGH = 1 << 30
 """Bytes; a run holds a tenth of that at once."""
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # started by a shell in the background
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started by a shell in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if not _IN_CI:  # where hypothesis does the same by itself

@@ -84,12 +84,6 @@ class Node:
         self._problem = (trio.current_time(), text)
 
 
-def _end_former(node: Node) -> None:
-    former, node.former = node.former, None
-    if former is not None:
-        former.session.end_suspended(EndCause.SESSION_OVER)
-
-
 def forgetting(name: str) -> str:
     """What to do where a node that is away claims an address that another one needs."""
     return f"; if {name}, which is away, will not come back: tunnelctl nodes forget {name}"
@@ -109,6 +103,8 @@ class Registry:
         on_addresses: Callable[[], None],
     ) -> None:
         self.nodes: dict[str, Node] = {}
+        self._owners: dict[str, Node] = {}
+        """By session: `former` the other way round. Thousands of agents come back at once."""
         self.budget = budget
         self.claims = Claims(AddressRules(edge_networks), on_addresses)
         self._pool = pool
@@ -155,12 +151,12 @@ class Registry:
         Those, and what is `recorded` for it, stay reserved for nodes.
         """
         node.revoked = why
-        _end_former(node)
+        self._end_former(node)
         self.claims.withdraw(node, recorded)
 
     def forget(self, node: Node) -> None:
         """A node will not come back: know neither its name nor its addresses."""
-        _end_former(node)
+        self._end_former(node)
         self.claims.drop(node)
         del self.nodes[node.name]
 
@@ -235,7 +231,7 @@ class Registry:
         async with node.adopting:
             if self.nodes.get(node.name) is not node:
                 raise Refused(DrainReason.REPLACED, f"{node.name} was forgotten just now: dial again")
-            owner = self._owner(hello.session)
+            owner = self._owners.get(hello.session)
             if owner is not None and owner is not node:
                 log.error("%s shows a session of %s: it is refused", node.name, owner.name)
                 raise Refused(DrainReason.DUPLICATE, "the session is another node's")
@@ -261,7 +257,7 @@ class Registry:
                 agent = node.agent = former
                 node.since = trio.current_time()
             else:
-                _end_former(node)
+                self._end_former(node)
         if agent is None:
             session = Session(
                 budget=self.budget,
@@ -274,6 +270,7 @@ class Registry:
             )
             session.suspended.grace = float(int(self._limits.resume_grace))
             agent = node.agent = node.former = AgentSession(session)
+            self._owners[hello.session] = node
             node.since = trio.current_time()
         old = agent.links.pop(hello.link, None)
         if old is not None:
@@ -293,12 +290,11 @@ class Registry:
         self.learn(node.name, link.addresses)
         return agent
 
-    def _owner(self, session: str) -> Node | None:
-        """The node whose session this is."""
-        for node in self.nodes.values():
-            if node.former is not None and node.former.session.identifier == session:
-                return node
-        return None
+    def _end_former(self, node: Node) -> None:
+        former, node.former = node.former, None
+        if former is not None:
+            self._owners.pop(former.session.identifier, None)
+            former.session.end_suspended(EndCause.SESSION_OVER)
 
     def _drop(self, node: Node, reason: str) -> None:
         agent, node.agent = node.agent, None
@@ -307,7 +303,7 @@ class Registry:
             for link in agent.links.values():
                 link.link.close(reason, for_good=True)
             agent.links.clear()
-        _end_former(node)
+        self._end_former(node)
 
     def remove(self, node: Node, agent: AgentSession, link: AgentLink) -> None:
         """The link has ended."""

@@ -22,6 +22,7 @@ from tunnel_wire.hello import (
 )
 from tunnel_wire.offsets import Offsets
 from tunnel_wire.session import EndCause, State
+from tunnel_wire.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from tunnel_wire.session import Session, Stream
@@ -36,6 +37,9 @@ class AnswererConnection(Connection):
     def __init__(self, session: Session, hello: Hello, *, now: float) -> None:
         super().__init__(client=False, limits=session.limits, now=now)
         self.session = session
+        if session.tombstones is None:
+            session.tombstones = Tombstones()
+        self._tombstones = session.tombstones
         self._hello = hello
         self._orphans = [(stream, stream.epoch) for stream in session.suspended]
         """Streams that have no link as this one begins: the server names those that it still has."""
@@ -140,7 +144,7 @@ class AnswererConnection(Connection):
                 if (known := self.session.streams.get(key)) is not None:
                     self._take_over(known, stream_id, epoch, Offsets.read(fields))
                     return
-                if (answer := self.session.tombstones.get(key)) is not None:
+                if (answer := self._tombstones.get(key)) is not None:
                     raise answer
             if fields.get("state", "opening") != "opening":
                 raise OpenFailed(Cause.GONE, "the stream is not known here")

@@ -16,10 +16,10 @@ from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import new_id
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.suspended import Suspended
-from tunnel_wire.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from tunnel_wire.carrier import Carrier
+    from tunnel_wire.tombstones import Tombstones
 
 
 class State(Enum):
@@ -277,7 +277,8 @@ class Session:
         self.suspended = Suspended(budget, limits.resume_grace_pooled)
         self.instance = ""
         """Of the server process that an agent's session is with."""
-        self.tombstones = Tombstones()
+        self.tombstones: Tombstones | None = None
+        """Of the answering end, which alone is asked for streams."""
         self._next_key = first_key
         self._share = share
         """Part of the budget that this session's streams may take for their floors."""
@@ -305,7 +306,7 @@ class Session:
         """The stream is closed: its key and its memory are free."""
         del self.streams[stream.key]
         self.suspended.discard(stream)
-        if stream.resumable and stream.end_cause is not None:
+        if self.tombstones is not None and stream.resumable and stream.end_cause is not None:
             self.tombstones.add(stream.key, stream.refusal, finished=stream.end_cause is EndCause.FINISHED)
         self.budget.release(self._floor + stream.incoming.window - self.limits.initial_window)
 

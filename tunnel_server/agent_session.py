@@ -64,7 +64,8 @@ class AgentSession:
             return
         alive = [each.connection for each in self.links.values() if not each.link.ended]
         link.connection.resume(
-            [stream for stream in self.session.streams.values() if stream.connection not in alive]
+            [stream for stream in self.session.streams.values() if stream.connection not in alive],
+            trio.current_time(),
         )
         link.link.pump()
 

@@ -120,9 +120,7 @@ class AnswererConnection(Connection):
                 continue
             if stream.incoming.end is not None and stream.outgoing.end_sent:
                 # The server's direction has ended, and it need not have waited for anything of ours.
-                session.suspended.discard(stream)
-                stream.outgoing.finish()
-                stream.finish_if_done()
+                stream.finish()
             else:
                 stream.lose(EndCause.PEER_RESET)
 
@@ -161,20 +159,17 @@ class AnswererConnection(Connection):
         """Carry a stream of a former link from now on. Raises `OpenFailed`, `Violation`."""
         if not stream.resumable or not self.resumes:
             raise Violation(ErrorCode.PROTOCOL_ERROR, "a stream's key is in use")
-        if epoch <= stream.epoch:
+        if epoch <= stream.epoch or stream.state is State.ENDED:
             # Sent before the server gave this link up, and read only now.
-            raise OpenFailed(Cause.GONE, "another link has the stream")
+            raise OpenFailed(Cause.GONE, "another link has, or had, the stream")
         old, old_id = stream.connection, stream.stream_id
         if old is not None:
             old.let_go(stream)
             old.reset_exchange(old_id, ErrorCode.CANCEL)
             old.output_ready()
-        stream.session.suspended.discard(stream)
         stream.epoch = epoch
         stream.incoming.refill()
         was_opening = stream.state is State.OPENING
-        if stream.state is State.OPEN:
-            stream.state = State.SUSPENDED
         self.attach(stream, stream_id)
         if peer is None or not self.go_on(stream, peer, self._now):
             self.detach(stream)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tunnel_wire.events import Event
     from tunnel_wire.flow import Buffer
     from tunnel_wire.limits import WireLimits
+    from tunnel_wire.session import Stream
 
 
 class ConnectionFailed(Exception):
@@ -93,8 +94,12 @@ class Connection(Receiver):
             assert self._failed is not None
             raise self._failed
         for stream in life.expired(now):
-            stream.reset(stream.pending_reset if stream.pending_reset is not None else ErrorCode.CANCEL)
+            self.overdue(stream)
         life.keep(now)
+
+    def overdue(self, stream: Stream) -> None:
+        """The stream's deadline has come: it is reset."""
+        stream.reset(stream.pending_reset if stream.pending_reset is not None else ErrorCode.CANCEL)
 
     @property
     def violated(self) -> bool:

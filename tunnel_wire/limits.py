@@ -60,6 +60,10 @@ class WireLimits:
     """How long the server keeps streams whose link was lost; 0: they end with it."""
     resume_grace_pooled: float = 10.0
     """The same for connections that many requests share: each new one would wait with them."""
+    answer_timeout: float = 15.0
+    """For the agent to say what it has of an open stream that a link asks for. A new one's deadline is its
+    caller's.
+    """
     linger: float = 60.0
     """How long a stream whose user has closed it waits for the peer's end."""
 

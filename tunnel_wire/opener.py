@@ -88,7 +88,7 @@ class OpenerConnection(Connection):
 
     # --- streams of former links ------------------------------------------------------------------
 
-    def resume(self, streams: Iterable[Stream]) -> None:
+    def resume(self, streams: Iterable[Stream], now: float) -> None:
         """Ask for these streams, suspended or carried by other links, on this one.
 
         For those that were open `RoomGained` follows, or `StreamReset`; for those that were not, `Answered`.
@@ -103,18 +103,13 @@ class OpenerConnection(Connection):
                 if stream.connection is not None and stream.epoch > 1 and stream.state is not State.OPEN
             )
         self._resumed_due = True
-        self._resume_more()
+        self._resume_more(now)
 
-    def _resume_more(self) -> None:
+    def _resume_more(self, now: float) -> None:
         waiting = self._to_resume
         while waiting and len(self._resuming) < _RESUMING:
             stream = waiting.popleft()
-            # One that has finished, and delivers what is left, has no link either.
-            if (
-                stream.state is State.CLOSED
-                or stream.connection is self
-                or (stream.connection is None and stream not in stream.session.suspended)
-            ):
+            if stream.state in (State.CLOSED, State.ENDED) or stream.connection is self:
                 continue
             if not self.can_open():
                 if self.draining or self._sender.closed:
@@ -123,23 +118,22 @@ class OpenerConnection(Connection):
                     # Until others end, or what is left of some that have.
                     waiting.appendleft(stream)
                 return
-            self._take_over(stream)
+            self._take_over(stream, now)
         if not waiting and self._resumed_due and self._has_place() and not self._sender.closed:
             self._resumed_due = False
             self.send_request(_request(b"POST", RESUMED_PATH, []), ended=True)
 
-    def _take_over(self, stream: Stream) -> None:
+    def _take_over(self, stream: Stream, now: float) -> None:
         old = stream.connection
         if old is not None:
             old.leave(stream)
-        stream.session.suspended.discard(stream)
+        stream.ask(now)
         stream.epoch += 1
         stream.incoming.refill()
-        if stream.state is State.OPEN:
-            stream.state = State.SUSPENDED
-        if stream.state is State.SUSPENDED:
+        if stream.state is State.ASKED:
             # Of the others the agent may be dialling the target for a while.
             self._resuming.add(stream)
+            self.set_deadline(stream, now + self.limits.answer_timeout)
         self._connect(stream, write_authority(stream.host, stream.port))
         self.grant_rest(stream)
 
@@ -148,12 +142,20 @@ class OpenerConnection(Connection):
         super().detach(stream)
         if stream in self._resuming:
             self._resuming.discard(stream)
-            self._resume_more()
+            self._resume_more(self._now)
+
+    def overdue(self, stream: Stream) -> None:
+        """Also ends a stream that was asked for, and of which the agent says nothing."""
+        if stream.state is State.ASKED:
+            stream.lose(EndCause.UNANSWERED)
+        else:
+            super().overdue(stream)
 
     def _on_resumed(self, stream: Stream, peer: Offsets | None) -> bool:
         """200 for a CONNECT with a key. False if what it says is impossible."""
         stream.settled()
         self._resuming.discard(stream)
+        self._life.forget(stream)
         return peer is not None and self.go_on(stream, peer, self._now)
 
     def _on_not_resumed(self, stream: Stream, refusal: OpenFailed) -> None:
@@ -162,9 +164,7 @@ class OpenerConnection(Connection):
         self.detach(stream)
         if refusal.cause is Cause.ENDED and stream.incoming.end is not None:
             # It has everything, and knows that we do.
-            stream.connection = None
-            stream.outgoing.finish()
-            stream.finish_if_done()
+            stream.finish()
             return
         stream.close(EndCause.LINK_LOST if refusal.cause is Cause.GONE else EndCause.PEER_RESET)
         self._events.append(StreamReset(stream))
@@ -219,7 +219,7 @@ class OpenerConnection(Connection):
         """As for every connection; what came may have made room for a stream to be resumed."""
         events = super().receive(data, now)
         if self._to_resume or self._resumed_due:
-            self._resume_more()
+            self._resume_more(now)
         return events
 
     def on_response(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
@@ -241,7 +241,7 @@ class OpenerConnection(Connection):
         fields = read_fields(headers)
         was_open = stream.state is not State.OPENING
         if 200 <= status < 300:
-            if stream.resumable and not self._on_resumed(stream, Offsets.read(fields)):
+            if (stream.resumable or stream.epoch > 1) and not self._on_resumed(stream, Offsets.read(fields)):
                 self._stream_error(stream, ErrorCode.PROTOCOL_ERROR)
                 return
             stream.state = State.OPEN

@@ -28,7 +28,11 @@ class State(Enum):
     OPENING = auto()
     OPEN = auto()
     SUSPENDED = auto()
-    """It was open, and will be again: without a link, or on one whose peer has yet to say what it has."""
+    """It was open, and has no link."""
+    ASKED = auto()
+    """It was open, and a link has asked for it: the agent has yet to say what it has of it."""
+    ENDED = auto()
+    """Both directions have ended, as both ends know without a link; what came has yet to be delivered."""
     CLOSED = auto()
 
 
@@ -42,11 +46,20 @@ class EndCause(Enum):
     PROTOCOL = "the other end of the tunnel broke the protocol"
     LINK_LOST = "the link was lost"
     EXPIRED = "the link was lost, and no other came in time"
+    UNANSWERED = "the link was lost, and the agent did not say in time whether it still has the stream"
     RECLAIMED = "the link was lost, and its memory was needed"
     SESSION_OVER = "the program at the other end of the tunnel was started anew"
 
 
-LOST = frozenset({EndCause.LINK_LOST, EndCause.EXPIRED, EndCause.RECLAIMED, EndCause.SESSION_OVER})
+LOST = frozenset(
+    {
+        EndCause.LINK_LOST,
+        EndCause.EXPIRED,
+        EndCause.UNANSWERED,
+        EndCause.RECLAIMED,
+        EndCause.SESSION_OVER,
+    }
+)
 """What a stream's user calls a lost link."""
 
 
@@ -154,7 +167,7 @@ class Stream:
             # What is left of a stream that has gone: nobody waits for credit, and its memory was given back.
             # Or one without a link: the next begins with what is owed.
             self.incoming.consumed += size
-            if self.state is State.SUSPENDED and self.incoming.end is not None:
+            if self.state is not State.CLOSED and self.incoming.end is not None:
                 self.finish_if_done()
             return
         increment = self.incoming.consume(size, now, connection.round_trip)
@@ -192,7 +205,7 @@ class Stream:
             self.reset(ErrorCode.CANCEL)
             return
         self.write_end()
-        if self.connection is not None:
+        if self.connection is not None and self.state is State.OPEN:
             self.connection.set_deadline(self, now + self.session.limits.linger)
 
     def flush(self) -> None:
@@ -202,17 +215,30 @@ class Stream:
 
     def suspend(self, now: float) -> None:
         """The link is gone, and the next has yet to come."""
-        if self.state is State.OPEN:
+        if self.state is not State.OPENING:
             self.state = State.SUSPENDED
         self.connection = None
         self.scheduled = False
         self.session.suspended.add(self, now, self._reclaim)
 
+    def ask(self, now: float) -> None:
+        """A link is about to ask for it. Until the answer it waits on, from when it lost its first link.
+
+        One that was opening waits for its target to be dialled: that is its user's to bear, as without a
+        loss.
+        """
+        if self.state is State.OPENING:
+            self.session.suspended.discard(self)
+        else:
+            self.state = State.ASKED
+            self.session.suspended.add(self, now, self._reclaim)
+
     def resume(self, received: int, limit: int) -> bool:
         """The peer has received so much, and takes more within `limit`: as `Outgoing.resume`."""
         if not self.outgoing.resume(received, limit):
             return False
-        if self.state is State.SUSPENDED:
+        self.session.suspended.discard(self)
+        if self.state is not State.OPENING:
             self.state = State.OPEN
         return True
 
@@ -223,11 +249,22 @@ class Stream:
             carrier.returned(self)
 
     def lose(self, cause: EndCause) -> None:
-        """Close it without a word to the peer, who finds out by itself, and tell its user."""
-        face = self.face
+        """Close it, and tell its user. The peer finds out by itself, or on the link that asks for it."""
+        face, asking = self.face, self.connection
+        if asking is not None:
+            asking.reset_stream(self, ErrorCode.CANCEL)
         self.close(cause)
+        if asking is not None:
+            asking.output_ready()
         if face is not None:
             face.on_reset()
+
+    def finish(self) -> None:
+        """Without a link, both ends know that both directions have ended: deliver what came."""
+        self.session.suspended.discard(self)
+        self.state, self.connection = State.ENDED, None
+        self.outgoing.finish()
+        self.finish_if_done()
 
     def _reclaim(self) -> None:
         self.lose(EndCause.RECLAIMED)
@@ -251,7 +288,7 @@ class Stream:
             self.connection.detach(self)
 
 
-_TOUCHABLE = (State.OPEN, State.SUSPENDED)
+_TOUCHABLE = (State.OPEN, State.SUSPENDED, State.ASKED)
 """A user may still do something to it."""
 
 
@@ -327,13 +364,17 @@ class Session:
         return lost
 
     def expire(self, now: float) -> None:
-        """Reset the streams that have been suspended for their grace, and tell their users."""
+        """Reset the streams that have been without a link for their grace, and tell their users."""
         for stream in self.suspended.due(now):
             stream.lose(EndCause.EXPIRED)
 
     def end_suspended(self, cause: EndCause) -> None:
-        """There is no resuming what there is by now: reset every suspended stream, and tell their users."""
+        """There is no resuming what there is by now: reset every suspended stream, and tell their users.
+
+        One that a living link has asked for may still go on there.
+        """
         for stream in list(self.suspended):
-            stream.lose(cause)
+            if stream.connection is None:
+                stream.lose(cause)
         for stream in self.streams.values():
             stream.resumable = False

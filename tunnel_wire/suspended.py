@@ -1,4 +1,6 @@
-"""The streams of a session that have no link, and for how long they may wait for one. No I/O, no clock."""
+"""The streams of a session that wait to go on: without a link, or asked for by one and not answered yet. No
+I/O, no clock.
+"""
 
 from __future__ import annotations
 
@@ -13,46 +15,46 @@ if TYPE_CHECKING:
 
 
 class Suspended:
-    """Streams and since when they have had no link, the longest first. Their memory can be reclaimed."""
+    """Streams and when they expire; their memory can be reclaimed, of the longest suspended first."""
 
-    __slots__ = ("_budget", "_pooled_grace", "_since", "grace")
+    __slots__ = ("_budget", "_due", "_pooled_grace", "grace")
 
     def __init__(self, budget: Budget, pooled_grace: float) -> None:
         self._budget = budget
         self._pooled_grace = pooled_grace
         """Seconds for a stream that many requests share."""
-        self._since: dict[Stream, float] = {}
+        self._due: dict[Stream, float] = {}
         self.grace = 0.0
-        """Seconds that a stream may be here; 0: none is suspended, they end with their link."""
+        """Seconds that a stream may be here from now on; 0: none is suspended, they end with their link."""
 
     def add(self, stream: Stream, now: float, reclaim: Callable[[], None]) -> None:
-        """Its link is gone. `reclaim` closes it when its memory is needed."""
-        self._since[stream] = now
-        self._budget.reclaimable[stream] = reclaim
+        """Its link is gone. `reclaim` closes it when its memory is needed.
+
+        One that is here already has waited since it first came, however many links have asked for it.
+        """
+        if stream not in self._due:
+            grace = min(self._pooled_grace, self.grace) if stream.is_pooled else self.grace
+            self._due[stream] = now + grace
+            self._budget.reclaimable[stream] = reclaim
 
     def discard(self, stream: Stream) -> None:
-        """It has a link again, or is closed. Nothing happens if it was not here."""
-        if self._since.pop(stream, None) is not None:
+        """It goes on, or is closed. Nothing happens if it was not here."""
+        if self._due.pop(stream, None) is not None:
             del self._budget.reclaimable[stream]
 
     def __contains__(self, stream: object) -> bool:
-        return stream in self._since
+        return stream in self._due
 
     def __iter__(self) -> Iterator[Stream]:
-        return iter(self._since)
+        return iter(self._due)
 
     def __len__(self) -> int:
-        return len(self._since)
+        return len(self._due)
 
     def next_due(self) -> float:
         """When the first has been here for its grace."""
-        return min(
-            (since + self._grace_of(stream) for stream, since in self._since.items()), default=math.inf
-        )
+        return min(self._due.values(), default=math.inf)
 
     def due(self, now: float) -> list[Stream]:
         """Those that have been here for their grace."""
-        return [stream for stream, since in self._since.items() if now >= since + self._grace_of(stream)]
-
-    def _grace_of(self, stream: Stream) -> float:
-        return min(self._pooled_grace, self.grace) if stream.is_pooled else self.grace
+        return [stream for stream, due in self._due.items() if now >= due]

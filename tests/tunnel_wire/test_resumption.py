@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.tunnel_wire.memory import Face, consume
 from tests.tunnel_wire.test_resumption_machine import Resumption
+from tunnel_wire.limits import DEFAULT_LIMITS
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
@@ -50,8 +53,139 @@ def test_a_stream_that_had_its_turn_to_come_gets_it_on_the_new_link() -> None:
     near.write(b"queued")
     assert near.scheduled
     assert near.connection is not new.near
-    new.near.resume([near])
+    new.near.resume([near], net.now)
     assert not near.scheduled
     net._settle()
     assert near.connection is new.near
     assert consume(far, 100, net.now) == b"queued"
+
+
+# --- waiting for an answer ------------------------------------------------------------------------
+
+
+def asked(after: float = 0.0) -> tuple[Resumption, Stream, Stream]:
+    """A stream whose link was lost, and which a new one asks for so many seconds later; the agent has yet to
+    hear of it.
+    """
+    net, near, far = linked()
+    net._settle()
+    far.write(b"sent in vain")
+    net._flush(net.links[0], "far")
+    net.blackhole(0, "both")
+    net.now += after
+    net.dial()
+    while near.state is State.SUSPENDED:
+        for end in ("near", "far"):
+            net._flush(net.links[-1], end)
+            net._deliver(net.links[-1], end, 1 << 20)
+    assert near.state is State.ASKED
+    return net, near, far
+
+
+def told(stream: Stream) -> list[str]:
+    face = stream.face
+    assert isinstance(face, Face)
+    return face.told
+
+
+def test_an_answer_that_does_not_come_does_not_stop_the_grace() -> None:
+    net, near, far = asked(80)
+    session = near.session
+    assert list(session.suspended) == [near]
+    session.expire(net.now + 9)
+    assert near.state is State.ASKED
+    net.now += 10
+    session.expire(net.now)
+    assert near.end_cause is EndCause.EXPIRED
+    assert told(near) == ["answer", "reset"]
+    # Whoever was asked is told: nobody waits for the target any more.
+    net._settle()
+    assert far.end_cause is EndCause.PEER_RESET
+
+
+def test_a_link_that_passes_nothing_does_not_start_the_grace_anew() -> None:
+    net, near, _ = asked(80)
+    due = near.session.suspended.next_due()
+    net.cut(0, "near")
+    assert near.state is State.SUSPENDED
+    assert near.session.suspended.next_due() == due == net.now + 10
+
+
+def test_an_agent_that_answers_pings_alone_does_not_keep_its_callers() -> None:
+    net, near, far = asked()
+    wire = net.links[-1]
+    for _ in range(3):
+        net.now += DEFAULT_LIMITS.answer_timeout / 3
+        wire.near._life.last_received = net.now
+        assert near.state is State.ASKED
+        wire.near.tick(net.now)
+    assert near.end_cause is EndCause.UNANSWERED
+    assert told(near) == ["answer", "reset"]
+    net._flush(wire, "near")
+    net._deliver(wire, "near", 1 << 20)
+    assert far.end_cause is EndCause.PEER_RESET
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_the_answer_ends_the_waiting(given_up: bool) -> None:
+    net, near, far = asked()
+    if given_up:
+        # What has no link is; this may still go on.
+        near.session.end_suspended(EndCause.SESSION_OVER)
+    net._settle()
+    assert near.state is State.OPEN
+    assert not near.session.suspended
+    assert consume(near, 100, net.now) == b"sent in vain"
+    near.write(b"on")
+    for _ in range(5):
+        net._settle()
+        net._pass_time(4)
+    assert consume(far, 100, net.now) == b"on"
+    assert near.outgoing.acknowledged == 2
+    assert (near.state, far.state) == (State.OPEN, State.OPEN)
+
+
+def test_memory_may_be_needed_before_the_answer() -> None:
+    net, near, far = asked()
+    budget = near.session.budget
+    budget.total = budget.used
+    assert budget.reserve_at_cost(1)
+    assert near.end_cause is EndCause.RECLAIMED
+    net._settle()
+    assert far.end_cause is EndCause.PEER_RESET
+
+
+def test_a_stale_request_for_what_has_finished_takes_nothing_from_its_user() -> None:
+    net, near, far = linked()
+    net._settle()
+    for stream in (near, far):
+        stream.write(b"all")
+        stream.write_end()
+    (wire,) = net.links
+    # The server has read everything, and knows that the agent has; that does not.
+    net._flush(wire, "near")
+    net._deliver(wire, "near", 1 << 20)
+    net._flush(wire, "far")
+    net._deliver(wire, "far", 1 << 20)
+    assert consume(near, 100, net.now) == b"all"
+    net.blackhole(0, "both")
+    near.reset(8)
+    net.dial()
+    net._settle()
+    assert far.state is State.ENDED
+    (wire,) = net.links
+    late = [
+        (b":method", b"CONNECT"),
+        (b":authority", b"target:80"),
+        (b"tunnel-epoch", b"9"),
+        (b"tunnel-state", b"open"),
+        (b"tunnel-received", b"0"),
+        (b"tunnel-limit", b"2000"),
+        (b"tunnel-key", b"%016x" % far.key),
+    ]
+    wire.near.send_request(late, ended=False)
+    net._settle()
+    assert far.state is State.ENDED
+    assert told(far) == ["end"]
+    assert consume(far, 100, net.now) == b"all"
+    assert far.end_cause is EndCause.FINISHED

@@ -50,6 +50,7 @@ _ID = "0123456789abcdef" * 2
 """Random ones would be of different lengths on the wire: a failure could not be shown again."""
 _PATTERN = bytes(range(251)) * 100
 _LOST = {EndCause.PEER_RESET, EndCause.EXPIRED, EndCause.LINK_LOST, EndCause.RECLAIMED}
+_OPEN = (State.OPEN, State.SUSPENDED, State.ASKED)
 ENDS = ("near", "far")
 
 
@@ -162,7 +163,7 @@ class Resumption(RuleBasedStateMachine):
         for old in self.links:
             if old is not wire and old.greeted and old.lives["near"] and old.index not in hello.links:
                 self._lose(old, "near")
-        wire.near.resume(list(session.suspended))
+        wire.near.resume(list(session.suspended), self.now)
 
     @rule(number=st.integers(0, 3), end=st.sampled_from(ENDS))
     def cut(self, number: int, end: str) -> None:
@@ -189,7 +190,7 @@ class Resumption(RuleBasedStateMachine):
             wire = usable[number % len(usable)]
             others = [one.near for one in usable if one is not wire]
             streams = [one for one in self.sessions["near"].streams.values() if one.connection in others]
-            wire.near.resume(streams)
+            wire.near.resume(streams, self.now)
 
     def _lose(self, wire: Wire, end: str) -> None:
         if not wire.lives[end]:
@@ -203,7 +204,7 @@ class Resumption(RuleBasedStateMachine):
             # Others of the session take over at once.
             for other in self.links:
                 if other.greeted and other.lives["near"] and self.sessions["near"].suspended:
-                    other.near.resume(list(self.sessions["near"].suspended))
+                    other.near.resume(list(self.sessions["near"].suspended), self.now)
                     break
 
     # --- the network ------------------------------------------------------------------------------
@@ -416,7 +417,7 @@ class Resumption(RuleBasedStateMachine):
 
     @rule(end=st.sampled_from(ENDS), index=st.integers(0, 11))
     def end(self, end: str, index: int) -> None:
-        if (picked := self._pick(index, end)) and picked[1].stream.state in (State.OPEN, State.SUSPENDED):
+        if (picked := self._pick(index, end)) and picked[1].stream.state in _OPEN:
             side = picked[1]
             if side.stream.pending_reset is None:
                 side.out.ended = True
@@ -482,7 +483,7 @@ class Resumption(RuleBasedStateMachine):
             assert session.budget.used == held <= session.budget.total
             assert set(session.suspended) == set(session.budget.reclaimable)
             for stream in session.suspended:
-                assert stream.connection is None
+                assert (stream.connection is None) is (stream.state is not State.ASKED)
 
     @invariant()
     def users_are_told_the_truth(self) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class State(StrEnum):
@@ -30,6 +33,12 @@ class Check:
     state: State
     text: str
     remedy: str = ""
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    """The first of them in words, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f", and {more} more" if more > 0 else "")
 
 
 def read(moment: str) -> datetime:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunnel_server.kube.failures import ApiFailure
 from tunnel_server.kube.references import ObjectReference
-from tunnel_server.kube.resources import CONFIG_MAPS, Resource
+from tunnel_server.kube.resources import CONFIG_MAPS, ApiResource
 from tunnelctl.checks import Check, State
 from tunnelctl.install.manifests import SERVER_CONFIG, SERVER_FILE
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CILIUM = ObjectReference(CONFIG_MAPS, "cilium-config", "kube-system")
 FELIX = ObjectReference(
-    Resource("felixconfigurations", "FelixConfiguration", "crd.projectcalico.org"), "default"
+    ApiResource("felixconfigurations", "FelixConfiguration", "crd.projectcalico.org"), "default"
 )
 _OTHER_WAYS = "or callers by name, or with hostNetwork on the server's host"
 

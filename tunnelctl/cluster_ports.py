@@ -15,7 +15,7 @@ from tunnelctl.errors import CommandError, RefusedError
 if TYPE_CHECKING:
     from tunnel_server.config import ServerConfig
     from tunnel_server.kube.client import Cluster
-    from tunnel_server.kube.resources import Object, ObjectRef
+    from tunnel_server.kube.resources import NamespacedName, Object
     from tunnel_server.port_lists import PortLists
     from tunnelctl.cluster_state import ClusterPlace
 
@@ -33,7 +33,7 @@ class ClusterPorts:
         state = open_cluster_state(place)
         self._cluster: Cluster = state.cluster
         self._config: ServerConfig = server_config(state) or ServerConfig()
-        self.where: ObjectRef = self._config.kubernetes.port_configmap
+        self.where: NamespacedName = self._config.kubernetes.port_configmap
         """The ConfigMap."""
         self._force = force
 

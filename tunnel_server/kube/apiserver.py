@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunnel_server.kube.failures import ApiFailure, ApiRequest
-from tunnel_server.kube.resources import NODES, PODS, SERVICES, Resource
+from tunnel_server.kube.resources import NODES, PODS, SERVICES, ApiResource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
 
-_REVIEWS = Resource("selfsubjectaccessreviews", "SelfSubjectAccessReview", "authorization.k8s.io")
+_REVIEWS = ApiResource("selfsubjectaccessreviews", "SelfSubjectAccessReview", "authorization.k8s.io")
 _NO_SERVICES = "192.88.99.1"
 """Of a range that nobody uses any more (RFC 7526)."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Subresource(Resource):
+class _Subresource(ApiResource):
     """What is served below an object: `pods/log`."""
 
     below: str = ""
 
     def path(self, namespace: str = "", name: str = "") -> str:
-        return f"{Resource.path(self, namespace, name)}/{self.below}"
+        return f"{ApiResource.path(self, namespace, name)}/{self.below}"
 
     def __str__(self) -> str:
-        return f"{Resource.__str__(self)}/{self.below.partition('/')[0]}"
+        return f"{ApiResource.__str__(self)}/{self.below.partition('/')[0]}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Page(Resource):
+class _Page(ApiResource):
     """A page that is no object's; `plural` is its path, `kind` what to call it."""
 
     def path(self, namespace: str = "", name: str = "") -> str:
@@ -51,7 +51,7 @@ def version(cluster: Cluster) -> tuple[int, int]:
     return int(answer["major"]), int(answer["minor"].rstrip("+"))
 
 
-def may(cluster: Cluster, verb: str, resource: Resource, namespace: str = "") -> bool:
+def may(cluster: Cluster, verb: str, resource: ApiResource, namespace: str = "") -> bool:
     """Whether the user may. Raises ApiFailure."""
     return _review(cluster, resource.group, resource.plural, verb, namespace)
 
@@ -67,7 +67,7 @@ def _review(cluster: Cluster, group: str, resource: str, verb: str, namespace: s
     return bool(review["status"]["allowed"])
 
 
-def namespaced_kinds(cluster: Cluster) -> Iterator[tuple[str, list[Resource] | None]]:
+def namespaced_kinds(cluster: Cluster) -> Iterator[tuple[str, list[ApiResource] | None]]:
     """Yield each `group/version` with the kinds whose objects live in a namespace, can be listed and made.
 
     None for one whose API server does not answer, as when a service behind an APIService is down. Raises
@@ -89,7 +89,7 @@ def namespaced_kinds(cluster: Cluster) -> Iterator[tuple[str, list[Resource] | N
         yield (
             group_version,
             [
-                Resource(each["name"], each["kind"], group, version)
+                ApiResource(each["name"], each["kind"], group, version)
                 for each in found.get("resources") or ()
                 if each["namespaced"] and {"list", "create", "delete"} <= set(each["verbs"])
             ],

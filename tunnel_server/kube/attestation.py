@@ -19,13 +19,13 @@ from certs.identity import check_node_name
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_server.attestor import AttestationRefusedError, AttestationUnavailableError, Attested
 from tunnel_server.kube.failures import ApiFailure
-from tunnel_server.kube.resources import DAEMON_SETS, PODS, TOKEN_REVIEWS, ObjectRef
+from tunnel_server.kube.resources import DAEMON_SETS, PODS, TOKEN_REVIEWS, NamespacedName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tunnel_server.kube.client import Cluster
-    from tunnel_server.kube.resources import Object, Resource
+    from tunnel_server.kube.resources import ApiResource, Object
     from tunnel_server.kube.settings import KubernetesSettings
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class PodAttestor:
     def __init__(self, cluster: Cluster, settings: KubernetesSettings) -> None:
         self._cluster = cluster
         self._audience = settings.audience
-        self._daemon_set = ObjectRef(settings.namespace, settings.agent_daemon_set)
+        self._daemon_set = NamespacedName(settings.namespace, settings.agent_daemon_set)
         self._username = f"system:serviceaccount:{settings.namespace}:{settings.agent_service_account}"
         # Threads of their own: what strangers send must not use up those of the watches.
         self._lane = trio.CapacityLimiter(_LANES)
@@ -90,7 +90,7 @@ class PodAttestor:
         node = check_pod(pod, claims, owner)
         return Attested(node, f"pod {namespace}/{name}, {claims['pod-uid']}", _created(pod))
 
-    def _get_or_refuse(self, resource: Resource, name: str, *, code: str, text: str) -> Object:
+    def _get_or_refuse(self, resource: ApiResource, name: str, *, code: str, text: str) -> Object:
         try:
             return self._cluster.get(resource, name, self._daemon_set.namespace)
         except ApiFailure as failure:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import urllib3
     from kubernetes.client import ApiClient
 
-    from tunnel_server.kube.resources import Object, Resource
+    from tunnel_server.kube.resources import ApiResource, Object
     from tunnel_server.kube.settings import KubernetesSettings
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Cluster:
 
     # reading
 
-    def get(self, resource: Resource, name: str, namespace: str = "") -> Object:
+    def get(self, resource: ApiResource, name: str, namespace: str = "") -> Object:
         """Return one object."""
         return self.connection.ask(ApiRequest("get", resource, namespace, name), "GET")
 
@@ -83,7 +83,7 @@ class Cluster:
             raise
 
     def list_all(
-        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+        self, resource: ApiResource, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> tuple[list[Object], str]:
         """Return all objects that the selectors match, and the resourceVersion to watch from.
 
@@ -100,7 +100,7 @@ class Cluster:
             query["continue"] = about["continue"]
 
     def all_of(
-        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+        self, resource: ApiResource, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> list[Object]:
         """Return all objects of a kind, each whole: those of a list do not say themselves what they are."""
         found, _ = self.list_all(resource, namespace, labels=labels, fields=fields)
@@ -108,7 +108,7 @@ class Cluster:
 
     def open_watch(
         self,
-        resource: Resource,
+        resource: ApiResource,
         namespace: str = "",
         *,
         labels: str = "",
@@ -131,23 +131,23 @@ class Cluster:
 
     # writing
 
-    def create(self, resource: Resource, body: Object, namespace: str = "") -> Object:
+    def create(self, resource: ApiResource, body: Object, namespace: str = "") -> Object:
         """Create an object and return it as it is then."""
         request = ApiRequest("create", resource, namespace)
         return self.connection.ask(request, "POST", {**_kind(resource), **body})
 
-    def replace(self, resource: Resource, name: str, body: Object, namespace: str = "") -> Object:
+    def replace(self, resource: ApiResource, name: str, body: Object, namespace: str = "") -> Object:
         """Replace an object. With a resourceVersion in its metadata, only that version: else Conflict."""
         return self.connection.ask(ApiRequest("update", resource, namespace, name), "PUT", body)
 
-    def merge(self, resource: Resource, name: str, change: Object, namespace: str = "") -> Object:
+    def merge(self, resource: ApiResource, name: str, change: Object, namespace: str = "") -> Object:
         """Change some fields of an object by a JSON merge patch (RFC 7386)."""
         request = ApiRequest("patch", resource, namespace, name)
         return self.connection.ask(request, "PATCH", change, content_type=_MERGE)
 
     def apply(
         self,
-        resource: Resource,
+        resource: ApiResource,
         name: str,
         fields: Object,
         namespace: str = "",
@@ -176,7 +176,7 @@ class Cluster:
 
     def delete(
         self,
-        resource: Resource,
+        resource: ApiResource,
         name: str,
         namespace: str = "",
         *,
@@ -209,7 +209,7 @@ class Cluster:
         self.connection.close()
 
 
-def _kind(resource: Resource) -> Object:
+def _kind(resource: ApiResource) -> Object:
     return {"apiVersion": resource.api_version, "kind": resource.kind}
 
 

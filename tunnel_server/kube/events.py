@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tunnel_server.kube.client import Cluster
-    from tunnel_server.kube.resources import Object, Resource
+    from tunnel_server.kube.resources import ApiResource, Object
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _BACKOFF = (1.0, 60.0)
 class About:
     """The object that an Event is about."""
 
-    resource: Resource
+    resource: ApiResource
     name: str
     namespace: str = ""
     uid: str = ""

@@ -17,7 +17,7 @@ import websocket
 from kubernetes.stream.ws_client import websocket_proxycare
 
 from tunnel_server.kube.failures import ApiFailure, ApiRequest, no_answer, refusal
-from tunnel_server.kube.resources import PODS, Resource
+from tunnel_server.kube.resources import PODS, ApiResource
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -46,7 +46,7 @@ def execute(cluster: Cluster, pod: Object, container: str, command: list[str], *
     words = [("command", each) for each in command]
     query = urlencode([*words, ("container", container), ("stdout", "true"), ("stderr", "true")])
     path = f"{PODS.path(namespace, name)}/exec"
-    request = ApiRequest("create", Resource("pods/exec", "Pod"), namespace, name)
+    request = ApiRequest("create", ApiResource("pods/exec", "Pod"), namespace, name)
     host = cluster.host
     deadline = time.monotonic() + timeout
     serialized: Any = client.param_serialize("GET", path, auth_settings=["BearerToken"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import urllib3.exceptions as u3
 
 if TYPE_CHECKING:
-    from tunnel_server.kube.resources import Resource
+    from tunnel_server.kube.resources import ApiResource
 
 _SHOWN = 400
 """Characters of the apiserver's own words that are repeated."""
@@ -48,7 +48,7 @@ def no_answer(host: str, request: ApiRequest, error: Exception) -> ApiFailure:
 class ApiRequest:
     """A request in RBAC's words."""
 
-    def __init__(self, verb: str, resource: Resource, namespace: str = "", name: str = "") -> None:
+    def __init__(self, verb: str, resource: ApiResource, namespace: str = "", name: str = "") -> None:
         self.verb = verb
         self.resource = resource
         self.namespace = namespace

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from certs.addresses import IPAddress
     from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.nodes import Edges
-    from tunnel_server.kube.resources import Object, ObjectRef
+    from tunnel_server.kube.resources import NamespacedName, Object
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def fragment(nodes: Edges, service: Iterable[IPAddress]) -> str:
 class NamesKeeper:
     """Keeps the ConfigMap, which it writes when it has to say something else, and now and then."""
 
-    def __init__(self, cluster: Cluster, where: ObjectRef) -> None:
+    def __init__(self, cluster: Cluster, where: NamespacedName) -> None:
         self.problem = ""
         """Why it is not what it should be; empty if it is."""
         self._cluster = cluster

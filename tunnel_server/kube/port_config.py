@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tunnel_server.config import ServerConfig
-    from tunnel_server.kube.resources import Object, ObjectRef
+    from tunnel_server.kube.resources import NamespacedName, Object
 
 _KEYS = (PAIRS, HTTP, HTTPS, LOCALHOST)
 
@@ -36,7 +36,7 @@ def read_port_config(item: Object) -> PortConfig:
     return PortConfig(str(about.get("uid", "")), {key: str(data[key]) for key in _KEYS if key in data})
 
 
-def port_lists(config: ServerConfig, found: PortConfig | None, where: ObjectRef) -> PortLists:
+def port_lists(config: ServerConfig, found: PortConfig | None, where: NamespacedName) -> PortLists:
     """The lists in force. What cannot be is named with the ConfigMap, where it stands there."""
     if found is None:
         return config.port_lists()
@@ -64,7 +64,7 @@ def port_lists(config: ServerConfig, found: PortConfig | None, where: ObjectRef)
     )
 
 
-def problems_in(lists: PortLists, where: ObjectRef) -> list[str]:
+def problems_in(lists: PortLists, where: NamespacedName) -> list[str]:
     """The problems that stand in the ConfigMap, without its name."""
     place = f"ConfigMap {where}: "
     return [each.removeprefix(place) for each in lists.problems if each.startswith(place)]

@@ -13,7 +13,7 @@ from tunnel_server.kube.resources import (
     PODS,
     SECRETS,
     SERVICES,
-    Resource,
+    ApiResource,
 )
 
 if TYPE_CHECKING:
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 _RBAC = "rbac.authorization.k8s.io"
 
-CLUSTER_ROLES = Resource("clusterroles", "ClusterRole", _RBAC)
-CLUSTER_ROLE_BINDINGS = Resource("clusterrolebindings", "ClusterRoleBinding", _RBAC)
-CRON_JOBS = Resource("cronjobs", "CronJob", "batch")
-DEPLOYMENTS = Resource("deployments", "Deployment", "apps")
-DISRUPTION_BUDGETS = Resource("poddisruptionbudgets", "PodDisruptionBudget", "policy")
-JOBS = Resource("jobs", "Job", "batch")
-LEASES = Resource("leases", "Lease", "coordination.k8s.io")
-NAMESPACES = Resource("namespaces", "Namespace")
-ROLES = Resource("roles", "Role", _RBAC)
-ROLE_BINDINGS = Resource("rolebindings", "RoleBinding", _RBAC)
-SERVICE_ACCOUNTS = Resource("serviceaccounts", "ServiceAccount")
-STATEFUL_SETS = Resource("statefulsets", "StatefulSet", "apps")
-VOLUME_CLAIMS = Resource("persistentvolumeclaims", "PersistentVolumeClaim")
+CLUSTER_ROLES = ApiResource("clusterroles", "ClusterRole", _RBAC)
+CLUSTER_ROLE_BINDINGS = ApiResource("clusterrolebindings", "ClusterRoleBinding", _RBAC)
+CRON_JOBS = ApiResource("cronjobs", "CronJob", "batch")
+DEPLOYMENTS = ApiResource("deployments", "Deployment", "apps")
+DISRUPTION_BUDGETS = ApiResource("poddisruptionbudgets", "PodDisruptionBudget", "policy")
+JOBS = ApiResource("jobs", "Job", "batch")
+LEASES = ApiResource("leases", "Lease", "coordination.k8s.io")
+NAMESPACES = ApiResource("namespaces", "Namespace")
+ROLES = ApiResource("roles", "Role", _RBAC)
+ROLE_BINDINGS = ApiResource("rolebindings", "RoleBinding", _RBAC)
+SERVICE_ACCOUNTS = ApiResource("serviceaccounts", "ServiceAccount")
+STATEFUL_SETS = ApiResource("statefulsets", "StatefulSet", "apps")
+VOLUME_CLAIMS = ApiResource("persistentvolumeclaims", "PersistentVolumeClaim")
 
 KINDS = {
     (each.api_version, each.kind): each
@@ -49,7 +49,7 @@ KINDS = {
 class ObjectReference:
     """One object."""
 
-    resource: Resource
+    resource: ApiResource
     name: str
     namespace: str = ""
     """Empty for a kind that knows no namespaces."""

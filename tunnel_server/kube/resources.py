@@ -11,7 +11,7 @@ Object: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class ApiResource:
     """One kind, in the version that is asked for."""
 
     plural: str
@@ -34,20 +34,20 @@ class Resource:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
-CONFIG_MAPS = Resource("configmaps", "ConfigMap")
-DAEMON_SETS = Resource("daemonsets", "DaemonSet", "apps")
-ENDPOINT_SLICES = Resource("endpointslices", "EndpointSlice", "discovery.k8s.io")
-EVENTS = Resource("events", "Event")
-NODES = Resource("nodes", "Node")
-PODS = Resource("pods", "Pod")
-SECRETS = Resource("secrets", "Secret")
-SERVICES = Resource("services", "Service")
-SERVICE_CIDRS = Resource("servicecidrs", "ServiceCIDR", "networking.k8s.io")
-TOKEN_REVIEWS = Resource("tokenreviews", "TokenReview", "authentication.k8s.io")
+CONFIG_MAPS = ApiResource("configmaps", "ConfigMap")
+DAEMON_SETS = ApiResource("daemonsets", "DaemonSet", "apps")
+ENDPOINT_SLICES = ApiResource("endpointslices", "EndpointSlice", "discovery.k8s.io")
+EVENTS = ApiResource("events", "Event")
+NODES = ApiResource("nodes", "Node")
+PODS = ApiResource("pods", "Pod")
+SECRETS = ApiResource("secrets", "Secret")
+SERVICES = ApiResource("services", "Service")
+SERVICE_CIDRS = ApiResource("servicecidrs", "ServiceCIDR", "networking.k8s.io")
+TOKEN_REVIEWS = ApiResource("tokenreviews", "TokenReview", "authentication.k8s.io")
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectRef:
+class NamespacedName:
     """One object, by name; also how a setting names one: `NAMESPACE/NAME`."""
 
     FORM: ClassVar[str] = '"NAMESPACE/NAME"'
@@ -56,7 +56,7 @@ class ObjectRef:
     name: str
 
     @classmethod
-    def parse(cls, text: str) -> ObjectRef:
+    def parse(cls, text: str) -> NamespacedName:
         """Read `NAMESPACE/NAME`; raises ValueError."""
         namespace, slash, name = text.partition("/")
         if not (slash and namespace and name) or "/" in name or not text.isprintable() or " " in text:

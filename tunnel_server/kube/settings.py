@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tunnel_daemon.settings import between, setting
 from tunnel_daemon.settings_values import Network
-from tunnel_server.kube.resources import ObjectRef
+from tunnel_server.kube.resources import NamespacedName
 from tunnel_server.kube.selector import LabelSelector
 
 DEFAULT_NODE_SELECTOR = (
@@ -46,11 +46,11 @@ class KubernetesSettings:
         "address is an edge's; without it, the `podCIDRs` of Nodes that are no edges",
         live=True,
     )
-    port_configmap: ObjectRef = setting(
-        ObjectRef("kube-system", "yurt-tunnel-server-cfg"),
+    port_configmap: NamespacedName = setting(
+        NamespacedName("kube-system", "yurt-tunnel-server-cfg"),
         doc="ConfigMap with the lists of ports; a key that it has counts instead of the one in this file",
     )
-    names_configmap: ObjectRef | None = setting(
+    names_configmap: NamespacedName | None = setting(
         None,
         doc="ConfigMap that is kept for CoreDNS: the key `tunnel-nodes` in the form of its `hosts` plugin; "
         "yurt-tunnel's is kube-system/yurt-tunnel-nodes",

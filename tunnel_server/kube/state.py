@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from certs.state import Change, Result
     from tunnel_server.kube.client import Cluster
-    from tunnel_server.kube.resources import Object, Resource
+    from tunnel_server.kube.resources import ApiResource, Object
     from tunnel_server.kube.state_layout import Part
 
 _TRIES = 20
@@ -76,7 +76,7 @@ class ClusterState:
         for resource in (SECRETS, CONFIG_MAPS):
             self.cache.fill(resource, self.list(resource))
 
-    def learn(self, resource: Resource, item: Object) -> None:
+    def learn(self, resource: ApiResource, item: Object) -> None:
         """Take the answer to a request for one of the objects that are followed."""
         stored = Stored.read(resource, item)
         self.cache.put(resource, stored.name, stored)
@@ -172,7 +172,7 @@ class ClusterState:
         stored = self.get(part.resource, part.name)
         return {part.name: stored} if stored else {}
 
-    def get(self, resource: Resource, name: str) -> Stored | None:
+    def get(self, resource: ApiResource, name: str) -> Stored | None:
         """Ask for one object."""
         try:
             return Stored.read(resource, self.cluster.get(resource, name, self.namespace))
@@ -181,7 +181,7 @@ class ClusterState:
                 return None
             raise unusable(failure) from None
 
-    def list(self, resource: Resource, labels: str = KIND) -> list[Stored]:
+    def list(self, resource: ApiResource, labels: str = KIND) -> list[Stored]:
         """Ask for all objects with a label."""
         try:
             found, _ = self.cluster.list_all(resource, self.namespace, labels=labels)
@@ -220,14 +220,14 @@ class ClusterState:
         if self.cache.filled:
             self.cache.put(resource, name, known)
 
-    def _named(self, resource: Resource, name: str) -> str:
+    def _named(self, resource: ApiResource, name: str) -> str:
         return f"{resource.kind} {self.namespace}/{name}"
 
 
 class _Raced(Exception):
     """Somebody else has changed an object since it was read."""
 
-    def __init__(self, resource: Resource, name: str, place: str) -> None:
+    def __init__(self, resource: ApiResource, name: str, place: str) -> None:
         super().__init__(place)
         self.resource = resource
         self.name = name

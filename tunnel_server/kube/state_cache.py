@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tunnel_server.kube.client import Cluster
-    from tunnel_server.kube.resources import Resource
+    from tunnel_server.kube.resources import ApiResource
     from tunnel_server.metrics import Metrics
 
 
@@ -36,8 +36,8 @@ class StateCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[Resource, dict[str, Stored]] = {}
-        self._written: dict[tuple[Resource, str], tuple[Stored | None, float]] = {}
+        self._known: dict[ApiResource, dict[str, Stored]] = {}
+        self._written: dict[tuple[ApiResource, str], tuple[Stored | None, float]] = {}
         """Our own writes, until the watch has caught up with them, or until then."""
         self._watches = WatchSet()
         self.generation = 0
@@ -61,17 +61,17 @@ class StateCache:
         """Set the metrics."""
         self._watches.count(metrics)
 
-    def of_kind(self, resource: Resource, kind: str) -> dict[str, Stored]:
+    def of_kind(self, resource: ApiResource, kind: str) -> dict[str, Stored]:
         """The objects with this label, by name."""
         with self._lock:
             return {name: each for name, each in self._known.get(resource, {}).items() if each.kind == kind}
 
-    def find(self, resource: Resource, name: str) -> Stored | None:
+    def find(self, resource: ApiResource, name: str) -> Stored | None:
         """One object, if it is there."""
         with self._lock:
             return self._known.get(resource, {}).get(name)
 
-    def fill(self, resource: Resource, objects: Iterable[Stored]) -> None:
+    def fill(self, resource: ApiResource, objects: Iterable[Stored]) -> None:
         """Take what a list or a watch says now; of what we wrote, our own word if it is later."""
         with self._lock:
             known = {each.name: each for each in objects}
@@ -88,7 +88,7 @@ class StateCache:
             self._known[resource] = known
             self.generation += 1
 
-    def put(self, resource: Resource, name: str, stored: Stored | None) -> None:
+    def put(self, resource: ApiResource, name: str, stored: Stored | None) -> None:
         """Take what an object is after a request for it; None: gone."""
         with self._lock:
             before = self._known.get(resource, {}).get(name)
@@ -105,7 +105,7 @@ class StateCache:
             self._known[resource] = known
             self.generation += 1
 
-    def is_behind(self, resource: Resource, stored: Stored) -> bool:
+    def is_behind(self, resource: ApiResource, stored: Stored) -> bool:
         """Whether the watch has not told of this version of an object yet."""
         if not self._watches:
             return False
@@ -139,11 +139,11 @@ class StateCache:
                 for resource in {of for of, _ in list(self._written)}:
                     self._changed(resource)  # what is still ours by then
 
-    def _changed(self, resource: Resource) -> None:
+    def _changed(self, resource: ApiResource) -> None:
         self.fill(resource, self._watches[_watch_of(resource)].objects.values())
 
 
-def _watch_of(resource: Resource) -> str:
+def _watch_of(resource: ApiResource) -> str:
     """As the status and the metrics name it."""
     return f"state-{resource}"
 

@@ -35,7 +35,7 @@ from tunnel_server.kube.resources import CONFIG_MAPS, SECRETS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from tunnel_server.kube.resources import Object, Resource
+    from tunnel_server.kube.resources import ApiResource, Object
 
 KIND = "edge-tunnel.io/kind"
 """The label by which objects of ours are found; its value is a part's `kind`."""
@@ -62,7 +62,7 @@ class Stored:
     """What `data` has of an entry, if it has one; read once, since there are thousands."""
 
     @classmethod
-    def read(cls, resource: Resource, item: Object) -> Stored:
+    def read(cls, resource: ApiResource, item: Object) -> Stored:
         """Take what the apiserver says; raises nothing."""
         about = item.get("metadata") or {}
         about.pop("managedFields", None)
@@ -99,7 +99,7 @@ class Wanted:
 class Whole:
     """Files that are in one object, each under its own name."""
 
-    resource: Resource
+    resource: ApiResource
     name: str
     kind: str
     files: tuple[str, ...]
@@ -125,7 +125,7 @@ class Whole:
 class Entries:
     """A file of JSON of which each entry has its own object."""
 
-    resource: Resource
+    resource: ApiResource
     prefix: str
     kind: str
     file: str

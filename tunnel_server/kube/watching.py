@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from tunnel_server.kube.client import Cluster
-    from tunnel_server.kube.resources import Object, Resource
+    from tunnel_server.kube.resources import ApiResource, Object
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Watcher(Generic[T]):
     def __init__(
         self,
         cluster: Cluster,
-        resource: Resource,
+        resource: ApiResource,
         read: Callable[[Object], T],
         on_change: Callable[[], None],
         *,

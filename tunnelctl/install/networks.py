@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from certs.addresses import check_edge_address, format_endpoint, parse_endpoint
-from tunnelctl.checks import Check, State
+from tunnelctl.checks import Check, State, some
 from tunnelctl.errors import UsageError
 from tunnelctl.install.scheduling import addresses
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from tunnel_server.kube.resources import Object
 
 AGENT_PORT = 10262
-SHOWN = 5
-"""Nodes that a line names before it counts the rest."""
+_SUGGESTED = 5  # networks that a remedy names
 
 
 def parse_networks(option: str, text: str) -> tuple[IPNetwork, ...]:
@@ -63,7 +62,7 @@ def suggested(edges: list[Object]) -> str:
         for each in addresses(node):
             if (address := _address(each)) is not None:
                 found.add(ip_network((address, 24 if address.version == 4 else 64), strict=False))
-    return ",".join(sorted(map(str, found))[:SHOWN])
+    return ",".join(sorted(map(str, found))[:_SUGGESTED])
 
 
 def check_edges(edges: list[Object], networks: tuple[IPNetwork, ...]) -> Iterator[Check]:
@@ -83,15 +82,15 @@ def check_edges(edges: list[Object], networks: tuple[IPNetwork, ...]) -> Iterato
         yield Check(
             "addresses",
             State.WARNING,
-            f"not in --edge-networks: {_some(outside)}",
+            f"not in --edge-networks: {some(outside)}",
             f"to have them captured, name their networks too: {suggested(edges)}; by name all are reached",
         )
-    shared = [f"{text} ({', '.join(names[:SHOWN])})" for text, names in holders.items() if len(names) > 1]
+    shared = [f"{text} ({some(names)})" for text, names in holders.items() if len(names) > 1]
     if shared:
         yield Check(
             "addresses",
             State.WARNING,
-            f"claimed by several nodes, and so captured for none: {_some(shared)}",
+            f"claimed by several nodes, and so captured for none: {some(shared)}",
             "give each an address of its own, or reach them by name",
         )
     if edges and not outside and not shared:
@@ -114,7 +113,7 @@ def check_overlaps(
         yield Check(
             "networks",
             State.WARNING,
-            f"--edge-networks is wider than edges are: {_some(found)}",
+            f"--edge-networks is wider than edges are: {some(found)}",
             "give only networks of edges: what a kubelet claims inside of them is believed",
         )
 
@@ -148,11 +147,6 @@ def check_servers(
             yield Check(name, State.FAILED, f"nothing will listen at {endpoint}", remedy)
         else:
             yield Check(name, State.OK, endpoint)
-
-
-def _some(things: list[str]) -> str:
-    more = len(things) - SHOWN
-    return ", ".join(things[:SHOWN]) + (f", and {more} more" if more > 0 else "")
 
 
 def _address(text: str) -> IPAddress | None:

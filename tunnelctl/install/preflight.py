@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from certs.identity import check_node_name
 from tunnel_server.kube import apiserver
 from tunnel_server.kube.references import DEPLOYMENTS, NAMESPACES, ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES, PODS, SERVICES
-from tunnelctl.checks import Check, State
+from tunnelctl.checks import Check, State, some
 from tunnelctl.install import networks, yurt_tunnel
-from tunnelctl.install.manifests import AGENT, SERVER, named, pod_spec
+from tunnelctl.install.manifests import AGENT, OWN_AGENT, SERVER, named, pod_spec
 from tunnelctl.install.scheduling import host_ports, is_ready, selection, selects
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from certs.addresses import IPNetwork
     from tunnel_server.kube.client import Cluster
-    from tunnel_server.kube.resources import Object, Resource
+    from tunnel_server.kube.resources import ApiResource, Object
     from tunnelctl.install.yurt_tunnel import Workload
 
 OLDEST = (1, 26)
@@ -28,8 +29,7 @@ SAYS_SERVICE_RANGE = (1, 33)
 """The first that has ServiceCIDR objects, which the server reads."""
 
 _VERBS = ("get", "create", "patch", "delete")
-SHOWN = 8
-"""Rights that a line names before it counts the rest."""
+_RIGHTS = 8  # that a line names before it counts the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def check_rights(cluster: Cluster, objects: list[Object], *, replaces: bool) -> 
     """Whether the user may look, make all this, and take it back."""
     if apiserver.may_everything(cluster):
         return Check("rights", State.OK, "you may do everything")
-    needed: dict[tuple[Resource, str], tuple[str, ...]] = {
+    needed: dict[tuple[ApiResource, str], tuple[str, ...]] = {
         (NODES, ""): ("list",),
         (PODS, ""): ("list",),
         (DEPLOYMENTS, ""): ("list",),
@@ -98,11 +98,10 @@ def check_rights(cluster: Cluster, objects: list[Object], *, replaces: bool) -> 
     ]
     if not lacking:
         return Check("rights", State.OK, "you may make all that it needs")
-    more = f", and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
     return Check(
         "rights",
         State.FAILED,
-        f"you may not {', '.join(lacking[:SHOWN])}{more}",
+        f"you may not {some(lacking, _RIGHTS)}",
         "install as a cluster administrator: another --context or --kubeconfig",
     )
 
@@ -131,6 +130,7 @@ def check_cluster(
     server = pod_spec(named(objects, DEPLOYMENTS.kind, SERVER))
     yield _check_hosts(survey, server)
     yield _check_edges(survey, pod_spec(named(objects, DAEMON_SETS.kind, AGENT)))
+    yield from _check_names(survey)
     yield from networks.check_edges(survey.edges, edge_networks)
     yield from networks.check_overlaps(edge_networks, survey.nodes, survey.service_ip)
 
@@ -175,8 +175,27 @@ def _check_edges(survey: ClusterSurvey, agent: dict[str, object]) -> Check:
     text = f"{len(survey.edges)} nodes" if len(survey.edges) != 1 else survey.edges[0]["metadata"]["name"]
     if away:
         remedy = "their agents start when they are back"
-        return Check("edges", State.WARNING, f"{text}, of which not ready: {', '.join(away[:5])}", remedy)
+        return Check("edges", State.WARNING, f"{text}, of which not ready: {some(away)}", remedy)
     return Check("edges", State.OK, text)
+
+
+def _check_names(survey: ClusterSurvey) -> Iterator[Check]:
+    if refused := [name for each in survey.edges if not _can_be_a_node(name := each["metadata"]["name"])]:
+        yield Check(
+            "edges",
+            State.WARNING,
+            f"named as no node of the tunnel can be, and their agents refused: {some(refused)}",
+            f"give each an agent of its own under another name: label it {OWN_AGENT}=systemd, and see "
+            '"Nodes that are named by an address" in docs/kubernetes.md',
+        )
+
+
+def _can_be_a_node(name: str) -> bool:
+    try:
+        check_node_name(name)
+    except ValueError:
+        return False
+    return True
 
 
 def check_yurt_tunnel(survey: ClusterSurvey, *, replace: bool) -> Iterator[Check]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tunnel_server.kube.client import Cluster
-    from tunnel_server.kube.resources import Object, Resource
+    from tunnel_server.kube.resources import ApiResource, Object
 
 WORKLOADS = (DAEMON_SETS, DEPLOYMENTS)
 ELSEWHERE = {
@@ -158,7 +158,7 @@ def _foreign(cluster: Cluster, namespace: str) -> Iterator[str]:
                     yield f"{live['kind']} {namespace}/{metadata['name']}"
 
 
-def _there(cluster: Cluster, resource: Resource, namespace: str) -> list[Object]:
+def _there(cluster: Cluster, resource: ApiResource, namespace: str) -> list[Object]:
     try:
         return cluster.all_of(resource, namespace)
     except ApiFailure as failure:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunnel_server.kube.references import DEPLOYMENTS, ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, NODES
+from tunnelctl.checks import some
 from tunnelctl.cluster_pods import last_warning, pods_of, why_not_ready
 from tunnelctl.errors import CommandError
 from tunnelctl.install.manifests import AGENT, SERVER, pod_spec
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from tunnel_server.kube.resources import Object
 
 PAUSE = 0.5  # seconds between two looks
-_SHOWN = 5
 
 
 def wait(cluster: Cluster, namespace: str, timeout: float, tell: Callable[[str], None]) -> None:
@@ -59,9 +59,9 @@ def lacking(cluster: Cluster, namespace: str) -> str:
     pods = {each["spec"].get("nodeName"): each for each in pods_of(cluster, namespace, "agent")}
     # By the nodes: a pod that was never made, since somebody refused it, is in no list of pods.
     if without := [each for each in edges if each not in pods]:
-        return f"there is no agent's pod on {_some(without)}"
+        return f"there is no agent's pod on {some(sorted(without))}"
     if unready := [each for each in edges if not is_ready(pods[each])]:
-        return f"agents are not linked on {_some(unready)}"
+        return f"agents are not linked on {some(sorted(unready))}"
     away = status.get("desiredNumberScheduled", 0) - len(edges)
     if status.get("updatedNumberScheduled", 0) < status.get("desiredNumberScheduled", 0) - max(0, away):
         return "agents of the version before are still there"
@@ -97,8 +97,3 @@ def _why(cluster: Cluster, namespace: str) -> str:
             return f": {each.get('reason')}: {each.get('message')}"
     warning = "" if agents is None else last_warning(cluster, agents)
     return f": {warning}" if warning else ""
-
-
-def _some(names: list[str]) -> str:
-    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(sorted(names)[:_SHOWN]) + more

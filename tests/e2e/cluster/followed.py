@@ -16,7 +16,7 @@ from tunnel_server.config import ServerConfig
 from tunnel_server.kube.access import from_kubeconfig
 from tunnel_server.kube.client import Cluster
 from tunnel_server.kube.following import Following
-from tunnel_server.kube.resources import EVENTS, NODES, ObjectRef
+from tunnel_server.kube.resources import EVENTS, NODES, NamespacedName
 from tunnel_server.kube.selector import LabelSelector
 from tunnel_server.kube.settings import KubernetesSettings
 from tunnel_server.metrics import Metrics
@@ -118,7 +118,7 @@ async def followed(
     label = f"{control.port}-{next(_count)}"
     settings = {
         "node_selector": (LabelSelector.parse(f"e2e={label}"),),
-        "port_configmap": ObjectRef("kube-system", f"ports-{label}"),
+        "port_configmap": NamespacedName("kube-system", f"ports-{label}"),
         "request_timeout": 5.0,
         "watch_timeout": 30.0,
         **kubernetes,

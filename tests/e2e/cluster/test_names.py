@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from tests.e2e.cluster.followed import Followed, followed
-from tunnel_server.kube.resources import CONFIG_MAPS, NODES, SERVICES, ObjectRef
+from tunnel_server.kube.resources import CONFIG_MAPS, NODES, SERVICES, NamespacedName
 
 if TYPE_CHECKING:
     from tests.e2e.cluster.control_plane import ControlPlane
@@ -27,7 +27,7 @@ def _kept(made: Followed, namespace: str) -> dict[str, Any]:
 
 
 async def test_it_follows_nodes(apiserver: ControlPlane, namespace: str) -> None:
-    settings = {"names_configmap": ObjectRef(namespace, "names"), "namespace": namespace}
+    settings = {"names_configmap": NamespacedName(namespace, "names"), "namespace": namespace}
     async with followed(apiserver, **settings) as made:
         made.add("cp-n", "192.168.1.1", edge=False)
         try:
@@ -57,7 +57,7 @@ async def test_it_follows_nodes(apiserver: ControlPlane, namespace: str) -> None
 async def test_somebody_elses_is_left_to_them(apiserver: ControlPlane, namespace: str) -> None:
     _service(apiserver, namespace)
     fields = {"data": {"tunnel-nodes": "192.0.2.1\tedge-x\n"}}
-    settings = {"names_configmap": ObjectRef(namespace, "names"), "namespace": namespace}
+    settings = {"names_configmap": NamespacedName(namespace, "names"), "namespace": namespace}
     async with followed(apiserver, **settings) as made:
         await made.until(lambda: bool(_kept(made, namespace)))
         made.admin.delete(CONFIG_MAPS, "names", namespace)

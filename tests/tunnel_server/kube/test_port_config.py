@@ -6,9 +6,9 @@ import pytest
 
 from tunnel_server.config import ServerConfig
 from tunnel_server.kube.port_config import PortConfig, port_lists, problems_in, read_port_config
-from tunnel_server.kube.resources import ObjectRef
+from tunnel_server.kube.resources import NamespacedName
 
-WHERE = ObjectRef("kube-system", "yurt-tunnel-server-cfg")
+WHERE = NamespacedName("kube-system", "yurt-tunnel-server-cfg")
 OWN = ServerConfig(
     edge_networks=(ip_network("192.168.0.0/16"),), http_proxy_ports="9081, own", localhost_proxy_ports="10266"
 )

@@ -8,7 +8,7 @@ import pytest
 
 from tunnel_daemon.settings import SettingsError
 from tunnel_server.config import ServerConfig, load_config
-from tunnel_server.kube.resources import ObjectRef
+from tunnel_server.kube.resources import NamespacedName
 
 
 def _read(tmp_path: Path, text: str) -> ServerConfig:
@@ -33,7 +33,7 @@ def test_what_may_stand_in_it(tmp_path: Path) -> None:
     labels = [{"tier": "edge", "zone": "b"}, {"edge": ""}, {"tier": "edge"}]
     chosen = [any(each.matches(found) for each in settings.node_selector) for found in labels]
     assert chosen == [True, True, False]
-    assert settings.names_configmap == ObjectRef("kube-system", "yurt-tunnel-nodes")
+    assert settings.names_configmap == NamespacedName("kube-system", "yurt-tunnel-nodes")
     assert str(settings.port_configmap) == "kube-system/yurt-tunnel-server-cfg"
 
 

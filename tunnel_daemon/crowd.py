@@ -96,6 +96,10 @@ class Crowd:
             del self._guests[guest]
             self._left.set()
 
+    def owed(self) -> int:
+        """How many wait for an answer of ours."""
+        return sum(guest.use() is Use.SERVED for guest in self._guests)
+
     def _wasteful(self, now: float) -> Guest | None:
         oldest = None
         for guest in self._guests:

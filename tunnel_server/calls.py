@@ -75,6 +75,15 @@ class Call:
     dialled: str
     """`ADDRESS:PORT`; a name that a direct target was given by has become an address."""
     result: SpliceResult = field(default_factory=SpliceResult)
+    pooled: bool = False
+    """Many requests share it: it has no end of its own."""
+    _offer: Http2Offer = field(default_factory=Http2Offer)
+
+    def is_pooled(self, data: bytes) -> bool | None:
+        """Whether it is, by the next bytes from the caller; None: more are needed. For `splice`."""
+        answer = self._offer(data)
+        self.pooled = self.pooled or bool(answer)
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,7 @@ class Calls:
         self.open = 0
         self.opening = 0
         """Of these, calls that have not come about yet."""
+        self._placed: set[Call] = set()
         self.closed = ""
         """Why no more calls are opened: this server leaves."""
         self.failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
@@ -134,7 +144,7 @@ class Calls:
                 async with self.place(asked, find) as call:
                     forget(sock)
                     assert isinstance(call.far, TunnelStream)
-                    await splice(call.far, sock, call.result, is_pooled=Http2Offer())
+                    await splice(call.far, sock, call.result, is_pooled=call.is_pooled)
             if waiting.cancelled_caught:
                 gone = OpenFailed(Cause.CANCELLED, "the caller went away before the edge answered")
                 self._failed(asked, "", asked.wanted, gone, when, trio.current_time() - began)
@@ -187,12 +197,14 @@ class Calls:
         self.served[asked.frontend] += 1
         self._metrics.call_opened(asked.frontend, trio.current_time() - began)
         call = Call(target, far, dialled)
+        self._placed.add(call)
         if isinstance(target, Target):
             target.node.open_calls += 1
         try:
             yield call
         finally:
             self._count(-1)
+            self._placed.discard(call)
             detail = call.result.detail
             if call.result.end is End.CANCELLED:
                 _abort(far)
@@ -202,6 +214,15 @@ class Calls:
     def refused(self, asked: Asked, refusal: OpenFailed) -> None:
         """Keep account of a caller who was refused before it could say what it wants."""
         self._failed(asked, "", asked.wanted, refusal, datetime.now(UTC), 0.0)
+
+    @property
+    def lasting(self) -> int:
+        """Of those that are open, how many come to an end by themselves."""
+        return self.open - sum(call.pooled for call in self._placed)
+
+    def carried(self) -> int:
+        """Bytes that those which are open have carried: it changes as long as one of them is in use."""
+        return sum(call.result.to_tunnel + call.result.from_tunnel for call in self._placed)
 
     def _count(self, change: int) -> None:
         self.open += change

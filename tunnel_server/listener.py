@@ -101,6 +101,10 @@ class TunnelListener:
             for listener in listeners:
                 nursery.start_soon(self._accept, listener, nursery)
 
+    def requests(self) -> int:
+        """Requests to the HTTPS API that are not answered yet."""
+        return self._api_connections.owed()
+
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         async with listener:
             acceptor = Acceptor(listener, "an agent")

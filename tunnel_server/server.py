@@ -66,6 +66,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GAUGES_EVERY = 2.0
+_REPLACED_QUIET, _STOPPED_QUIET = 10.0, 1.0
+"""Seconds without a byte after which a leaving server gives up connections that many requests share: nobody
+waits for a server that was replaced, and everybody for one that is stopped to be started again."""
 
 
 class Server:
@@ -223,12 +226,15 @@ class Server:
                     log.info("%s is closed: nothing in the configuration listens there", place)
                 log.info("ready", extra={"version": __version__, "listeners": len(overview.listeners())})
                 await self._handover.done.wait()
-                await self._leave("another server has taken over", self._config.limits.handover_timeout)
+                limits = self._config.limits
+                await self._leave("another server has taken over", limits.handover_timeout, _REPLACED_QUIET)
             if not self._handover.done.is_set():
                 inheritance.close_listening(keep=("meta-port", "admin-socket"))
                 with trio.CancelScope() as patience:
                     await nursery.start(watch_signals, patience)
-                    await self._leave("the server is stopping", self._config.limits.drain_timeout)
+                    await self._leave(
+                        "the server is stopping", self._config.limits.drain_timeout, _STOPPED_QUIET
+                    )
             nursery.cancel_scope.cancel()
 
     async def _finish_takeover(self, takeover: Takeover) -> None:
@@ -241,8 +247,11 @@ class Server:
         self._mappings.read_again()
         await self._capturing.capture()
 
-    async def _leave(self, why: str, patience: float) -> None:
-        await leave(self._calls, self._links, self._registry, why=why, patience=patience)
+    async def _leave(self, why: str, patience: float, quiet: float) -> None:
+        requests = self._listener.requests
+        await leave(
+            self._calls, self._links, self._registry, requests, why=why, patience=patience, quiet=quiet
+        )
 
     def _overview(self) -> Overview:
         return Overview(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 
 from tests.tunnel_server.core import Agent, Core, running
+from tests.tunnel_server.test_client_hello import hello
+from tunnel_daemon.http1 import Request, Response
 from tunnel_server.calls import Asked, Target
 from tunnel_server.leaving import leave
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.splice import End
+from tunnel_wire.tls import TlsStream
+
+if TYPE_CHECKING:
+    from tunnel_wire.stream import TunnelStream
 
 ASKED = Asked("test", "127.0.0.1:1", "edge-1:1")
 
@@ -18,8 +27,11 @@ def patience() -> float:
     return 30.0
 
 
-async def _leave(core: Core, patience: float) -> None:
-    await leave(core.calls, core.links, core.registry, why="it stops", patience=patience)
+async def _leave(core: Core, patience: float, quiet: float = 0.2) -> None:
+    requests = core.listener.requests
+    await leave(
+        core.calls, core.links, core.registry, requests, why="it stops", patience=patience, quiet=quiet
+    )
 
 
 def _place(core: Core):
@@ -67,19 +79,80 @@ async def test_not_beyond_its_patience() -> None:
             call.far.reset()
 
 
-async def test_a_connection_that_many_share_is_not_waited_for(patience: float) -> None:
+async def test_a_connection_that_many_share_is_waited_for_while_it_is_used(patience: float) -> None:
     async with running() as core:
         core.on_request = lambda stream: stream.accept()
         await _linked(core)
         async with _place(core) as call:
-            (stream,) = core.registry.nodes["edge-1"].agent.session.streams.values()
-            stream.is_pooled = True
-            with trio.fail_after(3):
-                await _leave(core, patience)
+            assert call.is_pooled(hello("h2"))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_leave, core, patience, 0.4)
+                for _ in range(8):
+                    await trio.sleep(0.1)
+                    call.result.from_tunnel += 1
+                assert nursery.child_tasks
+                with trio.fail_after(3):
+                    while nursery.child_tasks:
+                        await trio.sleep(0.01)
             call.far.reset()
 
 
+async def test_such_a_connection_that_ends_ends_the_wait_for_no_other(patience: float) -> None:
+    """Its stream is known a round trip longer than the call."""
+    async with running() as core:
+        fars: list[TunnelStream] = []
+        core.on_request = lambda stream: fars.append(stream.accept())
+        agent = await _linked(core)
+        async with _place(core) as lasting, trio.open_nursery() as nursery:
+            async with _place(core) as pooled:
+                assert pooled.is_pooled(hello("h2"))
+                pooled.far.share()
+                agent.link.connection._answer_ping = lambda _: None  # still on its way
+                await fars[1].send_eof()
+                await pooled.far.send_eof()
+                assert await pooled.far.receive_some() == b""
+                pooled.far.close()
+                pooled.result.end = End.FINISHED
+            assert core.calls.lasting == core.calls.open == 1
+            nursery.start_soon(_leave, core, patience)
+            await trio.sleep(0.8)
+            assert nursery.child_tasks
+            nursery.cancel_scope.cancel()
+        lasting.far.reset()
+
+
+async def test_a_request_gets_its_answer(patience: float) -> None:
+    """Who joins has used the token up, and needs the certificate."""
+    answer = trio.Event()
+    async with running() as core:
+
+        async def api(_: Request) -> Response:
+            await answer.wait()
+            return Response.text("a certificate")
+
+        core.listener._api = api
+        context = core.credentials(None, None)
+        context.set_alpn_protocols(["http/1.1"])
+        silent, asking = [TlsStream(*await core.connect(context)) for _ in range(2)]
+        await asking.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        with trio.fail_after(5):
+            while core.listener.requests() != 1:
+                await trio.sleep(0.01)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_leave, core, patience)
+            await trio.sleep(0.8)
+            assert nursery.child_tasks
+            answer.set()
+            with trio.fail_after(3):
+                while nursery.child_tasks:
+                    await trio.sleep(0.01)
+        assert bytes(await asking.receive_some()).endswith(b"a certificate")
+        await silent.aclose()
+        await asking.aclose()
+
+
 async def test_a_call_that_is_being_opened_comes_about(patience: float) -> None:
+    """Agents are told at once, since others wait for them elsewhere; they answer what they were asked."""
     async with running() as core:
         asked = []
         core.on_request = asked.append
@@ -94,8 +167,10 @@ async def test_a_call_that_is_being_opened_comes_about(patience: float) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(place)
             nursery.start_soon(_leave, core, patience)
-            await trio.sleep(0.2)
-            assert not agent.drained
+            with trio.fail_after(2):
+                while not agent.drained:
+                    await trio.sleep(0.01)
+            assert not placed.is_set()
             asked[0].accept()
             with trio.fail_after(2):
                 await placed.wait()
@@ -114,7 +189,7 @@ async def test_what_waits_for_its_agent_is_reset(patience: float) -> None:
                 while not session.suspended:
                     await trio.sleep(0.01)
             with trio.fail_after(3):
-                await leave(core.calls, core.links, core.registry, why="it stops", patience=0.1)
+                await _leave(core, 0.1)
             with pytest.raises(trio.BrokenResourceError):
                 await call.far.receive_some()
 

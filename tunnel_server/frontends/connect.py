@@ -20,7 +20,6 @@ from certs.identity import Role
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.malformed import what_is_malformed
 from tunnel_server.calls import Asked, TargetRefused
-from tunnel_server.client_hello import Http2Offer
 from tunnel_server.direct import DirectTarget
 from tunnel_server.frontends.joining import join
 from tunnel_server.frontends.refusals import refusal, refusal_of
@@ -251,10 +250,9 @@ async def _carry(
         far = call.far
     else:
         far = trio.SocketStream(trio.socket.from_stdlib_socket(call.far))
-    is_pooled = Http2Offer()
     try:
         if early:
-            if is_pooled(early) and isinstance(far, TunnelStream):
+            if call.is_pooled(early) and isinstance(far, TunnelStream):
                 far.share()
             await far.send_all(early)
             call.result.to_tunnel += len(early)
@@ -262,10 +260,14 @@ async def _carry(
         pass  # whoever joins them meets it again, and tells the caller
     if isinstance(far, TunnelStream) and isinstance(stream, trio.SocketStream):
         await splice(
-            far, from_trio(stream.socket), call.result, ends_by_halves=ends_by_halves, is_pooled=is_pooled
+            far,
+            from_trio(stream.socket),
+            call.result,
+            ends_by_halves=ends_by_halves,
+            is_pooled=call.is_pooled,
         )
     else:
-        await join(stream, far, call.result, is_pooled)
+        await join(stream, far, call.result, call.is_pooled)
 
 
 async def _refuse(stream: TlsStream | trio.SocketStream, response: h11.Response, body: bytes) -> None:

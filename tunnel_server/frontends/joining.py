@@ -22,9 +22,7 @@ from tunnel_wire.tls import TlsStream
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
-
-    from tunnel_server.client_hello import Http2Offer
+    from collections.abc import Callable, Iterator
 
 Side: TypeAlias = TunnelStream | TlsStream | trio.SocketStream
 
@@ -34,7 +32,9 @@ _DRAIN_LIMIT = 1.0
 _DRAIN_POLL = 0.01
 
 
-async def join(near: Side, far: Side, result: SpliceResult, is_pooled: Http2Offer) -> None:
+async def join(
+    near: Side, far: Side, result: SpliceResult, is_pooled: Callable[[bytes], bool | None]
+) -> None:
     """Carry bytes between the caller, `near`, and the target, `far`, until both have ended or one was reset.
 
     Both are closed afterwards. Counts go to `result` as they happen. Cancelled, both are reset, and
@@ -44,11 +44,13 @@ async def join(near: Side, far: Side, result: SpliceResult, is_pooled: Http2Offe
 
 
 class _Join:
-    def __init__(self, near: Side, far: Side, result: SpliceResult, is_pooled: Http2Offer) -> None:
+    def __init__(
+        self, near: Side, far: Side, result: SpliceResult, is_pooled: Callable[[bytes], bool | None]
+    ) -> None:
         self._near = near
         self._far = far
         self._result = result
-        self._is_pooled: Http2Offer | None = is_pooled if isinstance(far, TunnelStream) else None
+        self._is_pooled: Callable[[bytes], bool | None] | None = is_pooled
         """Asked of what the caller says, until it knows."""
         self._life = trio.CancelScope()
         self._broken: Side | None = None

@@ -21,7 +21,7 @@ from tunnel_wire.stream import TunnelStream
 from tunnel_wire.tls import TlsStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from tunnel_server.frontends.joining import Side
 
@@ -61,7 +61,9 @@ def cut(side: Side) -> None:
 
 
 @asynccontextmanager
-async def joined(kinds: tuple[str, str]) -> AsyncIterator[Joined]:
+async def joined(
+    kinds: tuple[str, str], is_pooled: Callable[[bytes], bool | None] | None = None
+) -> AsyncIterator[Joined]:
     async with linked() as ends, trio.open_nursery() as nursery:
 
         async def pair(kind: str) -> tuple[Side, Side]:
@@ -78,7 +80,7 @@ async def joined(kinds: tuple[str, str]) -> AsyncIterator[Joined]:
 
         async def run() -> None:
             with made.scope:
-                await join(near, far, made.result, Http2Offer())
+                await join(near, far, made.result, is_pooled or Http2Offer())
             made.over.set()
 
         nursery.start_soon(run)
@@ -86,6 +88,22 @@ async def joined(kinds: tuple[str, str]) -> AsyncIterator[Joined]:
         for side in (caller, target):
             await side.aclose()
         await made.wait()
+
+
+@pytest.mark.parametrize("kinds", PAIRS)
+async def test_what_the_caller_says_is_looked_at_whatever_the_target_is(kinds: tuple[str, str]) -> None:
+    said = b""
+
+    def is_pooled(data: bytes) -> bool | None:
+        nonlocal said
+        said += data
+        return True if len(said) >= 2 else None
+
+    async with joined(kinds, is_pooled) as made:
+        for count in range(1, 4):
+            await made.caller.send_all(b"?")
+            await made.carried(to_target=count)
+    assert said == b"??"
 
 
 async def everything(side: Side) -> bytes:

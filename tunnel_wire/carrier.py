@@ -135,6 +135,11 @@ class Carrier:
             self.reset_exchange(stream_id, code)
 
     @property
+    def carries(self) -> bool:
+        """Whether any stream is attached that has not ended."""
+        return bool(self._streams)
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds, from the last answered PING."""
         return self._life.round_trip

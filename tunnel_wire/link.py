@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -27,6 +28,7 @@ from tunnel_wire.events import (
     StreamReset,
 )
 from tunnel_wire.expiry import Expiry
+from tunnel_wire.farewell import hang_up
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
@@ -59,6 +61,10 @@ _TICK = 0.001
 """Shortest time in seconds between two looks at the clock."""
 _SHORT_READ = 4096
 """A read below this has most likely emptied the socket: being called costs less than finding out."""
+_FAREWELL = 1.0
+"""Seconds that the other end gets to hear which streams end for good with the link."""
+_COMPLAINT = 0.25
+"""The same for what it did wrong."""
 
 
 class LinkEnded(Exception):
@@ -135,7 +141,8 @@ class Link:
         """Carry frames until the link ends. Always raises: `LinkEnded`, or trio.Cancelled.
 
         Either way the socket is closed then, and the streams that were attached are suspended, or have been
-        told. Cancelled, they are reset: whoever cancels a link ends all that it served.
+        told. Cancelled, they are reset: whoever cancels a link ends all that it served. The other end gets a
+        second to hear of that, even then.
         """
         try:
             try:
@@ -150,22 +157,36 @@ class Link:
                 log.exception("a link failed")
                 self._on_defect()
             if self._ending is None:
-                self._for_good = True
                 # Whoever cancelled stands outside: let trio say so.
                 await trio.lowlevel.checkpoint_if_cancelled()
             raise self._ending or LinkEnded("the link was cancelled")
         finally:
+            self._for_good |= self._ending is None
             if self._watch is not None:
                 self._watch.close()
             self._timer.close()
-            self._say_goodbye()
-            self._sock.close()
+            patience = self._patience()
+            last = self._last_words()
             self._end_streams()
+            with self._sock, suppress(OSError):
+                if patience:
+                    await hang_up(self._sock, last, patience)
+                else:
+                    self._sock.send(last)
 
     def close(self, reason: str, *, for_good: bool = False) -> None:
         """End the link now; `run` raises `LinkEnded` with this reason. For good: its streams with it."""
         self._for_good |= for_good
         self._end(LinkEnded(reason, clean=True))
+
+    def be_last(self) -> None:
+        """However the link ends from now on, it is for good."""
+        self._for_good = True
+
+    @property
+    def is_last(self) -> bool:
+        """No other link will go on with its streams."""
+        return self._for_good
 
     @property
     def ended(self) -> bool:
@@ -191,22 +212,25 @@ class Link:
         if events & ~WRITABLE:
             self._read()
 
-    def _say_goodbye(self) -> None:
-        """GOAWAY and close_notify, as far as the kernel takes them at once."""
-        if self._unsent:
-            return
-        try:
-            if self._for_good and self.connection.resumes:
-                self.connection.reset_all(ErrorCode.CANCEL)
+    def _patience(self) -> float:
+        """Seconds that the other end gets to hear how the link ends; 0: as far as the kernel takes it at once."""
+        connection = self.connection
+        if self._for_good and connection.resumes and connection.carries:
+            return _FAREWELL
+        return _COMPLAINT if connection.violated else 0.0
+
+    def _last_words(self) -> bytes:
+        """What is unsent, resets of the streams that must not be resumed, GOAWAY and close_notify."""
+        connection, tls = self.connection, self._tls
+        with suppress(ssl.SSLError):
+            if self._for_good and connection.resumes:
+                connection.reset_all(ErrorCode.CANCEL)
             if self._ending is not None and self._ending.clean:
-                self.connection.close()
-            out = self.connection.take(0)
-            if out:
-                self._tls.write(out, sum(map(len, out)))
-            self._tls.close_notify()
-            self._sock.send(self._tls.ciphertext())
-        except (OSError, ssl.SSLError):
-            pass
+                connection.close()
+            if out := connection.take(0):
+                tls.write(out, sum(map(len, out)))
+            tls.close_notify()
+        return bytes(self._unsent) + tls.ciphertext()
 
     def _end_streams(self) -> None:
         self.connection.output_ready = _nothing

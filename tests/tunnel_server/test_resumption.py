@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
+from certs.revocations import Kind
 from tests.tunnel_server.core import Agent, Core, running
 from tests.tunnel_server.test_client_hello import hello
 from tests.tunnel_wire.links import tcp_pair
@@ -42,7 +44,7 @@ async def stream(core: Core) -> tuple[TunnelStream, TunnelStream]:
 
 def cut(agent: Agent) -> None:
     """As a network does: without a word."""
-    agent.link._say_goodbye = lambda: None  # type: ignore[method-assign]
+    agent.link._last_words = bytes  # type: ignore[method-assign]
     agent.link.close("cut")
 
 
@@ -131,6 +133,71 @@ async def test_an_agent_that_stops_ends_them_at_once() -> None:
         agent.link.close("stopping", for_good=True)
         with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
             await near.receive_some()
+
+
+async def test_a_revoked_link_that_ends_early_takes_its_streams_with_it() -> None:
+    async with running() as core:
+        first = await linked(core)
+        near, _ = await stream(core)
+        await core.agent(core.node(), session=first.session, index=1, resumes=True)
+        await core.wait_linked("edge-1", first.session, 2)
+        held = core.registry.by_name("edge-1").agent
+        assert held is not None
+        watched = held.links[0].watched
+        assert watched is not None
+        core.revoke(Kind.SERIAL, watched.serial)
+        await trio.testing.wait_all_tasks_blocked()
+        cut(first)
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+            await near.receive_some()
+        assert first.drained
+        assert near.end_cause is EndCause.LINK_LOST
+        assert not held.session.suspended
+        assert 1 in held.links
+
+
+@pytest.mark.parametrize("kind", [Kind.NODE, Kind.SERIAL])
+async def test_whoever_is_revoked_while_away_has_its_calls_reset(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as core:
+        agent = await linked(core)
+        near, _ = await stream(core)
+        held = core.registry.by_name("edge-1").agent
+        assert held is not None
+        watched = held.links[0].watched
+        assert watched is not None
+        cut(agent)
+        await away(core, agent)
+        core.revoke(kind, "another" if kind is Kind.NODE else "123")
+        assert near.end_cause is None
+        core.revoke(kind, "edge-1" if kind is Kind.NODE else watched.serial)
+        assert near.end_cause is EndCause.REVOKED
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError, match="was revoked"):
+            await near.receive_some()
+        assert "streams that waited for a link end: " in caplog.text
+
+
+async def test_what_another_link_went_on_with_ends_with_that_one_alone() -> None:
+    async with running() as core:
+        agent = await linked(core)
+        near, far = await stream(core)
+        held = core.registry.by_name("edge-1").agent
+        assert held is not None
+        former = held.links[0].watched
+        assert former is not None
+        cut(agent)
+        await away(core, agent)
+        agent = await linked(core, agent.session)
+        await near.send_all(b"on")
+        assert await receive(far, 2) == b"on"
+        cut(agent)
+        await away(core, agent)
+        core.revoke(Kind.SERIAL, former.serial)
+        assert near.end_cause is None
+        await linked(core, agent.session)
+        await near.send_all(b"on")
+        assert await receive(far, 2) == b"on"
 
 
 async def test_they_expire() -> None:

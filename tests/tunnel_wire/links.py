@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.flow import Budget
-from tunnel_wire.hello import Hello, new_id
+from tunnel_wire.hello import RESUME, Hello, new_id
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.opener import OpenerConnection
@@ -129,6 +129,8 @@ async def linked(
     limits: WireLimits = DEFAULT_LIMITS,
     sockets: tuple[socket.socket, socket.socket] | None = None,
     budget: int = 1 << 30,
+    *,
+    resumes: bool = False,
 ) -> AsyncIterator[Ends]:
     """Handshake, hello, and both links running in the background."""
     server_context, client_context = contexts()
@@ -143,9 +145,12 @@ async def linked(
     answering = Session(
         budget=Budget(budget), limits=limits, identifier=opening.identifier, first_key=1 << 63
     )
-    opener = OpenerConnection(Hello("1", instance=new_id()), now=now, limits=limits)
+    capabilities = frozenset({RESUME} if resumes else ())
+    opening.suspended.grace = 90 * resumes
+    said = Hello("1", instance=new_id(), capabilities=capabilities, grace=90 * resumes)
+    opener = OpenerConnection(said, now=now, limits=limits)
     opener.session = opening
-    hello = Hello("1", session=answering.identifier, node="edge-1")
+    hello = Hello("1", session=answering.identifier, node="edge-1", capabilities=capabilities)
     answerer = AnswererConnection(answering, hello, now=now)
     async with trio.open_nursery() as nursery:
         server = Link(near, server_pump, opener)

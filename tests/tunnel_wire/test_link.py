@@ -18,6 +18,7 @@ from tests.tunnel_wire import key_updates
 from tests.tunnel_wire.links import MIB, Ends, linked, tcp_pair
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.limits import WireLimits
+from tunnel_wire.session import EndCause
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER
 from tunnel_wire.tls import send_all
 
@@ -42,7 +43,7 @@ async def echoes(near: TunnelStream, far: TunnelStream, data: bytes = b"ping") -
 
 def die(link: Link) -> None:
     """End like a killed process: no goodbye, and a reset for what still comes."""
-    link._say_goodbye = lambda: None  # type: ignore[method-assign]
+    link._last_words = bytes  # type: ignore[method-assign]
     link._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     link.close("died")
 
@@ -105,7 +106,9 @@ def narrow_pair() -> tuple[socket.socket, socket.socket]:
 
 
 @asynccontextmanager
-async def relayed(limits: WireLimits | None = None) -> AsyncIterator[tuple[Ends, Relay]]:
+async def relayed(
+    limits: WireLimits | None = None, *, resumes: bool = False
+) -> AsyncIterator[tuple[Ends, Relay]]:
     near, near_relay = narrow_pair()
     far, far_relay = tcp_pair()
     relay = Relay()
@@ -113,7 +116,7 @@ async def relayed(limits: WireLimits | None = None) -> AsyncIterator[tuple[Ends,
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: relay.run(near_relay, far_relay, slow=True))
             nursery.start_soon(lambda: relay.run(far_relay, near_relay, slow=False))
-            async with linked(limits or WireLimits(), sockets=(near, far)) as ends:
+            async with linked(limits or WireLimits(), sockets=(near, far), resumes=resumes) as ends:
                 yield ends, relay
             nursery.cancel_scope.cancel()
 
@@ -450,6 +453,63 @@ async def test_cancelled_it_says_goodbye() -> None:
         ends.server._scope.cancel()
         await wait_ended(ends, "agent", "server")
         assert ends.ended["agent"].clean
+
+
+@pytest.mark.parametrize("writer", ["who ends", "the other", "nobody"])
+@pytest.mark.parametrize("who", ["server", "agent"])
+@pytest.mark.parametrize("how", ["closed", "cancelled", "a defect"])
+async def test_an_end_for_good_ends_streams_however_busy_the_link_is(how: str, who: str, writer: str) -> None:
+    sockets = narrow_pair() if (who == "server") is (writer == "who ends") else narrow_pair()[::-1]
+    async with linked(WIDE, sockets, resumes=True) as ends:
+        pairs = [await ends.stream() for _ in range(2)]
+        near, far = pairs[0]
+        own, others, link = (near, far, ends.server) if who == "server" else (far, near, ends.agent)
+        if writer != "nobody":
+            writing = own if writer == "who ends" else others
+            writing.write(bytes(4 * MIB))
+            writing.flush()
+            # The kernel has taken a part of it, and the rest waits.
+            assert (link if writing is own else ends.agent if who == "server" else ends.server)._unsent
+        if how == "closed":
+            link.close("stopping", for_good=True)
+        elif how == "cancelled":
+            link._scope.cancel()
+        else:
+            link._on_defect()
+        await wait_ended(ends, "server", "agent", seconds=5)
+        for pair in pairs:
+            ended = pair[1] if who == "server" else pair[0]
+            assert ended.end_cause is EndCause.PEER_RESET
+        assert not ends.opening.streams
+        assert not ends.answering.streams
+
+
+async def test_a_farewell_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+    async with relayed(resumes=True) as (ends, relay):
+        near, _ = await ends.stream()
+        relay.wedged = True
+        near.write(bytes(near.room()))
+        near.flush()
+        began = trio.current_time()
+        ends.server.close("stopping", for_good=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert near.end_cause is EndCause.LINK_LOST, "its user does not wait for it"
+        await wait_ended(ends, "server")
+        assert trio.current_time() - began <= 1.2
+
+
+async def test_a_complaint_gets_through_to_who_is_sending(autojump_clock: trio.testing.MockClock) -> None:
+    async with linked(WIDE, narrow_pair()) as ends:
+        near, _ = await ends.stream()
+        near.write(bytes(4 * MIB))
+        near.flush()
+        assert ends.server._unsent
+        ends.agent.pump()
+        bad = bytes.fromhex("000001 00 00 000000ff") + b"x"
+        ends.server._tls.write([bad], len(bad))
+        await wait_ended(ends, "agent", "server")
+        assert "DATA on idle stream 255" in str(ends.ended["agent"])
+        assert "DATA on idle stream 255" in str(ends.ended["server"])
 
 
 async def test_a_socket_that_fails_in_the_middle_of_sending() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import trio
+
 from tunnel_agent.tls_errors import clock_text
 from tunnel_daemon.http1 import Request, Response
 from tunnel_daemon.http_service import serve_http
@@ -56,6 +58,7 @@ class Health:
                 "last_failure_at": _moment(status.last_failure_at),
                 "dialling": status.dialling,
                 "streams": status.streams,
+                "tasks": trio.lowlevel.current_statistics().tasks_living,
                 "opened": status.opened,
                 "refused": dict(status.refused),
             }

@@ -43,6 +43,7 @@ class Metrics:
         self.calls_open = self._gauge("calls_open", "Calls being served.")
         self.memory_used = self._gauge("memory_used_bytes", "Bytes granted or kept for all calls.")
         self.memory_budget = self._gauge("memory_budget_bytes", "What memory_used_bytes may grow to.")
+        self.tasks = self._gauge("tasks", "Tasks of the event loop: as many as links, calls and waits need.")
         self.interception_active = self._gauge("interception_active", "1 while connections are captured.")
         self.addresses_captured = self._gauge("addresses_captured", "Edge addresses captured.")
         self.interception_restores = self._counter(

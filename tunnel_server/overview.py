@@ -182,6 +182,7 @@ class Overview:
         metrics.streams_suspended.set(sum(map(_suspended, registry.nodes.values())))
         metrics.memory_used.set(registry.budget.used)
         metrics.memory_budget.set(registry.budget.total)
+        metrics.tasks.set(trio.lowlevel.current_statistics().tasks_living)
         view = self._intercepting()
         metrics.interception_active.set(view.state == "active")
         metrics.addresses_captured.set(view.addresses)

@@ -48,6 +48,7 @@ async def test_details():
     assert details["linked_since"].endswith("UTC")
     assert details["last_failure"] is None
     assert details["refused"] == {"not-allowed": 2}
+    assert details["tasks"] > 0
 
 
 async def test_over_http():

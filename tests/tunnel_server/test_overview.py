@@ -192,3 +192,4 @@ async def test_the_gauges(core: Core) -> None:
     )
     assert (counted.interception_active, counted.addresses_captured, counted.mapping_problems) == (0, 1, 1)
     assert counted.interception_restores_total == 3, "each is counted once"
+    assert counted.tasks == trio.lowlevel.current_statistics().tasks_living

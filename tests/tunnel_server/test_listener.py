@@ -16,6 +16,7 @@ from tests.tunnel_server.core import DOMAIN, Core, running
 from tunnel_server.frontends.connect import ConnectFrontend
 from tunnel_server.frontends.naming import Naming
 from tunnel_server.rights import Rights
+from tunnel_wire.frames import PREFACE, SETTINGS, frame_header
 from tunnel_wire.tls import TlsStream
 
 
@@ -51,6 +52,22 @@ async def test_curl_reaches_the_api(options: tuple[str, ...]) -> None:
         assert await curl(core, *options) == "the API\n"
         assert core.requests[0].path == "/x"
         await core.wait_linked("edge-1", agent.session)
+
+
+@pytest.mark.parametrize("offered", [["h2", "http/1.1"], ["h2"]])
+async def test_the_api_speaks_no_http_2(offered: list[str]) -> None:
+    """Only links are HTTP/2, and ALPN calls that `tunnel/1`."""
+    async with running() as core:
+        context = core.credentials(None, None)
+        context.set_alpn_protocols(offered)
+        sock, pump = await core.connect(context)
+        assert pump.alpn == ("http/1.1" if "http/1.1" in offered else None)
+        stream = TlsStream(sock, pump)
+        await stream.send_all(PREFACE + frame_header(0, SETTINGS, 0, 0))
+        with trio.fail_after(5):
+            assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 400 ")
+        await stream.aclose()
+    assert core.requests == []
 
 
 def flood(core: Core, count: int, *, say: bytes = b"") -> list[socket.socket]:

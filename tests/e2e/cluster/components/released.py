@@ -1,4 +1,4 @@
-"""Go programs beside Kubernetes, built as they were released when they are not in the cache."""
+"""Go programs that tests run beside Kubernetes, or without it, built as they were released; once."""
 
 import shutil
 import tempfile
@@ -21,6 +21,8 @@ class Released:
     """How long, with empty caches."""
     main: str = ""
     """A file beside this one that is its main package, where `command` is only what that imports."""
+    modules: tuple[str, ...] = ()
+    """What it imports, MODULE@VERSION, where it was released without saying so: else Go takes the newest."""
 
     def place(self) -> Path:
         """The program, there or not. It is static: a container needs nothing beside it."""
@@ -37,7 +39,7 @@ class Released:
             source = Path(temporary)
             # A module that wants nothing else gets exactly the versions that it was released with.
             go.run(source, "mod", "init", f"cluster-{self.name}")
-            go.run(source, "get", f"{self.command}@v{self.version}")
+            go.run(source, "get", f"{self.command}@v{self.version}", *self.modules)
             if self.main:
                 shutil.copy(Path(__file__).with_name(self.main), source / "main.go")
             what = "." if self.main else self.command

@@ -213,7 +213,7 @@ class Link:
             self._read()
 
     def _patience(self) -> float:
-        """Seconds that the other end gets to hear how the link ends; 0: as far as the kernel takes it at once."""
+        """Seconds that the other end gets to hear how the link ends; 0: what the kernel takes at once."""
         connection = self.connection
         if self._for_good and connection.resumes and connection.carries:
             return _FAREWELL

@@ -113,7 +113,9 @@ class OpenerConnection(Connection):
                 continue
             if not self.can_open():
                 if self.draining or self._sender.closed:
+                    # The next link asks for the rest, and says when that was all.
                     waiting.clear()
+                    self._resumed_due = False
                 else:
                     # Until others end, or what is left of some that have.
                     waiting.appendleft(stream)

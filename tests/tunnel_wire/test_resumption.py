@@ -8,10 +8,13 @@ import pytest
 
 from tests.tunnel_wire.memory import Face, consume
 from tests.tunnel_wire.test_resumption_machine import Resumption
+from tunnel_wire import opener
+from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import DEFAULT_LIMITS
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
+    from tunnel_wire.opener import OpenerConnection
     from tunnel_wire.session import Stream
 
 
@@ -73,13 +76,19 @@ def asked(after: float = 0.0) -> tuple[Resumption, Stream, Stream]:
     net._flush(net.links[0], "far")
     net.blackhole(0, "both")
     net.now += after
-    net.dial()
-    while near.state is State.SUSPENDED:
-        for end in ("near", "far"):
-            net._flush(net.links[-1], end)
-            net._deliver(net.links[-1], end, 1 << 20)
+    ask(net)
     assert near.state is State.ASKED
     return net, near, far
+
+
+def ask(net: Resumption) -> OpenerConnection:
+    """A new link, until the server has asked there for what is suspended."""
+    net.dial()
+    wire = net.links[-1]
+    for end in ("near", "far"):
+        net._flush(wire, end)
+        net._deliver(wire, end, 1 << 20)
+    return wire.near
 
 
 def told(stream: Stream) -> list[str]:
@@ -189,3 +198,24 @@ def test_a_stale_request_for_what_has_finished_takes_nothing_from_its_user() -> 
     assert told(far) == ["end"]
     assert consume(far, 100, net.now) == b"all"
     assert far.end_cause is EndCause.FINISHED
+
+
+def test_a_drain_in_the_middle_of_resuming_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener, "_RESUMING", 2)
+    net, *_ = linked()
+    for _ in range(4):
+        net.connect()
+    net._settle()
+    net.blackhole(0, "both")
+    retired = ask(net)
+    retired.drain(DrainReason.EXPIRED)
+    for _ in range(2):
+        net._settle()
+        net._pass_time(4)
+    near, far = net.sessions["near"], net.sessions["far"]
+    assert len(near.suspended) == len(far.suspended) == 3
+    net.dial()
+    net._settle()
+    streams = [side.stream for model in net.tunnelled for side in model.sides.values()]
+    assert [stream.state for stream in streams] == [State.OPEN] * 10
+    assert sum(stream.connection is retired for stream in streams) == 2

@@ -72,6 +72,8 @@ class Acceptance:
         self._rolled = -math.inf
         self.lives = NodeLives()
         self.lives.on_change = lambda: self.look(changed=True)
+        self.on_change: list[Callable[[], None]] = []
+        """Called in trio's thread when others are accepted than before, after those that are watched."""
         self._watched: dict[Watched, None] = {}
         self._next = math.inf
         """When the first of those that are watched expires, in seconds since the epoch."""
@@ -125,6 +127,14 @@ class Acceptance:
         """Whether this certificate is accepted by itself."""
         return watched.root in self._roots and self._time_or_revocation(watched) is None
 
+    def revocation(self, watched: Watched) -> str | None:
+        """Why a certificate is revoked, in force or expired; None if it is not."""
+        issued = watched.validity.issued
+        why = self.revocations.check(watched.identity, watched.serial, issued)
+        if why is None and watched.attested:
+            why = self.lives.ended(watched.identity.name, issued)
+        return why
+
     def change_authority(self, authority: Authority) -> None:
         """Trust these roots from now on. What another one signed is ended after a short while."""
         roots = frozenset(authority.fingerprints)
@@ -143,6 +153,9 @@ class Acceptance:
             if watched in self._watched:
                 self._settle(watched)
         self._next = min((each.validity.not_after for each in self._watched), default=math.inf)
+        if changed:
+            for told in self.on_change:
+                told()
 
     def _settle(self, watched: Watched) -> None:
         ending = self._time_or_revocation(watched)
@@ -161,8 +174,5 @@ class Acceptance:
         now = time.time()
         if now >= watched.validity.not_after:
             return Ending(DrainReason.EXPIRED, watched.peer.time_problem(now) or "")
-        issued = watched.validity.issued
-        why = self.revocations.check(watched.identity, watched.serial, issued)
-        if why is None and watched.attested:
-            why = self.lives.ended(watched.identity.name, issued)
+        why = self.revocation(watched)
         return None if why is None else Ending(DrainReason.REVOKED, why)

@@ -45,6 +45,8 @@ class AgentSession:
 
     session: Session
     links: dict[int, AgentLink] = field(default_factory=dict)
+    suspended_by: list[Watched] = field(default_factory=list)
+    """The certificates of the links that its streams were on before they were suspended."""
 
     @property
     def usable(self) -> bool:
@@ -62,7 +64,11 @@ class AgentSession:
         """Have `link` go on with the streams of links that have ended."""
         if not link.connection.resumes:
             return
-        alive = [each.connection for each in self.links.values() if not each.link.ended]
+        alive = [
+            each.connection
+            for each in self.links.values()
+            if not each.link.ended or each.link.is_last  # whose streams end with it
+        ]
         link.connection.resume(
             [stream for stream in self.session.streams.values() if stream.connection not in alive],
             trio.current_time(),

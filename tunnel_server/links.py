@@ -23,6 +23,7 @@ from tunnel_wire.hello import RESUME, DrainReason, Hello
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.rates import Allowance
+from tunnel_wire.session import EndCause
 
 if TYPE_CHECKING:
     import socket
@@ -89,6 +90,7 @@ class Links:
         self._offences: dict[str, Allowance] = {}
         """By node; those that never broke the protocol have none."""
         self._offenders = FailureLog(log)
+        acceptance.on_change.append(self._end_suspended)
 
     async def serve(self, sock: socket.socket, pump: TlsPump, remote: str) -> None:
         """Carry one link until it ends; closes the socket. Raises nothing of ours.
@@ -217,6 +219,17 @@ class Links:
         finally:
             self._registry.remove(node, session, held)
 
+    def _end_suspended(self) -> None:
+        """What waits for a link, and came on one with a certificate that is revoked now, waits in vain."""
+        for node in self._registry.nodes.values():
+            former = node.former
+            if former is None or not former.session.suspended:
+                continue
+            whys = map(self._acceptance.revocation, former.suspended_by)
+            if why := next(filter(None, whys), None):
+                log.warning("streams that waited for a link end: %s", why)
+                former.session.end_suspended(EndCause.REVOKED)
+
     def drain(self, detail: str) -> None:
         """Tell every agent that this server goes away, and take no more links. Open streams go on."""
         self._leaving = detail
@@ -237,10 +250,13 @@ async def _retire(link: Link, reason: DrainReason, detail: str, patience: float,
     """Say why, and end the link after `patience` seconds."""
     connection = link.connection
     assert isinstance(connection, OpenerConnection)
+    if reason is not DrainReason.EXPIRED:
+        # The agent, or the network, may end it sooner.
+        link.be_last()
     connection.drain(reason, detail)
     link.pump()
     await trio.sleep(patience)
-    link.close(ending, for_good=reason is not DrainReason.EXPIRED)
+    link.close(ending)
 
 
 def _addresses(certificate: Mapping[str, object]) -> frozenset[IPAddress]:

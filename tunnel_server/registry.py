@@ -151,7 +151,7 @@ class Registry:
         Those, and what is `recorded` for it, stay reserved for nodes.
         """
         node.revoked = why
-        self._end_former(node)
+        self._end_former(node, EndCause.REVOKED)
         self.claims.withdraw(node, recorded)
 
     def forget(self, node: Node) -> None:
@@ -284,17 +284,18 @@ class Registry:
         agent.links[hello.link] = link
         link.version = hello.version
         link.connection.session = agent.session
+        agent.suspended_by.clear()
         agent.resume(link)
         node.linked.set()
         node.linked = trio.Event()
         self.learn(node.name, link.addresses)
         return agent
 
-    def _end_former(self, node: Node) -> None:
+    def _end_former(self, node: Node, cause: EndCause = EndCause.SESSION_OVER) -> None:
         former, node.former = node.former, None
         if former is not None:
             self._owners.pop(former.session.identifier, None)
-            former.session.end_suspended(EndCause.SESSION_OVER)
+            former.session.end_suspended(cause)
 
     def _drop(self, node: Node, reason: str) -> None:
         agent, node.agent = node.agent, None
@@ -310,8 +311,11 @@ class Registry:
         for index, held in list(agent.links.items()):
             if held is link:
                 del agent.links[index]
-        if agent.session.suspended and (other := agent.newest()) is not None:
-            agent.resume(other)
+        if agent.session.suspended:
+            if (other := agent.newest()) is not None:
+                agent.resume(other)
+            elif link.watched is not None:
+                agent.suspended_by.append(link.watched)
         if node.agent is agent and not agent.links:
             node.agent = None
             node.since = trio.current_time()

@@ -49,6 +49,7 @@ class EndCause(Enum):
     UNANSWERED = "the link was lost, and the agent did not say in time whether it still has the stream"
     RECLAIMED = "the link was lost, and its memory was needed"
     SESSION_OVER = "the program at the other end of the tunnel was started anew"
+    REVOKED = "the link was lost, and its certificate was revoked"
 
 
 LOST = frozenset(
@@ -58,6 +59,7 @@ LOST = frozenset(
         EndCause.UNANSWERED,
         EndCause.RECLAIMED,
         EndCause.SESSION_OVER,
+        EndCause.REVOKED,
     }
 )
 """What a stream's user calls a lost link."""

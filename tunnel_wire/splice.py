@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 _TURN = SEGMENT
 """Bytes that one direction moves before other sockets get their turn."""
-_COPY_BELOW = SEGMENT // 4
-"""A shorter read is copied, so that a kept segment is never mostly empty."""
+_COPY_BELOW = SEGMENT * 3 // 4
+"""A shorter read is copied: the budget counts bytes, and a kept segment must not hold much more. In bulk
+hardly any read is as short.
+"""
 _DRAIN_LIMIT = 1.0
 """Seconds that a reset waits for the other side to take what came before it."""
 _DRAIN_POLL = 0.01

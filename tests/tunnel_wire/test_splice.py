@@ -385,6 +385,26 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+async def test_what_is_kept_is_not_much_less_than_the_memory_that_it_takes() -> None:
+    async with calling() as call:
+        deaf = call.ends.agent._watch
+        assert deaf is not None
+        deaf.close()
+        outgoing = call.near._stream.outgoing
+        outgoing.limit = 1 << 30
+        while outgoing.room() >= 200_000:
+            written = outgoing.written
+            await send(call.caller, bytes(200_000))
+            with trio.fail_after(5):
+                while outgoing.written < written + 200_000:
+                    await trio.sleep(0.001)
+        pieces = [*((data, segment) for _, data, segment in outgoing._kept), *outgoing._queue]
+        held = sum(len(data if segment is None else segment) for data, segment in pieces)
+        kept = outgoing.written - outgoing.acknowledged
+        assert kept > MIB
+        assert held < 1.5 * kept
+
+
 async def test_a_thousand_quick_calls_leave_nothing() -> None:
     async with linked() as ends:
         warm = await start(ends)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from tunnelctl.demo.topology import Host
+from tunnelctl.demo.topology import ROUTER, Host
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
@@ -81,3 +81,15 @@ def dropping(host: Host, matches: str = "", *, hook: str = "forward") -> Iterato
         yield
     finally:
         host.run(["nft", f"delete table inet {table}"])
+
+
+def rebind(nat: Host, old: str, new: str) -> None:
+    """Have a router of the topology forget its connections: its public address is another one."""
+    for command in (
+        "sysctl -q net.ipv4.conf.internet.promote_secondaries=1",
+        f"ip address add {new}/24 dev internet",
+        f"ip address del {old}/24 dev internet",
+        f"ip route replace default via {ROUTER}",
+    ):
+        done = nat.run(command.split())
+        assert done.returncode == 0, f"{command}: {done.stderr}"

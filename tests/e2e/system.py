@@ -37,6 +37,8 @@ class System:
         self.state = directory / "server"
         self.admin = directory / "admin.sock"
         self.server_settings: dict[str, object] = {"state-dir": self.state, "admin-socket": self.admin}
+        self.environment: dict[str, str] = {}
+        """Variables of the server, and of tunnelctl beside it."""
 
     # the server
 
@@ -48,7 +50,9 @@ class System:
         self.server_settings |= {key.replace("_", "-"): value for key, value in settings.items()}
         config = self.directory / "server.toml"
         config.write_text(toml(self.server_settings))
-        self.start("server", self.topology.cloud, BIN / "tunnel-server", "--config", config)
+        self.start(
+            "server", self.topology.cloud, BIN / "tunnel-server", "--config", config, env=self.environment
+        )
         self.until(self.answers, "server")
 
     def answers(self) -> bool:
@@ -77,7 +81,7 @@ class System:
     def try_ctl(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         asks_server = words[0] in {"nodes", "status", "map-port"}
         where = ["--admin-socket", self.admin] if asks_server else []
-        return self.topology.cloud.run([BIN / "tunnelctl", *words, *where])
+        return self.topology.cloud.run([*_env(self.environment), BIN / "tunnelctl", *words, *where])
 
     def _ask(self, what: str) -> dict[str, Any]:
         # By tunnelctl's own code, but in this process: to start a program for each look is most of the work.
@@ -109,9 +113,8 @@ class System:
     def join(
         self, edge: Host, words: Sequence[str], *more: str, env: Mapping[str, str] = MappingProxyType({})
     ) -> subprocess.CompletedProcess[str]:
-        variables = ["env", *(f"{key}={value}" for key, value in env.items())]
         argv = [BIN / "tunnel-agent", *words, "--state-dir", self.agent_state(edge), *more]
-        return edge.run([*variables, *argv])
+        return edge.run([*_env(env), *argv])
 
     def agent_state(self, edge: Host) -> Path:
         return self.directory / edge.name
@@ -176,6 +179,11 @@ class System:
             assert time.monotonic() < deadline, f"not within {timeout} s\n{tails}"
             time.sleep(0.05)
         return result
+
+
+def _env(variables: Mapping[str, str]) -> list[str]:
+    """Words in front of a command that is to have these variables."""
+    return ["env", *(f"{key}={value}" for key, value in variables.items())] if variables else []
 
 
 def curl(host: Host, *words: str | Path, timeout: float = 30) -> subprocess.CompletedProcess[str]:

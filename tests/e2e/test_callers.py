@@ -1,17 +1,15 @@
 """Clients that know nothing of a tunnel, at the edge's own address and port: everything they do works."""
 
-import getpass
 import hashlib
 import socket
 import struct
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e import services, tls
+from tests.e2e import services, ssh, tls
 from tests.e2e.network import accept, dial, listen, read_to_end
 from tests.e2e.system import EDGE_1, EDGE_2, System, curl, curl_json
 
@@ -110,32 +108,7 @@ def test_tls_is_end_to_end(system: System, tmp_path: Path) -> None:
 
 def test_ssh_at_the_edges_own_address(system: System, tmp_path: Path) -> None:
     edge, cloud = system.topology.edge(1), system.topology.cloud
-    for name in ("host", "user"):
-        made = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name]
-        subprocess.run(made, check=True)
-    config = tmp_path / "sshd_config"
-    config.write_text(
-        f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\nPidFile none\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
-        f"SetEnv HOME={tmp_path}\n"  # no start-up files of whoever runs the tests
-    )
-    Path("/run/sshd").mkdir(exist_ok=True)
-    system.start("sshd", edge, "/usr/sbin/sshd", "-D", "-e", "-f", config)
-    system.until(lambda: system.listens(edge, 22), "sshd")
-    system.map_port("22=10264")
-    known = tmp_path / "known"
-    known.write_text(f"{EDGE_1} {(tmp_path / 'host.pub').read_text()}")
-    options = [
-        "-F",
-        "none",
-        "-i",
-        tmp_path / "user",
-        "-o",
-        f"UserKnownHostsFile={known}",
-        "-o",
-        "BatchMode=yes",
-    ]
-    command = ["ssh", *options, f"{getpass.getuser()}@{EDGE_1}", "cat; ip -4 -o addr show dev lan"]
+    command = [*ssh.serve(system, edge, tmp_path), "cat; ip -4 -o addr show dev lan"]
     body = "x" * 1_000_000
     done = cloud.run(command, stdin=body)
     assert done.returncode == 0, done.stderr + system.processes.tail("sshd")

@@ -4,7 +4,6 @@ Downloads and uploads by curl, commands by ssh, WebSockets without pings, and co
 has ended its direction while the target still speaks.
 """
 
-import getpass
 import hashlib
 import json
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-from tests.e2e import services
+from tests.e2e import services, ssh
 from tests.e2e.network import accept, dial, listen, read_to_end
 from tests.e2e.system import EDGE_1, System
 
@@ -39,18 +38,20 @@ class Transfers:
         self._mib = round(seconds * _RATE / MIB)
         self._directory = own.directory / "transfers"
         self._directory.mkdir()
-        self._callers: list[Future[None]] = []
-        self._targets: list[Future[None]] = []
         edge = own.topology.edge(1)
         for kind, port in (("http", 9081), ("websocket", 9084)):
             own.serve(edge, kind, port)
-        self._ssh = self._start_ssh()
-        self._target = listen(edge, ("0.0.0.0", 9082))
-        for port in (22, 9081, 9082, 9084):
+        self._ssh = ssh.serve(own, edge, self._directory)
+        for port in (9081, 9082, 9084):
             own.map_port(f"{port}=10264")
 
     def start(self) -> None:
-        """Begin all of them."""
+        """Begin all of them; again, once they have finished."""
+        self._callers: list[Future[None]] = []
+        self._targets: list[Future[None]] = []
+        self._target = listen(self._own.topology.edge(1), ("0.0.0.0", 9082))
+        for number in range(self._kinds["download"]):
+            self._got(number).unlink(missing_ok=True)
         run = {
             "download": self._download,
             "upload": self._upload,
@@ -153,35 +154,6 @@ class Transfers:
             for at in range(0, len(answer), 16_384):
                 sock.sendall(answer[at : at + 16_384])
                 time.sleep(services.STEP)
-
-    def _start_ssh(self) -> list[str | Path]:
-        own, here = self._own, self._directory
-        for name in ("host", "user"):
-            made = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", here / name]
-            subprocess.run(made, check=True)
-        config = here / "sshd_config"
-        config.write_text(
-            f"HostKey {here}/host\nAuthorizedKeysFile {here}/user.pub\nPidFile none\nMaxStartups 100\n"
-            "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
-            f"SetEnv HOME={here}\n"
-        )
-        Path("/run/sshd").mkdir(exist_ok=True)
-        edge = own.topology.edge(1)
-        own.start("sshd", edge, "/usr/sbin/sshd", "-D", "-e", "-f", config)
-        own.until(lambda: own.listens(edge, 22), "sshd")
-        known = here / "known"
-        known.write_text(f"{EDGE_1} {(here / 'host.pub').read_text()}")
-        options = [
-            "-F",
-            "none",
-            "-i",
-            here / "user",
-            "-o",
-            f"UserKnownHostsFile={known}",
-            "-o",
-            "BatchMode=yes",
-        ]
-        return ["ssh", *options, f"{getpass.getuser()}@{EDGE_1}"]
 
 
 def _answer(said: bytes, steps: int) -> bytes:

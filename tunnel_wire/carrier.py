@@ -46,9 +46,9 @@ class Carrier:
         """Streams attached to this link, by HTTP/2 id, until both of their directions have ended."""
         self.resumes = False
         """Both ends have said that they resume streams."""
-        self._left: dict[Stream, int] = {}
-        """Streams taken from this link while it lives, and their ids: the peer may still take an answered
-        PING for a receipt of their frames.
+        self._left: dict[int, Stream] = {}
+        """Streams taken from this link while it lives, by the ids that they had: the peer may still take an
+        answered PING for a receipt of their frames.
         """
         self._withheld: list[bytes] = []
         """Answers to such PINGs."""
@@ -101,18 +101,19 @@ class Carrier:
 
     def leave(self, stream: Stream) -> None:
         """The same, before the peer has done it: what it will learn of here is no receipt."""
-        self._left[stream] = stream.stream_id
-        stream.left += (self,)
+        self._left[stream.stream_id] = stream
+        stream.left += ((self, stream.stream_id),)
         self.let_go(stream)
 
-    def returned(self, stream: Stream) -> None:
-        """The peer, too, has let go of a stream in `_left`."""
-        self._left.pop(stream, None)
-        if self._withheld and not self._left:
-            for answer in self._withheld:
-                self._sender.answer(answer)
-            self._withheld.clear()
-            self.output_ready()
+    def returned(self, stream_id: int) -> bool:
+        """The peer, too, has let go of a stream in `_left`. True if something is to be sent now."""
+        self._left.pop(stream_id, None)
+        if self._left or not self._withheld:
+            return False
+        for answer in self._withheld:
+            self._sender.answer(answer)
+        self._withheld.clear()
+        return True
 
     def schedule(self, stream: Stream) -> None:
         """Give the stream a turn if it has something to send."""

@@ -232,9 +232,10 @@ class OpenerConnection(Connection):
         if stream is None:
             if stream_id == self._hello_id:
                 self._on_hello(headers, status)
-            if ended or stream_id not in self._left.values():
+            if ended or stream_id not in self._left:
                 # A body to hello or drain says nothing to us; of a stream that closed before it was answered,
                 # our direction is still open.
+                self.returned(stream_id)
                 self.reset_exchange(stream_id, ErrorCode.CANCEL)
             return
         if not status:

@@ -316,7 +316,9 @@ class Receiver(Carrier):
                 self._receive_end(event.stream_id)
             case h2.events.StreamReset():
                 self._h2.reap(event.stream_id)
-                if not event.remote_reset:
+                if event.remote_reset:
+                    self.returned(event.stream_id)
+                else:
                     self._count_reset()
                 stream = self._streams.get(event.stream_id)
                 if stream is not None:

@@ -138,8 +138,8 @@ class Stream:
         """Many requests share it: each new one would wait with it for the next link."""
         self.end_came = False
         """The peer has ended its direction, on this link."""
-        self.left: tuple[Carrier, ...] = ()
-        """Living links that it was taken from, until the peer is known to have done the same."""
+        self.left: tuple[tuple[Carrier, int], ...] = ()
+        """Living links that it was taken from, with its ids there, until the peer has surely done the same."""
 
     def room(self) -> int:
         """Bytes that `write` takes now."""
@@ -247,8 +247,9 @@ class Stream:
     def settled(self) -> None:
         """The peer has let go of the links that it was taken from, or nothing depends on it any more."""
         left, self.left = self.left, ()
-        for carrier in left:
-            carrier.returned(self)
+        for carrier, stream_id in left:
+            if carrier.returned(stream_id):
+                carrier.output_ready()
 
     def lose(self, cause: EndCause) -> None:
         """Close it, and tell its user. The peer finds out by itself, or on the link that asks for it."""

@@ -84,11 +84,15 @@ def asked(after: float = 0.0) -> tuple[Resumption, Stream, Stream]:
 def ask(net: Resumption) -> OpenerConnection:
     """A new link, until the server has asked there for what is suspended."""
     net.dial()
-    wire = net.links[-1]
+    move(net)
+    return net.links[-1].near
+
+
+def move(net: Resumption) -> None:
+    """There and back on the newest link alone."""
     for end in ("near", "far"):
-        net._flush(wire, end)
-        net._deliver(wire, end, 1 << 20)
-    return wire.near
+        net._flush(net.links[-1], end)
+        net._deliver(net.links[-1], end, 1 << 20)
 
 
 def told(stream: Stream) -> list[str]:
@@ -219,3 +223,42 @@ def test_a_drain_in_the_middle_of_resuming_loses_nothing(monkeypatch: pytest.Mon
     streams = [side.stream for model in net.tunnelled for side in model.sides.values()]
     assert [stream.state for stream in streams] == [State.OPEN] * 10
     assert sum(stream.connection is retired for stream in streams) == 2
+
+
+def test_a_target_that_is_dialled_for_long_stops_no_receipts_on_the_link_that_it_leaves() -> None:
+    net, near, far = linked()
+    net.open()
+    net._settle()
+    dialled = net.tunnelled[1].sides["near"].stream
+    net.blackhole(0, "both")
+    for _ in range(2):
+        net.dial()
+        net._settle()
+    former, latter = net.links
+    assert (near.connection, dialled.connection) == (former.near, latter.near)
+    assert dialled.state is State.OPENING
+    far.write(b"data")
+    for _ in range(3):
+        net._settle()
+        net._pass_time(0.1)
+    assert far.outgoing.acknowledged == 4
+    net.answer(0, True)
+    net._settle()
+    assert dialled.state is State.OPEN
+    assert not former.near._left
+
+
+def test_a_request_that_comes_too_late_ends_the_waiting_on_its_link() -> None:
+    net, *_ = linked()
+    net.open()
+    net._settle()
+    dialled = net.tunnelled[1].sides["near"].stream
+    net.blackhole(0, "both")
+    former = ask(net)
+    latter = ask(net)
+    move(net)
+    assert dialled.connection is latter
+    assert dialled in former._left.values()
+    net._settle()
+    assert dialled.state is State.OPENING
+    assert not former._left

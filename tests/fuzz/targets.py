@@ -27,18 +27,21 @@ from tunnel_server.frontends.sni import NotAHello, read_server_name
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.authority import read_authority, write_authority
 from tunnel_wire.connection import Connection, ConnectionFailed
-from tunnel_wire.events import DataReceived, EndReceived, StreamRequested
+from tunnel_wire.events import DataReceived, EndReceived, HelloReceived, StreamRequested
 from tunnel_wire.flow import Budget
 from tunnel_wire.frames import PREFACE
-from tunnel_wire.hello import BadHello, Hello
+from tunnel_wire.hello import RESUME, BadHello, Hello
 from tunnel_wire.limits import DEFAULT_LIMITS
 from tunnel_wire.opener import OpenerConnection
-from tunnel_wire.session import Session
+from tunnel_wire.session import EndCause, Session, State
 from tunnel_wire.tls import TlsEnded, TlsPump
 
 Target = Callable[[bytes], None]
 ID = "0123456789abcdef" * 2
 NOW = 1000.0
+SERVER = Hello("1", instance=ID, capabilities=frozenset({RESUME}), grace=90)
+AGENT = Hello("1", session=ID, node="edge-1", capabilities=frozenset({RESUME}))
+"""Ends that resume streams."""
 
 
 # --- links ----------------------------------------------------------------------------------------
@@ -62,6 +65,37 @@ def server_link(data: bytes) -> None:
     _exchange(connection, session, b"", data)
 
 
+def agent_resumption(data: bytes) -> None:
+    """What a server may send on a new link to an agent whose streams wait for one."""
+    session = interrupted(first_key=1 << 63)
+    session.instance = SERVER.instance
+    _exchange(AnswererConnection(session, AGENT, now=NOW), session, PREFACE, data)
+
+
+def server_resumption(data: bytes) -> None:
+    """What an agent may send on a new link to a server that wants to go on with its streams."""
+    session = interrupted()
+    connection = OpenerConnection(SERVER, now=NOW)
+    connection.session = session
+    _exchange(connection, session, b"", data)
+
+
+def interrupted(**numbering: int) -> Session:
+    """A session with three streams that wait: each has sent bytes that may not have come, and received some."""
+    session = Session(budget=Budget(64 * MIB), identifier=ID, **numbering)
+    session.suspended.grace = SERVER.grace
+    for key in (1, 2, 3):
+        stream = session.new_stream("target", 80, key=key)
+        stream.resumable, stream.state = True, State.OPEN
+        stream.outgoing.limit = 2000
+        stream.write(bytes(1500))
+        stream.outgoing.take(1000)
+        stream.incoming.received = 600
+        stream.suspend(NOW)
+        stream.consume(500, NOW)
+    return session
+
+
 def _exchange(connection: Connection, session: Session, before: bytes, data: bytes) -> None:
     """Feed everything, read everything, answer everything; then see what the peer has made us hold."""
     limits = DEFAULT_LIMITS
@@ -73,6 +107,8 @@ def _exchange(connection: Connection, session: Session, before: bytes, data: byt
             now += 0.001
             for event in connection.receive(memoryview(piece), now):
                 match event:
+                    case HelloReceived() if isinstance(connection, OpenerConnection):
+                        connection.resume(list(session.suspended), now)
                     case DataReceived():
                         event.stream.consume(len(event.data), now)
                     case EndReceived():
@@ -89,7 +125,9 @@ def _exchange(connection: Connection, session: Session, before: bytes, data: byt
     connection.take(MIB)
     assert len(session.streams) <= limits.max_streams
     session.lose_link(connection, now, for_good=True)
+    session.end_suspended(EndCause.EXPIRED)
     assert not session.streams
+    assert session.budget.used == 0
 
 
 def tls(data: bytes) -> None:
@@ -207,6 +245,8 @@ def _settings(cls: type[ServerConfig | AgentConfig], data: bytes) -> None:
 TARGETS: dict[str, Target] = {
     "agent-link": agent_link,
     "server-link": server_link,
+    "agent-resumption": agent_resumption,
+    "server-resumption": server_resumption,
     "tls": tls,
     "sni": sni,
     "host": host,

@@ -81,7 +81,7 @@ def server_resumption(data: bytes) -> None:
 
 
 def interrupted(**numbering: int) -> Session:
-    """A session with three streams that wait: each has sent bytes that may not have come, and received some."""
+    """A session with three streams that wait: each has sent what may not have come, and received some."""
     session = Session(budget=Budget(64 * MIB), identifier=ID, **numbering)
     session.suspended.grace = SERVER.grace
     for key in (1, 2, 3):

@@ -114,11 +114,11 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line, and more only for a traceback."""
-        parts = [_time(record), record.levelname, _printable(record.getMessage())]
+        parts = [_time(record), record.levelname, printable(record.getMessage())]
         parts += [f"{key}={_value(value)}" for key, value in _fields(record).items()]
         line = " ".join(parts)
         for extra in _traceback(self, record).splitlines():
-            line += f"\n    {_printable(extra)}"
+            line += f"\n    {printable(extra)}"
         return line
 
 
@@ -155,7 +155,7 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return text + (formatter.formatStack(record.stack_info) if record.stack_info else "")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Escape what would start a line of its own, or steer a terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 

@@ -19,6 +19,7 @@ import typing
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tunnel_daemon.logs import printable
 from tunnel_daemon.settings_values import Kind, convert, expected, from_text, nearest
 from tunnel_daemon.toml_lines import KeyPath, key_lines
 
@@ -39,7 +40,7 @@ class SettingsError(Exception):
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(problems)
-        self.problems = problems
+        self.problems = [printable(each) for each in problems]
 
     def __str__(self) -> str:
         return "\n".join(self.problems)

@@ -116,6 +116,11 @@ def test_single_problems(tmp_path: Path, text: str, problem: str) -> None:
     assert found.startswith(problem)
 
 
+def test_what_a_value_says_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    (told,) = problems(tmp_path, 'node = "n"\nlisten = ["a\\u001b[2J\tb"]')
+    assert told.endswith(r'"a\x1b[2J\tb" is not a pair like "a=b"')
+
+
 def test_a_secret_is_not_shown(tmp_path: Path) -> None:
     [problem] = problems(tmp_path, 'node = "a"\nproxy = ["http://u:p@h"]')
     assert problem.startswith("c.toml:2: proxy: expected a string")

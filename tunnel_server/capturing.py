@@ -89,11 +89,17 @@ class Capturing:
     async def capture(self, intercept: InterceptConfig | None = None) -> None:
         """Put the addresses and ports that are known now into force, and other callers if given.
 
-        Raises InterceptUnavailable.
+        Raises InterceptUnavailable. If another server takes the table over meanwhile, that one captures.
         """
         self._tell_frontends()
         if self.interception is not None:
-            await self.interception.apply(self._registry.addresses(), self._mappings.effective(), intercept)
+            try:
+                await self.interception.apply(
+                    self._registry.addresses(), self._mappings.effective(), intercept
+                )
+            except RuntimeError:
+                if self.interception is not None:
+                    raise
 
     def _tell_frontends(self) -> None:
         mappings = self._mappings.effective()

@@ -1,6 +1,6 @@
 """Interception, frontends and calls are kept in step with the lists, or left as they were."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from types import SimpleNamespace
 
@@ -30,9 +30,12 @@ class Kernel:
         self.config = InterceptConfig()
         self.refuses = False
 
+    on_apply: Callable[[], None] = staticmethod(lambda: None)
+
     async def apply(
         self, addresses: set[object], ports: dict[int, int], config: InterceptConfig | None
     ) -> None:
+        self.on_apply()
         if self.refuses:
             raise InterceptUnavailable("the kernel refuses")
         self.config = config or self.config
@@ -115,3 +118,18 @@ async def test_other_addresses_are_captured_and_a_refusal_does_not_end_that(
         await wait_all_tasks_blocked()
         assert len(parts.kernel.applied) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_was_replaced_meanwhile_captures_no_more(parts: Parts) -> None:
+    def not_running() -> None:
+        raise RuntimeError("interception is not running")
+
+    def replaced() -> None:
+        parts.capturing.interception = None
+        not_running()
+
+    parts.kernel.on_apply = not_running
+    with pytest.raises(RuntimeError):
+        await parts.capturing.mappings_changed()
+    parts.kernel.on_apply = replaced
+    await parts.capturing.mappings_changed()

@@ -84,8 +84,8 @@ class Interception:
             ):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch_table, tables, kernel)
-                    nursery.start_soon(self._keep_table, kernel)
-                    nursery.start_soon(self._keep_routes, routes, kernel)
+                    nursery.start_soon(self._keep_table)
+                    nursery.start_soon(self._keep_routes, routes)
                     logger.info(
                         "interception is ready (table inet %s, owner flag: %s)", table.NAME, kernel.owned
                     )
@@ -110,15 +110,13 @@ class Interception:
         are refused, each with its reason, and the others stand.
 
         Raises InterceptUnavailable if the kernel refuses, and ValueError for a port outside 1-65535; both
-        with nothing changed. RuntimeError while `run` is not running. Cancelled before it began, it did
-        nothing; once begun, it ends in milliseconds and is not interrupted.
+        with nothing changed. RuntimeError while `run` is not running, and if another server has got the
+        table before it was this call's turn. Cancelled before it began, it did nothing; once begun, it ends
+        in milliseconds and is not interrupted.
         """
-        kernel = self._kernel
-        if kernel is None:
-            raise RuntimeError("interception is not running")
         wanted, mapping = frozenset(addresses), dict(ports)
         try:
-            change = await self._in_thread(lambda: kernel.apply(wanted, mapping, config))
+            change = await self._in_kernel(lambda kernel: kernel.apply(wanted, mapping, config))
         except OSError as error:  # above all when `run` ended while this waited for its turn
             raise unavailable(error) from error
         for refusal in change.refused:
@@ -135,10 +133,8 @@ class Interception:
         If the block calls the state's `leave` they are the other's for good, and `run` ends; otherwise they
         are made as they were. Raises RuntimeError while `run` is not running.
         """
-        kernel = self._kernel
-        if kernel is None:
-            raise RuntimeError("interception is not running")
         async with self._limiter:
+            kernel = self._held()
             try:
                 yield kernel
             finally:
@@ -174,6 +170,15 @@ class Interception:
             problem=self._problem,
         )
 
+    async def _in_kernel(self, work: Callable[[KernelState], T]) -> T:
+        """Once it is its turn: by then the table may be another server's."""
+        return await self._in_thread(lambda: work(self._held()))
+
+    def _held(self) -> KernelState:
+        if self._kernel is None:
+            raise RuntimeError("interception is not running")
+        return self._kernel
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
 
@@ -192,17 +197,17 @@ class Interception:
                 self._alarm.set()
             await trio.sleep(_WATCH_PAUSE)
 
-    async def _keep_table(self, kernel: KernelState) -> None:
+    async def _keep_table(self) -> None:
         while True:
             with trio.move_on_after(self._config.restore_interval):
                 await self._alarm.wait()
             self._alarm = trio.Event()
             tampered, self._tampered = self._tampered, False
             try:
-                if not tampered and await self._in_thread(kernel.check):
+                if not tampered and await self._in_kernel(KernelState.check):
                     self._problem = None
                     continue
-                await self._in_thread(kernel.build)
+                await self._in_kernel(KernelState.build)
             except InterceptUnavailable as error:
                 if self._problem is None:
                     logger.error("the table inet %s is not as it should be: %s", table.NAME, error)  # noqa: TRY400 - one line
@@ -215,14 +220,14 @@ class Interception:
                 )
             await trio.sleep(_RESTORE_PAUSE)
 
-    async def _keep_routes(self, routes: NetlinkSocket, kernel: KernelState) -> None:
+    async def _keep_routes(self, routes: NetlinkSocket) -> None:
         """When the host loses a route (its default route, say), add ours where none is left."""
         while True:
             await trio.lowlevel.wait_readable(routes.socket)
             heard = routes.heard()
             if heard is None or any(_loses_a_route(kind, payload) for kind, _port, payload in heard):
                 try:
-                    unrouted = await self._in_thread(kernel.mend_routes)
+                    unrouted = await self._in_kernel(KernelState.mend_routes)
                 except OSError as error:
                     logger.warning("could not look after the routes to edge addresses: %s", error)
                 else:

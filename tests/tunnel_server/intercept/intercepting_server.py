@@ -15,6 +15,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tunnel_server.intercept import table
 from tunnel_server.intercept.config import InterceptConfig, InterceptUnavailable
@@ -55,6 +56,23 @@ def say(value: Any) -> None:
     )
 
 
+async def lose(interception: Interception, addresses: list[str]) -> None:
+    """Another server takes the table over while a change of it waits for its turn."""
+
+    async def change() -> None:
+        try:
+            await interception.apply([ip_address(address) for address in addresses], {9081: 10264})
+            say("changed")
+        except RuntimeError as error:
+            say(str(error))
+
+    async with trio.open_nursery() as nursery, interception.lend() as kernel:
+        os.dup(kernel.owner)
+        nursery.start_soon(change)
+        await wait_all_tasks_blocked(0.1)
+        kernel.leave()
+
+
 async def commands(interception: Interception) -> None:
     async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
         rest = b""
@@ -76,6 +94,8 @@ async def commands(interception: Interception) -> None:
                         say({"error": str(error)})
                         continue
                     say({**dataclasses.asdict(change), "seconds": trio.current_time() - started})
+                elif request["command"] == "lose":
+                    await lose(interception, request["addresses"])
                 else:
                     say(dataclasses.asdict(interception.statistics()))
 

@@ -347,6 +347,16 @@ def test_a_second_server_fails_with_one_line_that_names_the_first(owner: bool):
         assert host.ask(EDGE4, 9081)["original"] == [EDGE4, 9081]
 
 
+def test_a_change_that_waited_while_another_server_took_over_is_not_made():
+    """It would be on the socket that the other one uses by then."""
+    with namespaces("host") as (host,), server(host) as running:
+        running.answer()
+        running.apply([EDGE4], PORTS)
+        before = tables(host)
+        assert running.tell("lose", addresses=[EDGE4, "192.168.2.144"]) == "interception is not running"
+        assert tables(host) == before
+
+
 def test_routes_follow_the_hosts_own():
     with namespaces("host", "far") as (host, far), server(host) as running:
         neighbours(host, far)

@@ -25,6 +25,8 @@ from tunnel_wire.session import EndCause, State
 from tunnel_wire.tombstones import Tombstones
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tunnel_wire.session import Session, Stream
 
 _LONGER = 30.0
@@ -34,13 +36,25 @@ _LONGER = 30.0
 class AnswererConnection(Connection):
     """One link as the agent sees it."""
 
-    def __init__(self, session: Session, hello: Hello, *, now: float) -> None:
+    def __init__(
+        self,
+        session: Session,
+        hello: Hello,
+        *,
+        now: float,
+        admits: Callable[[Hello], bool] = lambda _hello: True,
+    ) -> None:
+        """Take `admits`: asked before the server's hello is answered, and before it has any effect.
+
+        Who says no closes the link.
+        """
         super().__init__(client=False, limits=session.limits, now=now)
         self.session = session
         if session.tombstones is None:
             session.tombstones = Tombstones()
         self._tombstones = session.tombstones
         self._hello = hello
+        self._admits = admits
         self._orphans = [(stream, stream.epoch) for stream in session.suspended]
         """Streams that have no link as this one begins: the server names those that it still has."""
 
@@ -86,6 +100,8 @@ class AnswererConnection(Connection):
                 hello = Hello.from_headers(headers)
             except BadHello as exc:
                 raise Violation(ErrorCode.PROTOCOL_ERROR, str(exc)) from exc
+            if not self._admits(hello):
+                return
             self.send_response(stream_id, [(b":status", b"200"), *self._hello.to_headers()], ended=True)
             self._on_hello(hello)
             self._events.append(HelloReceived(hello))

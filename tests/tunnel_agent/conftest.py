@@ -16,7 +16,7 @@ from certs.requests import key_pem, new_key
 from tunnel_agent.credentials import details
 from tunnel_agent.endpoint import Endpoint
 from tunnel_wire.flow import Budget
-from tunnel_wire.hello import Hello, new_id
+from tunnel_wire.hello import RESUME, Hello, new_id
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.session import Session
@@ -107,8 +107,14 @@ class FakeServer:
 
     context: ssl.SSLContext
     instance: str = field(default_factory=new_id)
+    grace: int = 0
+    """Seconds for which it keeps streams whose link was lost, in one session for all its links."""
 
     def __post_init__(self) -> None:
+        self.session: Session | None = None
+        if self.grace:
+            self.session = Session(budget=Budget(1 << 30))
+            self.session.suspended.grace = self.grace
         self.listener = trio.socket.socket()
         self.endpoint = ""
         self.links: list[ServerLink] = []
@@ -143,11 +149,13 @@ class ServerLink:
 
     def __init__(self, server: FakeServer, sock: socket.socket, pump: TlsPump) -> None:
         self.sock = sock
-        self.session = Session(budget=Budget(1 << 30))
-        self.connection = OpenerConnection(Hello("test", instance=server.instance), now=trio.current_time())
+        self.session = server.session or Session(budget=Budget(1 << 30))
+        resumes = frozenset({RESUME} if server.grace else ())
+        hello = Hello("test", instance=server.instance, capabilities=resumes, grace=server.grace)
+        self.connection = OpenerConnection(hello, now=trio.current_time())
         self.connection.session = self.session
         self.hellos: list[Hello | None] = []
-        self.link = Link(sock, pump, self.connection, on_hello=self.hellos.append)
+        self.link = Link(sock, pump, self.connection, on_hello=self._on_hello)
         self.certificate = pump.peer_certificate
         self.ended: LinkEnded | None = None
 
@@ -156,6 +164,11 @@ class ServerLink:
             await self.link.run()
         except LinkEnded as ended:
             self.ended = ended
+
+    def _on_hello(self, hello: Hello | None) -> None:
+        self.hellos.append(hello)
+        if self.connection.resumes:
+            self.connection.resume(list(self.session.suspended), trio.current_time())
 
     async def open(self, host: str, port: int) -> TunnelStream:
         return await open_stream(self.connection, self.session, host, port)

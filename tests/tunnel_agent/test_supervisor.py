@@ -14,7 +14,6 @@ from tests.tunnel_agent.test_join_client import connecting, listening
 from tunnel_agent import supervisor as supervisor_module
 from tunnel_agent.allow_list import AllowList
 from tunnel_agent.config import AgentConfig
-from tunnel_agent.connect import ConnectError
 from tunnel_agent.credentials import load_credentials
 from tunnel_agent.dialer import Dialer
 from tunnel_agent.endpoint import Endpoint
@@ -23,7 +22,6 @@ from tunnel_agent.status import AgentStatus
 from tunnel_agent.supervisor import Supervisor
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.hello import DrainReason
-from tunnel_wire.session import EndCause
 from tunnel_wire.sockets import close_with_reset, from_trio
 
 
@@ -422,31 +420,6 @@ async def test_a_change_while_linked_is_no_reason_to_come_back_without_a_delay(s
         with trio.move_on_after(0.2) as waited:
             await server.listener.accept()
         assert waited.cancelled_caught
-
-
-async def test_who_has_calls_waiting_dials_each_second(pki, monkeypatch, autojump_clock):
-    tries = []
-
-    async def unreachable(server, proxy, credentials, patience):
-        tries.append((trio.current_time(), patience))
-        await trio.sleep(patience if len(tries) == 3 else 0.2)
-        raise ConnectError("refused", "nobody there")
-
-    monkeypatch.setattr(supervisor_module, "connect", unreachable)
-    async with agent(
-        pki.state(), "127.0.0.1:1", backoff_min=20, backoff_max=20, connect_timeout=10
-    ) as running:
-        running._session.suspended.grace = 90
-        stream = running._session.new_stream("127.0.0.1", 80)
-        stream.suspend(trio.current_time())
-        await trio.sleep(7.5)
-        began = tries[0][0]
-        assert [(round(when - began, 1), patience) for when, patience in tries] == [
-            (0, 3), (1, 3), (2, 3), (5, 3), (6, 3), (7, 3)
-        ]  # fmt: skip
-        stream.lose(EndCause.EXPIRED)
-        await trio.sleep(60)
-        assert [patience for _, patience in tries[6:]] == [10, 10, 10]
 
 
 async def test_a_server_that_goes_is_followed_before_its_link_ends(server, pki, mock_clock):

@@ -71,6 +71,15 @@ def test_hello(asking: Asking) -> None:
     assert fields[b"tunnel-session"].decode() == asking.peer.session.identifier
 
 
+def test_a_hello_that_is_not_admitted_has_no_effect(asking: Asking) -> None:
+    session = asking.peer.session
+    session.instance = "1" * 32
+    asking.connection._admits = lambda hello: hello.instance != "2" * 32
+    assert not asking.ask(*request(b"GET", b"/hello"), (b"tunnel-instance", b"2" * 32))
+    assert session.instance == "1" * 32
+    assert not [frame for frame in asking.peer.take() if frame.kind == frames.HEADERS]
+
+
 def test_a_malformed_hello_ends_the_link(asking: Asking) -> None:
     frame = asking.peer.headers(1, [*request(b"GET", b"/hello"), (b"tunnel-instance", b"?")], end=True)
     assert fails(asking.peer, frame) is ErrorCode.PROTOCOL_ERROR

@@ -1,0 +1,218 @@
+"""How links are made while streams wait for one: tries overlap, and their server comes first."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
+
+import pytest
+import trio
+import trio.testing
+
+from tests.tunnel_agent.conftest import FakeServer
+from tests.tunnel_agent.paths import path_to
+from tests.tunnel_agent.test_supervisor import agent, target
+from tunnel_agent import dialling as dialling_module
+from tunnel_agent.connect import ConnectError
+from tunnel_agent.home import LOYALTY
+from tunnel_wire.session import EndCause
+
+
+@pytest.fixture
+def clock():
+    """Time passes when nobody has anything to do. What is on its way over loopback is there by then."""
+    return trio.testing.MockClock(autojump_threshold=0.01)
+
+
+@asynccontextmanager
+async def keeping(pki):
+    """A server that keeps the streams of lost links, and accepts whoever comes."""
+    server = FakeServer(pki.server_context(), grace=90)
+    await server.listen()
+    async with trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            while True:
+                with suppress(OSError):
+                    link = await server.accept()
+                    nursery.start_soon(link.run)
+
+        nursery.start_soon(accept)
+        yield server
+        nursery.cancel_scope.cancel()
+    server.close()
+
+
+def greeted(server) -> list:
+    """The links on which the agent has answered hello."""
+    return [link for link in server.links if link.hellos]
+
+
+async def until(condition, patience: float) -> float:
+    """Wait for it; gives the seconds that it took."""
+    began = trio.current_time()
+    with trio.fail_after(patience):
+        while not condition():
+            await trio.sleep(0.25)
+    return trio.current_time() - began
+
+
+@asynccontextmanager
+async def one_stream(pki, *servers, **settings):
+    """An agent with one stream open through the first of these servers, `paths` to all, and an echo."""
+    async with target() as (port, accept), trio.open_nursery() as nursery:
+        paths = [await nursery.start(_held, server) for server in servers]
+        names = [path.endpoint for path in paths]
+        async with agent(pki.state(), *names, backoff_min=20, backoff_max=20, **settings) as running:
+            await until(lambda: greeted(servers[0]), 10)
+            near = await servers[0].links[0].open("127.0.0.1", port)
+            far = await accept()
+
+            async def echoes() -> bool:
+                await near.send_all(b"still here")
+                with trio.fail_after(10):
+                    return await far.receive_some(10) == b"still here"
+
+            assert await echoes()
+            yield SimpleNamespace(running=running, paths=paths, near=near, far=far, echoes=echoes)
+        nursery.cancel_scope.cancel()
+
+
+async def _held(server, task_status) -> None:
+    async with path_to(server) as path:
+        task_status.started(path)
+        await trio.sleep_forever()
+
+
+async def test_who_has_calls_waiting_starts_a_try_each_second(pki, monkeypatch, autojump_clock):
+    tries, running, most = [], 0, 0
+
+    async def unreachable(server, proxy, credentials, patience):
+        nonlocal running, most
+        tries.append((round(trio.current_time(), 1), patience))
+        running += 1
+        most = max(most, running)
+        try:
+            await trio.sleep(patience)
+        finally:
+            running -= 1
+        raise ConnectError("refused", "nobody there")
+
+    monkeypatch.setattr(dialling_module, "connect", unreachable)
+    async with agent(pki.state(), "127.0.0.1:1", backoff_min=20, backoff_max=20, connect_timeout=10) as made:
+        session = made._session
+        session.suspended.grace = 90
+        stream = session.new_stream("127.0.0.1", 80)
+        stream.suspend(trio.current_time())
+        began = trio.current_time()
+        await trio.sleep(12.5)
+        assert [round(when - began, 1) for when, _ in tries] == list(range(13))
+        # One has all the time that there is without streams that wait, and the next after it.
+        assert [patience for _, patience in tries] == [10, *[3] * 9, 10, 3, 3]
+        assert most == 4
+        stream.lose(EndCause.EXPIRED)
+        del tries[:]
+        await trio.sleep(90)
+        assert {patience for _, patience in tries} == {10}
+        assert 2 <= len(tries) <= 4
+
+
+async def test_a_long_path_links_while_calls_wait(pki, clock):
+    """Four seconds there and back: longer than most tries get."""
+    async with keeping(pki) as server, one_stream(pki, server) as own:
+        own.paths[0].delay = 2.0
+        own.paths[0].cut()
+        assert await until(lambda: len(greeted(server)) == 2, 15) > 6
+        assert await own.echoes()
+        # Whoever was slower is gone, and was never taken for a link.
+        await trio.sleep(20)
+        assert len(greeted(server)) == 2
+        assert len(own.running._links) == 1
+        assert all(link.ended for link in server.links if not link.hellos)
+
+
+async def test_a_try_that_hears_nothing_holds_up_no_other(pki, clock):
+    async with keeping(pki) as server, one_stream(pki, server) as own:
+        path = own.paths[0]
+        path.silent = True
+        path.cut()
+        await trio.sleep(20)
+        path.silent = False
+        assert await until(lambda: len(greeted(server)) == 2, 5) < 1.3
+        assert await own.echoes()
+
+
+async def test_calls_wait_for_their_server_while_another_one_answers(pki, clock, caplog):
+    async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
+        own.paths[0].silent = True
+        own.paths[0].cut()
+        await trio.sleep(LOYALTY - 5)
+        assert second.links, "nobody has looked whether it is the uplink"
+        assert len(second.links) < 4
+        assert not greeted(second)
+        own.paths[0].silent = False
+        assert await until(lambda: len(greeted(first)) == 2, 5) < 1.3
+        assert await own.echoes()
+        assert caplog.text.count("waits for that one") == 1
+
+
+async def test_another_server_takes_over_when_theirs_seems_gone(pki, clock):
+    """Longer than it is waited for: what was open is reset, and new calls come in through the other."""
+    async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
+        own.paths[0].silent = True
+        own.paths[0].cut()
+        assert LOYALTY <= await until(lambda: greeted(second), 40) <= LOYALTY + 5
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(1):
+            await own.far.receive_some(1)
+        # It stays there.
+        own.paths[0].silent = False
+        await trio.sleep(30)
+        assert len(greeted(first)) == 1
+        assert own.running.status.server == own.paths[1].endpoint
+
+
+async def test_a_cut_of_all_ways_takes_no_patience(pki, clock):
+    """The other server answers a moment sooner than theirs, but they are not given up for that."""
+    async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
+        for path in own.paths:
+            path.silent = True
+        own.paths[0].cut()
+        await trio.sleep(60)
+        own.paths[1].silent = False
+        await until(lambda: second.links, 20)
+        own.paths[0].silent = False
+        await until(lambda: len(greeted(first)) == 2, 5)
+        assert await own.echoes()
+        assert not greeted(second)
+
+
+async def test_a_new_process_in_the_old_ones_place_is_taken_at_once(pki, clock):
+    async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
+        first.instance = "0" * 32
+        own.paths[0].cut()
+        assert await until(lambda: len(greeted(first)) == 2, 5) < 1.3
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(1):
+            await own.far.receive_some(1)
+
+
+async def test_the_same_server_by_another_name_resumes(pki, clock):
+    async with keeping(pki) as server, one_stream(pki, server, server) as own:
+        own.paths[0].silent = True
+        own.paths[0].cut()
+        assert await until(lambda: len(greeted(server)) == 2, 5) < 1.3
+        assert await own.echoes()
+        assert own.running.status.server == own.paths[1].endpoint
+
+
+async def test_without_calls_that_wait_the_next_server_is_taken(pki, clock):
+    async with (
+        keeping(pki) as first,
+        keeping(pki) as second,
+        one_stream(pki, first, second, connect_timeout=5) as own,
+    ):
+        await own.near.aclose()
+        await own.far.aclose()
+        await until(lambda: not own.running._session.streams, 5)
+        own.paths[0].silent = True
+        own.paths[0].cut()
+        assert await until(lambda: greeted(second), 40) < 30

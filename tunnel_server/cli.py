@@ -19,6 +19,7 @@ from tunnel_daemon.settings_flags import OneLineParser
 from tunnel_daemon.signals import ignore_hangups
 from tunnel_server import check_config
 from tunnel_server.config import DEFAULT_CONFIG, add_arguments, config_from
+from tunnel_server.heap import set_survivors_aside
 from tunnel_server.intercept.config import InterceptUnavailable
 from tunnel_server.mappings import MappingError
 from tunnel_server.yurt_flags import ALIASES
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tunnel_server.handover import take_over
         from tunnel_server.server import Server
 
+        set_survivors_aside()
         takeover = take_over(config.admin_socket) if parsed.take_over else None
         await Server(config, source, takeover).run()
 

@@ -1,21 +1,23 @@
 """The last release's agent and server work with this tree's: one of the two is always upgraded first."""
 
+import random
 import signal
+import socket
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import tunnel_wire
-from tests.e2e.network import rebind
-from tests.e2e.system import CLOUD, EDGE_1, System, curl_json
-from tests.e2e.transfers import Transfers
+from tests.e2e.network import accept, dial, listen, read_to_end, rebind
+from tests.e2e.system import EDGE_1, System, curl_json
 
 RELEASES = Path(__file__).parents[1] / "releases"
-KINDS = {"download": 2, "upload": 2, "ssh": 1, "websocket": 1, "half-closed": 1}
-SECONDS = 6
-"""Of the transfers: all that happens is over by then, on an idle machine."""
+MUCH, PACE = 6 << 20, 0.005
+"""Bytes, and seconds after each 64 KiB of them: half a second at least, in which something can happen."""
 
 
 @pytest.fixture
@@ -31,15 +33,15 @@ def released(tmp_path: Path) -> tuple[str, dict[str, str]]:
 def test_with_the_last_release(
     deploy: Callable[..., System], released: tuple[str, dict[str, str]], old: str
 ) -> None:
-    """Joins, carries, resumes, renews, is drained and upgraded: no byte is lost."""
+    """Joins, carries, resumes, renews, is drained and upgraded: no byte of a call is lost."""
     version, variables = released
     theirs, ours = (variables, {}) if old == "server" else ({}, variables)
     versions = {"server": tunnel_wire.__version__, "agent": tunnel_wire.__version__, old: version}
     assert versions["server"] != versions["agent"], "the tree's version is to be the next one"
     own = deploy()
     own.environment = theirs
-    own.ctl("init", "--state-dir", own.directory / "released-state", "--cert-ips", CLOUD)
     own.state = own.directory / "released-state"
+    own.init()
     own.start_server(**{"state-dir": own.state, "limits.drain-timeout": 30})
     edge, nat = own.topology.edge(1), own.topology.host("nat")
     joined = own.join(edge, own.join_line(edge.name, edge.address), env=ours)
@@ -48,27 +50,32 @@ def test_with_the_last_release(
     own.wait_ready(edge.name)
     assert own.status()["version"] == versions["server"]
     assert own.nodes()[edge.name]["agent_version"] == versions["agent"]
+    own.map_port("9082=10264")
 
-    transfers = Transfers(own, KINDS, SECONDS)
-    transfers.start()
-    every = sum(KINDS.values())
-    own.until(lambda: own.nodes()[edge.name]["open_calls"] == every, "server", edge.name)
-    own.until(lambda: min(transfers.arrived()) > 0, "server", edge.name)
-    rebind(nat, nat.address, elsewhere := "203.0.113.12")
-    own.until(lambda: elsewhere in own.nodes()[edge.name]["remote_address"], "server", edge.name)
-    own.until(lambda: own.nodes()[edge.name]["open_calls"] == every, "server", edge.name)
+    with (
+        listen(edge, ("0.0.0.0", 9082)) as target,
+        dial(own.topology.cloud, (EDGE_1, 9082), timeout=30) as caller,
+        accept(target, timeout=30) as served,
+    ):
 
-    for step in ("start", "switch"):
-        own.until(
-            lambda step=step: own.try_ctl("ca", "roll", step, "--state-dir", own.state).returncode == 0,
-            "server",
-        )
-    own.until(lambda: "has renewed this agent's certificate" in own.log(edge.name), "server", edge.name)
+        def relinked() -> None:
+            rebind(nat, nat.address, elsewhere := "203.0.113.12")
+            own.until(lambda: elsewhere in own.nodes()[edge.name]["remote_address"], "server", edge.name)
 
-    own.processes["server"].send_signal(signal.SIGTERM)
-    own.until(lambda: "retires this link: shutdown" in own.log(edge.name), "server", edge.name)
-    assert transfers.open() > 0, "they were over before all had happened"
-    transfers.finish()
+        both_ways(caller, served, meanwhile=relinked)
+
+        for step in ("start", "switch"):
+            words = ("ca", "roll", step, "--state-dir", own.state)
+            own.until(lambda words=words: own.try_ctl(*words).returncode == 0, "server")
+        own.until(lambda: "has renewed this agent's certificate" in own.log(edge.name), "server", edge.name)
+        both_ways(caller, served)
+
+        own.processes["server"].send_signal(signal.SIGTERM)
+        own.until(lambda: "retires this link: shutdown" in own.log(edge.name), "server", edge.name)
+        both_ways(caller, served)
+        for one, other in ((caller, served), (served, caller)):
+            one.shutdown(socket.SHUT_WR)
+            assert read_to_end(other) == b""
     own.until(lambda: "server" in own.processes.ended(), "server")
     assert own.kill("server") == 0
 
@@ -77,5 +84,29 @@ def test_with_the_last_release(
     own.start_server()
     own.wait_ready(edge.name)
     assert own.status()["version"] == tunnel_wire.__version__
+    own.serve(edge, "http", 9081)
+    own.map_port("9081=10264")
     assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9081/")["machine"] == edge.name
     assert "Traceback" not in own.log("server") + own.log(edge.name)
+
+
+def both_ways(
+    one: socket.socket, other: socket.socket, *, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """What each sends is what the other receives, while something happens."""
+    blobs = [random.randbytes(MUCH) for _ in range(2)]
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(sock.sendall, blob) for sock, blob in zip((one, other), blobs, strict=True)]
+        received = [pool.submit(_receive, sock) for sock in (other, one)]
+        meanwhile()
+        assert [each.result() for each in received] == blobs
+        for each in sent:
+            each.result()
+
+
+def _receive(sock: socket.socket) -> bytes:
+    got = bytearray()
+    while len(got) < MUCH and (part := sock.recv(1 << 16)):
+        got += part
+        time.sleep(PACE)
+    return bytes(got)

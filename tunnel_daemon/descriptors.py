@@ -7,6 +7,8 @@ import resource
 
 import trio
 
+from tunnel_daemon import inheritance
+
 log = logging.getLogger(__name__)
 
 _PAUSE = 0.1
@@ -47,7 +49,11 @@ class Acceptor:
         self._shortage = Shortage(whom)
 
     async def accept(self) -> trio.SocketStream:
-        """Wait for the next connection. Raises ClosedResourceError once the listener is closed."""
+        """Wait for the next connection. Raises ClosedResourceError once the listener is closed.
+
+        Nobody is accepted while sockets are borrowed: see `inheritance`.
+        """
+        await inheritance.owned()
         while True:
             try:
                 return await self._listener.accept()

@@ -15,11 +15,11 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, MutableMapping
     from pathlib import Path
-
-    import trio
 
 _FIRST = 3
 """SD_LISTEN_FDS_START."""
@@ -49,6 +49,7 @@ class Listening:
 _given: dict[str | tuple[str, int], Given] = {}
 _open: WeakKeyDictionary[trio.SocketListener, Listening] = WeakKeyDictionary()
 _lent: list[Given] = []
+_owned = trio.Event()
 _succeeded = False
 
 
@@ -84,16 +85,25 @@ def give(given: Given) -> None:
 
 
 def borrow(given: Given) -> None:
-    """The same, for one that its owner may keep: see `own`."""
+    """The same, for one that its owner may keep: nobody is let in anywhere before `own`."""
     _lent.append(given)
     give(given)
 
 
 def own() -> None:
     """What was borrowed is ours."""
+    global _owned
     for given in _lent:
         given.ours = True
     _lent.clear()
+    _owned.set()
+    _owned = trio.Event()
+
+
+async def owned() -> None:
+    """Wait until nothing is borrowed: who comes before that, comes to the owner, who may go on with it."""
+    while _lent:
+        await _owned.wait()
 
 
 def claim_tcp(host: str, port: int) -> socket.socket | None:

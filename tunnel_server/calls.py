@@ -124,6 +124,8 @@ class Calls:
         self.opening = 0
         """Of these, calls that have not come about yet."""
         self._placed: set[Call] = set()
+        self._expected: frozenset[str] = frozenset()
+        self._expected_until = 0.0
         self.closed = ""
         """Why no more calls are opened: this server leaves."""
         self.failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
@@ -215,6 +217,16 @@ class Calls:
         """Keep account of a caller who was refused before it could say what it wants."""
         self._failed(asked, "", asked.wanted, refusal, datetime.now(UTC), 0.0)
 
+    def expect(self, nodes: frozenset[str], seconds: float) -> None:
+        """The agents of these were linked to the server before this one: they will link here, one by one."""
+        self._expected, self._expected_until = nodes, trio.current_time() + seconds
+
+    def _patience(self, node: Node) -> float:
+        """Seconds that a call waits for the node's agent."""
+        if node.name in self._expected and node.since is None:
+            return max(self.away_wait, self._expected_until - trio.current_time())
+        return self.away_wait
+
     @property
     def lasting(self) -> int:
         """Of those that are open, how many come to an end by themselves."""
@@ -234,7 +246,7 @@ class Calls:
                 sock, address = await target.dial()
                 return sock, format_endpoint(str(address), target.port)
             raise OpenFailed(Cause.TIMED_OUT, f"no answer within {self.open_timeout:g} s")
-        agent = await self._registry.wait_for(target.node, self.away_wait)
+        agent = await self._registry.wait_for(target.node, self._patience(target.node))
         with trio.move_on_after(self.open_timeout):
             return await agent.open(self.dialled(target), target.port), str(target)
         raise OpenFailed(Cause.TIMED_OUT, f"no answer from the agent within {self.open_timeout:g} s")

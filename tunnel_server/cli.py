@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.warning("%s", warning)
 
     async def serve() -> None:
-        from tunnel_server.handover import take_over
         from tunnel_server.server import Server
+        from tunnel_server.takeover import take_over
 
         set_survivors_aside()
         takeover = take_over(config.admin_socket) if parsed.take_over else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from tunnel_server.calls import Calls
 from tunnel_server.capturing import Capturing
 from tunnel_server.entrances import Entrances
 from tunnel_server.fixed_listeners import listener_view
+from tunnel_server.former_servers import FormerServers, report
 from tunnel_server.handover import Handover
 from tunnel_server.identity import ServerIdentity
 from tunnel_server.intercept.config import InterceptUnavailable
@@ -58,14 +60,17 @@ if TYPE_CHECKING:
     from tunnel_daemon.reloading import Source
     from tunnel_server.attestor import Attestor
     from tunnel_server.config import ServerConfig
-    from tunnel_server.handover import Takeover
+    from tunnel_server.intercept.interception import Interception
     from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.following import Following
     from tunnel_server.port_lists import PortLists
+    from tunnel_server.takeover import Takeover
 
 log = logging.getLogger(__name__)
 
 _GAUGES_EVERY = 2.0
+_LINKS_A_SECOND = 100
+"""By which agents are sure to link here, after the old server has told them to."""
 _REPLACED_QUIET, _STOPPED_QUIET = 10.0, 1.0
 """Seconds without a byte after which a leaving server gives up connections that many requests share: nobody
 waits for a server that was replaced, and everybody for one that is stopped to be started again."""
@@ -97,7 +102,7 @@ class Server:
             self._state, lists.captured, insecure_port=config.insecure_port, secure_port=config.secure_port
         )
         self._capturing = Capturing(self._mappings, lists)
-        self._handover = Handover(config.admin_socket, self._capturing)
+        self._interception: Interception | None = None
         refusals = (InterceptUnavailable, StateError)
         self._reloader = Reloader(config, source, self._apply, refusals=refusals) if source else None
         self._metrics = Metrics(__version__)
@@ -116,6 +121,8 @@ class Server:
             on_addresses=self._addresses_changed,
         )
         self._registry.claims.rules.pins = config.pins()
+        self._former = FormerServers()
+        self._handover = Handover(config.admin_socket, self._capturing, self._linked, self._former)
         self._following = self._follow(self._place.cluster) if self._place.cluster else None
         if self._following:
             self._following.on_nodes = self._identity.acceptance.lives.learn
@@ -198,19 +205,22 @@ class Server:
                 partial(watch_signals, stop, on_hangup=self._hung_up, on_replace=start_successor)
             )
             with stop:
+                takeover = self._takeover
                 if self._config.intercept:
-                    table = self._takeover.table if self._takeover else None
-                    self._capturing.interception = make_interception(self._config, table)
-                    await nursery.start(self._capturing.interception.run)
+                    self._interception = make_interception(self._config, takeover.table if takeover else None)
+                    await nursery.start(self._interception.run)
                 overview = self._overview()
                 # In this order: who can ask sees only what works.
                 await self._entrances.open(nursery)
                 if self._following:
                     await nursery.start(self._following.run)
-                await self._capturing.capture()
-                nursery.start_soon(self._capturing.keep)
+                if not takeover:
+                    await self._capture()
                 await self._open_local_services(nursery, overview)
                 await self._open_tunnel(nursery, overview)
+                if takeover:
+                    await self._finish_takeover(nursery, takeover)
+                nursery.start_soon(self._capturing.keep)
                 nursery.start_soon(self._known.keep)
                 if self._following:
                     lives, nodes = self._identity.acceptance.lives, self._api.enrolment.nodes
@@ -219,13 +229,12 @@ class Server:
                 self._place.keep(nursery)
                 if self._reloader:
                     nursery.start_soon(self._reloader.watch)
-                if self._takeover:
-                    await self._finish_takeover(self._takeover)
                 await nursery.start(self._handover.serve)
                 for place in inheritance.close_unclaimed():
                     log.info("%s is closed: nothing in the configuration listens there", place)
                 log.info("ready", extra={"version": __version__, "listeners": len(overview.listeners())})
                 await self._handover.done.wait()
+                nursery.start_soon(self._report)
                 limits = self._config.limits
                 await self._leave("another server has taken over", limits.handover_timeout, _REPLACED_QUIET)
             if not self._handover.done.is_set():
@@ -237,15 +246,35 @@ class Server:
                     )
             nursery.cancel_scope.cancel()
 
-    async def _finish_takeover(self, takeover: Takeover) -> None:
+    async def _capture(self) -> None:
+        self._capturing.interception = self._interception
+        await self._capturing.capture()
+
+    async def _finish_takeover(self, nursery: trio.Nursery, takeover: Takeover) -> None:
+        """All that can fail has not: from here on nobody else serves, and nothing may end this server."""
         await takeover.finish()
-        if self._capturing.interception:
-            self._capturing.interception.own()
+        linking = self._config.limits.away_wait + len(takeover.linked) / _LINKS_A_SECOND
+        self._calls.expect(takeover.linked, linking)
+        for former in takeover.former:
+            nursery.start_soon(self._former.watch, former)
+        if self._interception:
+            self._interception.own()
         elif takeover.table:
             os.close(takeover.table.owner)  # and with it goes the table: this server does not capture
         # Changed over there while this server started.
         self._mappings.read_again()
-        await self._capturing.capture()
+        try:
+            await self._capture()
+        except InterceptUnavailable as exc:
+            log.error("the captured addresses stay as they were: %s", exc)  # noqa: TRY400 - no traceback
+
+    def _linked(self) -> list[str]:
+        return [name for name, node in self._registry.nodes.items() if node.agent is not None]
+
+    async def _report(self) -> None:
+        assert self._handover.successor is not None
+        reopen = self._audit.reopen if self._audit else lambda: None
+        await report(self._handover.successor, lambda: self._calls.open, reopen)
 
     async def _leave(self, why: str, patience: float, quiet: float) -> None:
         requests = self._listener.requests
@@ -260,7 +289,7 @@ class Server:
             registry=self._registry,
             calls=self._calls,
             mappings=self._mappings,
-            interception=self._capturing.interception,
+            interception=self._interception,
             metrics=self._metrics,
             problems=self._problems,
             entrances=self._entrances.views,
@@ -282,7 +311,7 @@ class Server:
         sources = AdminSources(
             nodes=overview.nodes,
             forget=self._known.forget,
-            status=overview.status,
+            status=lambda: replace(overview.status(), predecessors=self._former.views()),
             mappings=self._mappings,
             mapping_views=overview.mappings,
             changed=self._capturing.mappings_changed,
@@ -292,7 +321,7 @@ class Server:
                 overview=overview,
                 nodes=self._api.enrolment.nodes,
                 tokens=self._api.enrolment.tokens,
-                interception=self._capturing.interception,
+                interception=self._interception,
                 calls=self._calls,
                 domain=self._identity.authority.domain,
                 revocations=self._identity.revocations,
@@ -332,7 +361,14 @@ class Server:
     def _follow(self, cluster: Cluster) -> Following:
         from tunnel_server.kube.following import Following
 
-        return Following(cluster, self._config, self._registry, self._metrics, self._ports_changed)
+        return Following(
+            cluster,
+            self._config,
+            self._registry,
+            self._metrics,
+            self._ports_changed,
+            replacing=self._takeover is not None,
+        )
 
     def _port_lists(self, config: ServerConfig) -> PortLists:
         return self._following.port_lists(config) if self._following else config.port_lists()
@@ -353,6 +389,7 @@ class Server:
     async def _hung_up(self) -> None:
         if self._audit:
             self._audit.reopen()
+        await self._former.reopen_logs()
         if self._reloader:
             await self._reloader.reload()
 

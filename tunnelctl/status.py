@@ -68,10 +68,15 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     suspended = status["calls_suspended"]
     waiting = f", {suspended} of them waiting for their node to come back" if suspended else ""
     memory = f"{size(status['memory_used_bytes'])} of {size(status['memory_budget_bytes'])}"
+    before = [
+        f"replaced      process {each['pid']}, {show(each['version'])}: {each['calls_open']} calls open still"
+        for each in status.get("predecessors", ())
+    ]
     lines = [
         f"tunnel-server {show(status['version'])}, up {span(status['uptime_seconds'])}",
         f"nodes         {status['nodes_connected']} of {status['nodes_known']} connected",
         f"calls         {status['calls_open']} open{waiting}",
+        *before,
         f"memory        {memory}",
         f"interception  {captured}",
         "",

@@ -17,7 +17,7 @@ from tests.e2e.load import Load, by_connect_socket, to
 from tests.e2e.network import dial, read_to_end
 from tests.e2e.system import BIN, EDGE_1, System, curl, toml
 
-FIXED = 19081
+FIXED, TAKEN = 19081, 19999
 _count = itertools.count(2)
 
 
@@ -25,8 +25,9 @@ _count = itertools.count(2)
 def own(deploy_for_module: Callable[..., System]) -> System:
     """One edge with its service; callers may come by its address, a fixed listener and connect-socket."""
     made = deploy_for_module()
-    made.start_server(listen=[f"127.0.0.1:{FIXED}=edge-1:9081"])
+    made.start_server(listen=[f"127.0.0.1:{FIXED}=edge-1:9081"], audit_log=made.directory / "audit.log")
     made.serve(made.topology.edge(1), "http", 9081)
+    made.serve(made.topology.cloud, "http", TAKEN)
     made.add_edge(made.topology.edge(1), backoff_max=1)
     made.map_port("9081=10264")
     return made
@@ -86,25 +87,36 @@ def test_nobody_is_refused_and_nothing_open_ends(
     assert re.findall("handle ([0-9]+)", cloud.run(["nft", "-a", "list", "tables"]).stdout) == table
 
 
-def test_what_does_not_come_up_changes_nothing(own: System, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        # Of what it does, nearly the first, and nearly the last; it would not capture the edge any more.
+        ({"listen": ["192.0.2.1:80=edge-1:9081"]}, "this machine does not have that address"),
+        ({"meta-port": TAKEN, "edge-networks": ["10.0.0.0/8"]}, "another program has the port"),
+    ],
+)
+def test_what_does_not_come_up_changes_nothing(
+    own: System, tmp_path: Path, settings: dict[str, object], why: str
+) -> None:
     cloud, before = own.topology.cloud, own.status()["instance"]
-    occupied = {**own.server_settings, "listen": ["192.0.2.1:80=edge-1:9081"]}
-    (config := tmp_path / "bad.toml").write_text(toml(occupied))
-    with Load(cloud, to(EDGE_1, 9081)) as load:
+    (config := tmp_path / "bad.toml").write_text(toml({**own.server_settings, **settings}))
+    with Load(cloud, to(EDGE_1, 9081)) as load, Load(cloud, to("127.0.0.1", FIXED)) as fixed:
         failed = successor(own, config=config)
         own.until(lambda: failed in own.processes.ended())
-        assert "this machine does not have that address" in own.log(failed)
+        assert why in own.log(failed)
         old = running_before(own, failed)
         own.until(lambda: "did not come up: this server goes on" in own.log(old), old)
         time.sleep(0.2)
-    assert load.failures == []
+    assert load.failures == fixed.failures == []
     assert own.status()["instance"] == before
     assert own.connected() == {"edge-1"}
-    own.map_port("9082=10264")  # it changes the table again
-    assert "9082" in cloud.run(["nft", "list", "table", "inet", "edge-tunnel"]).stdout
     own.kill(failed)
-    take_over(own)
-    assert {each["port"] for each in own.status()["mappings"]} >= {9081, 9082}
+    port = 9082 + ("listen" in settings)
+    own.map_port(f"{port}=10264")  # it changes the table again
+    assert str(port) in cloud.run(["nft", "list", "table", "inet", "edge-tunnel"]).stdout
+    if "listen" in settings:
+        take_over(own)
+        assert {each["port"] for each in own.status()["mappings"]} >= {9081, port}
 
 
 def running_before(own: System, name: str) -> str:
@@ -137,9 +149,22 @@ def test_the_old_one_can_be_stopped_and_the_new_one_removes_all(own: System) -> 
         assert caller.recv(12) == b"HTTP/1.1 200"
         old, new = take_over(own)
         assert own.processes[old].poll() is None
+        before = [{"pid": own.processes[old].pid, "version": own.status()["version"], "calls_open": 1}]
+        own.until(lambda: own.status()["predecessors"] == before, new)
+        assert f"process {own.processes[old].pid}" in own.ctl("status")
+        # Whose audit log has been moved away.
+        (audit := own.directory / "audit.log").rename(own.directory / "audit.log.1")
+        own.processes[new].send_signal(signal.SIGHUP)
+        own.until(audit.exists)
+        # One more takes over: it knows both.
+        new = take_over(own)[1]
+        own.until(lambda: own.status()["predecessors"] == before, new)
         assert own.kill(old, signal.SIGTERM) == 0
         with pytest.raises(ConnectionResetError):
             read_to_end(caller)
+        assert "/events" not in audit.read_text()
+        assert audit.read_text().count('"end":"cancelled"') == 1
+        own.until(lambda: own.status()["predecessors"] == [], new)
     assert curl(cloud, f"http://{EDGE_1}:9081/").returncode == 0
     assert json.loads(own.ctl("status", "--json"))["nodes_connected"] == 1
     assert own.kill(new, signal.SIGTERM) == 0

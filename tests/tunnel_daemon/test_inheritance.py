@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from tunnel_daemon import inheritance
+from tunnel_daemon.descriptors import Acceptor
 from tunnel_daemon.inheritance import Given
 from tunnel_daemon.listeners import open_tcp_listeners
 
@@ -127,3 +128,25 @@ def test_what_is_borrowed_is_ours_only_then(tmp_path: Path) -> None:
         inheritance.own()
         assert given.ours
         assert inheritance.claim_unix(tmp_path / "s") is None
+
+
+async def test_nobody_is_let_in_before_it_is_ours() -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    place = sock.getsockname()[:2]
+    inheritance.borrow(Given(sock))
+    [listener] = await open_tcp_listeners(["127.0.0.1"], place[1], setting="p")
+    accepted: list[object] = []
+
+    async def accept() -> None:
+        async with await Acceptor(listener, "a caller").accept() as stream:
+            accepted.append(stream)
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        with socket.create_connection(place, timeout=10):
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert not accepted
+            inheritance.own()
+            with trio.fail_after(5):
+                while not accepted:
+                    await trio.sleep(0.01)

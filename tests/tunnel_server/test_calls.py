@@ -247,3 +247,24 @@ async def test_localhost_ports_are_dialled_on_the_nodes_loopback(
                 accepted, Asked("insecure", "caller:1", "?"), lambda: Target(node, called, port)
             )
         assert [(each.host, each.port) for each in asked] == [(dialled, port)]
+
+
+async def test_an_agent_that_was_linked_to_the_server_before_is_waited_for_until_all_can_be_here() -> None:
+    async with running(away_wait=0.01) as core, echo() as port:
+        for name in ("edge-1", "edge-2"):
+            core.registry.learn(name, [])
+        core.calls.expect(frozenset({"edge-1"}), 20)
+        caller = trio.SocketStream(trio.socket.from_stdlib_socket(call(core, port)))
+        assert await ending(call(core, port, node="edge-2")) == b""
+        await trio.sleep(0.1)
+        assert core.calls.opening == 1
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        async with caller:
+            await caller.send_all(b"hello")
+            assert await caller.receive_some() == b"hello"
+        # From then on as ever.
+        agent.link.close("the network is gone")
+        await agent.wait_over()
+        with trio.fail_after(5):
+            assert await ending(call(core, port)) == b""

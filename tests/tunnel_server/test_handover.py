@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import threading
@@ -16,7 +17,10 @@ import trio
 from tunnel_daemon import inheritance
 from tunnel_daemon.descriptor_passing import receive_with_descriptors
 from tunnel_daemon.program import ProgramError
-from tunnel_server.handover import Handover, socket_path, take_over
+from tunnel_server import handover, takeover
+from tunnel_server.former_servers import FormerServers
+from tunnel_server.handover import Estate, Handover, socket_path
+from tunnel_server.takeover import take_over
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,7 +30,8 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def _old(path: Path) -> AsyncIterator[Handover]:
     """A server that has nothing but its handover socket."""
-    made = Handover(path, SimpleNamespace(interception=None))  # type: ignore[arg-type]
+    capturing = SimpleNamespace(interception=None)
+    made = Handover(path, capturing, lambda: {"edge-1"}, FormerServers())  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         await nursery.start(made.serve)
         yield made
@@ -59,6 +64,7 @@ async def test_one_that_does_not_come_up_and_one_that_asks_for_nothing(
         message, descriptors = receive_with_descriptors(sock)
         assert [entry["lock"] for entry in message["listeners"] if entry["lock"] is not None]
         assert "table" not in message
+        assert (message["pid"], message["linked"], message["former"]) == (os.getpid(), ["edge-1"], [])
         for descriptor in descriptors:
             socket.close(descriptor)
 
@@ -114,6 +120,7 @@ def _message(message: object) -> bytes:
         (_message([]), "a message that is no object"),
         (_message({"version": "9"}), "it says 'listeners' in another way than this release"),
         (_message({"listeners": [{"socket": 0, "lock": None}]}), "it says 0 in another way"),
+        (_message({"listeners": []}), "it says 'version' in another way"),
     ],
 )
 def test_what_is_not_understood_is_not_taken(tmp_path: Path, says: bytes, why: str) -> None:
@@ -126,13 +133,122 @@ def test_what_is_not_understood_is_not_taken(tmp_path: Path, says: bytes, why: s
     assert why in str(caught.value)
 
 
+NOTHING = {"version": "9", "pid": 7, "listeners": [], "former": [], "linked": []}
+
+
 @pytest.mark.parametrize(
-    ("answer", "why"), [(b"kept\n", "this one was too late"), (b"", "it went away meanwhile")]
+    ("answers", "why"),
+    [
+        ([b"kept\n"], "this one was too late"),
+        ([b"yours\n", b"kept\n"], "this one was too late"),
+        ([b""], "it went away meanwhile"),
+    ],
 )
-async def test_nothing_is_ours_before_it_is_said(tmp_path: Path, answer: bytes, why: str) -> None:
+async def test_nothing_is_ours_before_it_is_said(tmp_path: Path, answers: list[bytes], why: str) -> None:
     path = tmp_path / "admin.sock"
-    with _server(path, _message({"listeners": []}), answer):
-        takeover = take_over(path)
-        assert takeover is not None
+    with _server(path, _message(NOTHING), *answers):
+        taken = take_over(path)
+        assert taken is not None
         with pytest.raises(ProgramError, match=why):
-            await takeover.finish()
+            await taken.finish()
+
+
+async def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "ANSWER", 0.2)
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(socket_path(path)))
+        listener.listen()
+        with _lends(listener):
+            taken = take_over(path)
+        assert taken is not None
+        with trio.fail_after(5), pytest.raises(ProgramError, match="or hangs; try again"):
+            await taken.finish()
+
+
+@contextmanager
+def _lends(listener: socket.socket) -> Iterator[None]:
+    """Says what there is, and nothing more."""
+    held: list[socket.socket] = []
+
+    def serve() -> None:
+        held.append(listener.accept()[0])
+        held[0].sendall(_message(NOTHING))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield
+    thread.join(10)
+    threading.Timer(1, held[0].close).start()
+
+
+@pytest.mark.parametrize("message", [NOTHING, {"version": "0.1.0rc1", "listeners": []}])
+async def test_all_is_ours_once_it_has_said_so_though_it_dies_then(
+    tmp_path: Path, message: dict[str, object]
+) -> None:
+    path = tmp_path / "admin.sock"
+    with _server(path, _message(message), b"yours\n"):
+        taken = take_over(path)
+        assert taken is not None
+        await taken.finish()
+    await taken.former[0].stream.aclose()
+
+
+def _take(sock: socket.socket) -> None:
+    sock.sendall(b"take\n")
+    for descriptor in receive_with_descriptors(sock)[1]:
+        socket.close(descriptor)
+    sock.sendall(b"able\n")
+
+
+async def test_one_that_dies_before_it_has_answered_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "admin.sock"
+
+    def silent(sock: socket.socket) -> None:
+        _take(sock)
+        assert sock.recv(100) == b"yours\n"
+        assert sock.recv(100) == b"kept\n"
+
+    async with _old(path) as old:
+        await _in_thread(_take, path)  # and is gone
+        with trio.fail_after(5):
+            while "this server goes on" not in caplog.text and "has not" not in caplog.text:
+                await trio.sleep(0.01)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(handover, "ANSWER", 0.1)
+            await _in_thread(silent, path)
+        assert not old.done.is_set()
+        assert not inheritance.is_succeeded()
+
+
+async def test_one_that_answers_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inheritance, "succeed", lambda: None)
+    path = tmp_path / "admin.sock"
+
+    def answers(sock: socket.socket) -> None:
+        _take(sock)
+        assert sock.recv(100) == b"yours\n"
+        sock.sendall(b"mine\n")
+        assert sock.recv(100) == b"gone\n"
+
+    async with _old(path) as old:
+        await _in_thread(answers, path)
+        await old.done.wait()
+        assert old.successor is not None
+        await old.successor.aclose()
+
+
+def test_what_is_on_its_way_stays_what_it_is(tmp_path: Path) -> None:
+    """Though this process closes it, and opens something else by the same number."""
+    estate = Estate()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, number = listener.getsockname()[1], listener.fileno()
+        assert estate.add(number) == 0
+    other = os.open(tmp_path, os.O_RDONLY)
+    assert other == number
+    with socket.socket(fileno=os.dup(estate.descriptors[0])) as sent:
+        assert sent.getsockname()[1] == port
+    estate.close()
+    os.close(other)

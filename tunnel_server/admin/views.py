@@ -111,6 +111,15 @@ class FailureView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PredecessorView:
+    """A server process that was replaced, and has not ended yet."""
+
+    pid: int
+    version: str
+    calls_open: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StatusView:
     """The server at a glance."""
 
@@ -133,6 +142,8 @@ class StatusView:
     """Bad entries of the configuration, each by name."""
     recent_failures: tuple[FailureView, ...] = ()
     """Newest last."""
+    predecessors: tuple[PredecessorView, ...] = ()
+    """Newest first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from certs.addresses import format_endpoint
+from tunnel_daemon import inheritance
 from tunnel_daemon.descriptors import Shortage
 from tunnel_wire import readiness
 from tunnel_wire.sockets import close_with_reset, prepare
@@ -27,10 +28,13 @@ async def accept_callers(listener: trio.SocketListener, serve: Serve) -> None:
     listener.
 
     `serve` must close the socket, which is `prepare`d. Cancelled, the connections' tasks are cancelled too.
-    If somebody else closes the listener, nothing more is accepted, and it returns when the last connection
-    has ended.
+    Nobody is accepted while sockets are borrowed (`inheritance`). If somebody else closes the listener,
+    nothing more is accepted, and it returns when the last connection has ended.
     """
     async with listener, trio.open_nursery() as nursery:
+        await inheritance.owned()
+        if listener.socket.fileno() < 0:
+            return
         entrance = _Entrance(listener, nursery, serve)
         try:
             while True:

@@ -79,4 +79,5 @@ class Predecessor:
     owner: int
     """Descriptor of the socket that owns the table."""
     held: HeldTable | None
-    """None if it did not say what we understand: then the table is made anew, in one transaction."""
+    """None if it did not say what we understand: then the table stays as it is until it is made anew, in one
+    transaction, with what is wanted."""

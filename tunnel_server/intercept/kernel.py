@@ -52,6 +52,8 @@ class KernelState:
         self._handle = 0
         self.stays = predecessor is not None
         """Table and routes are another server's, too: they outlive this one."""
+        self._unknown = predecessor is not None and predecessor.held is None
+        """What stands there is another release's: left as it is until what is wanted is known."""
         owner = predecessor.owner if predecessor else None
         try:
             self._netfilter = NetlinkSocket(NETLINK_NETFILTER, descriptor=owner)
@@ -64,7 +66,7 @@ class KernelState:
             raise
         try:
             self._check_prerouting_addresses(config)
-            if predecessor is None or not self._adopt(predecessor.held, config):
+            if predecessor is None or not (self._unknown or self._adopt(predecessor.held, config)):
                 self.build()
             self._routes.added = self._routes.leftovers()
         except OSError as error:
@@ -157,12 +159,15 @@ class KernelState:
             raise unavailable(error) from error
         made = find_table(self._netfilter)
         self._handle = made.handle if made else 0
+        self._unknown = False
 
     def check(self) -> bool:
         """The table that we built is there. Removes, on the way, routes that served only old connections.
 
         Raises InterceptUnavailable.
         """
+        if self._unknown:
+            return True
         self._remove_idle_routes()
         return self._is_intact()
 
@@ -253,6 +258,9 @@ class KernelState:
         self._caller_changes += bool(callers)
         try:
             try:
+                if self._unknown:
+                    self.build()
+                    return
                 for changes in [*callers, elements] if elements else callers:
                     self._netfilter.transact(changes)
             except NetlinkError:  # somebody removed the table, or changed it, just now

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.addresses import is_own_address
+from tunnel_daemon.program import ProgramError
 from tunnel_server.kube.edge_keeping import EdgeKeeper
 from tunnel_server.kube.events import Events
 from tunnel_server.kube.names import NamesKeeper, read_service
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST = 5.0
-"""Seconds for which a server that starts waits for the cluster's answers, to begin with what it says."""
+_FIRST, _FIRST_REPLACING = 5.0, 20.0
+"""Seconds for which a server that starts waits for the cluster's answers, to begin with what it says; and for
+which one that takes over does: as long as the old one serves, nobody waits for it."""
 
 
 class Following:
@@ -47,6 +49,7 @@ class Following:
         metrics: Metrics,
         on_ports: Callable[[], Awaitable[None]],
         *,
+        replacing: bool = False,
         is_own: Callable[[IPAddress], bool] = is_own_address,
     ) -> None:
         """Take `on_ports`, which puts what `port_lists` says into force; may raise InterceptUnavailable.
@@ -54,6 +57,7 @@ class Following:
         From now on no node holds an address, until the cluster is known.
         """
         settings = config.kubernetes
+        self._replacing = replacing
         self.watches = WatchSet()
         self.on_nodes: Callable[[Mapping[str, float]], None] = lambda _since: None
         """Called when Nodes may have changed: since when there is each, in seconds since the epoch."""
@@ -76,7 +80,10 @@ class Following:
             )  # fmt: skip
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Follow until cancelled. Started when what the cluster says is in force, or after some seconds."""
+        """Follow until cancelled. Started when what the cluster says is in force, or after some seconds.
+
+        Raises ProgramError if it does not say it in time to a server that takes over: the old one knows more.
+        """
         async with trio.open_nursery() as nursery:
             self.watches.start(nursery)
             nursery.start_soon(self._events.run)
@@ -84,11 +91,13 @@ class Following:
             nursery.start_soon(self._ports.run)
             if self._names:
                 nursery.start_soon(self._names.run)
-            with trio.move_on_after(_FIRST):
+            with trio.move_on_after(_FIRST_REPLACING if self._replacing else _FIRST) as first:
                 await self._edges.settled.wait()
                 await self._ports.listed.wait()
             for name, text in self.notes().items():
                 log.warning("the cluster is not followed yet: %s: %s", name, text)
+            if first.cancelled_caught and self._replacing:
+                raise ProgramError("the cluster does not answer, see above: the server that runs goes on")
             task_status.started()
 
     def configure(self, config: ServerConfig) -> None:

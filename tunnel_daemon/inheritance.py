@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, MutableMapping
+    from collections.abc import Callable, Collection, Iterator, MutableMapping
     from pathlib import Path
 
 _FIRST = 3
@@ -49,6 +49,7 @@ class Listening:
 _given: dict[str | tuple[str, int], Given] = {}
 _open: WeakKeyDictionary[trio.SocketListener, Listening] = WeakKeyDictionary()
 _lent: list[Given] = []
+_once_ours: list[Callable[[], None]] = []
 _owned = trio.Event()
 _succeeded = False
 
@@ -96,6 +97,8 @@ def own() -> None:
     for given in _lent:
         given.ours = True
     _lent.clear()
+    while _once_ours:
+        _once_ours.pop(0)()
     _owned.set()
     _owned = trio.Event()
 
@@ -104,6 +107,14 @@ async def owned() -> None:
     """Wait until nothing is borrowed: who comes before that, comes to the owner, who may go on with it."""
     while _lent:
         await _owned.wait()
+
+
+def once_ours(given: Given, act: Callable[[], None]) -> None:
+    """Do what its owner would notice when it is ours: at once, if it is not borrowed."""
+    if given in _lent:
+        _once_ours.append(act)
+    else:
+        act()
 
 
 def claim_tcp(host: str, port: int) -> socket.socket | None:

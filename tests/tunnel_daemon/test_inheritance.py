@@ -125,8 +125,13 @@ def test_what_is_borrowed_is_ours_only_then(tmp_path: Path) -> None:
         given = inheritance.claim_unix(tmp_path / "s")
         assert given is not None
         assert not given.ours
+        done: list[str] = []
+        inheritance.once_ours(given, lambda: done.append("then"))
+        assert not done
         inheritance.own()
         assert given.ours
+        inheritance.once_ours(given, lambda: done.append("now"))
+        assert done == ["then", "now"]
         assert inheritance.claim_unix(tmp_path / "s") is None
 
 

@@ -65,7 +65,12 @@ class SocketUsers:
     def change(self, uids: Iterable[int]) -> None:
         """Let in these from now on. Connections that stand go on."""
         before, self._uids = self._uids, frozenset(uids)
-        if self.path is not None and self._uids != before:
+        if self._uids != before:
+            self.set_mode()
+
+    def set_mode(self) -> None:
+        """Of the file, if there is one."""
+        if self.path is not None:
             try:
                 self.path.chmod(self.mode)
             except OSError as error:
@@ -92,9 +97,10 @@ def admin_listener(
             listener = _listen(path, users.mode, setting)
         else:
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(given.sock))
-            path.chmod(users.mode)
         inheritance.note(listener, setting, lock)
         users.path = path
+        if given is not None:
+            inheritance.once_ours(given, users.set_mode)
         try:
             yield listener
         finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tunnel_daemon import inheritance
 from tunnel_daemon.program import ProgramError
 from tunnel_server.admin.unix_socket import Credentials, SocketUsers, admin_listener, peer_credentials
 
@@ -40,6 +41,16 @@ async def test_others_may_connect_where_asked(tmp_path: Path) -> None:
             assert mode(path) == 0o666
     finally:
         os.umask(before)
+
+
+async def test_one_that_is_borrowed_is_as_its_owner_has_it_until_it_is_ours(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with admin_listener(path) as owner:
+        inheritance.borrow(inheritance.Given(socket.socket(fileno=os.dup(owner.socket.fileno())), os.dup(0)))
+        with admin_listener(path, SocketUsers([4711])):
+            assert mode(path) == 0o600
+            inheritance.own()
+            assert mode(path) == 0o666
 
 
 async def test_a_second_server_is_refused_and_the_first_lives_on(tmp_path: Path) -> None:

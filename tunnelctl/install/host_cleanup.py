@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from tunnel_server.kube.resources import Object
 
 PAUSE = 0.5  # seconds between two looks
-LEAVING = "edge-tunnel.io/leaving"
+_LEAVING = "edge-tunnel.io/leaving"
 """A label that no node has: agents whose DaemonSet selects it are to go, and their state with them."""
+_RAN_ON = "edge-tunnel.io/ran-on"
+"""An annotation of the server's Deployment once its pods are to go: the hosts that they were on."""
 _COMPONENT = "app.kubernetes.io/component"
 _REMOVE = "import os, shutil, sys; os.path.lexists(sys.argv[1]) and shutil.rmtree(sys.argv[1])"
 _LAST = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()"
@@ -45,7 +47,7 @@ class HostDirectory:
     def spec(self) -> dict[str, Any]:
         """Of the workload's pods, as they were before they were told to leave."""
         spec = dict(pod_spec(self.workload))
-        spec["nodeSelector"] = {k: v for k, v in (spec.get("nodeSelector") or {}).items() if k != LEAVING}
+        spec["nodeSelector"] = {k: v for k, v in (spec.get("nodeSelector") or {}).items() if k != _LEAVING}
         return spec
 
     @property
@@ -72,6 +74,22 @@ def kept_by(workload: Object, hosts: Collection[str] | None = None) -> HostDirec
             path = PurePosixPath(each["hostPath"]["path"])
             return HostDirectory(workload, path, None if hosts is None else frozenset(hosts))
     return None
+
+
+def without_pods(workload: Object, directory: HostDirectory) -> None:
+    """Change the workload so that it has no pods, and still says which hosts have the directory."""
+    if directory.hosts is None:
+        pod_spec(workload).setdefault("nodeSelector", {})[_LEAVING] = "true"
+    else:
+        workload["spec"]["replicas"] = 0
+        annotations = workload["metadata"].setdefault("annotations", {})
+        annotations[_RAN_ON] = ",".join(sorted(directory.hosts))
+
+
+def ran_on(workload: Object) -> set[str]:
+    """Return the hosts that `without_pods` noted."""
+    noted = (workload["metadata"].get("annotations") or {}).get(_RAN_ON, "")
+    return set(filter(None, noted.split(",")))
 
 
 def remover(directory: HostDirectory, namespace: str) -> Object:

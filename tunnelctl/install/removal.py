@@ -16,7 +16,7 @@ from tunnel_server.kube.resources import CONFIG_MAPS, DAEMON_SETS, PODS, SECRETS
 from tunnelctl.cluster_pods import SERVER as SERVER_COMPONENT
 from tunnelctl.cluster_pods import pods_of
 from tunnelctl.install import yurt_tunnel
-from tunnelctl.install.host_cleanup import HostDirectory, kept_by
+from tunnelctl.install.host_cleanup import HostDirectory, kept_by, ran_on
 from tunnelctl.install.manifests import AGENT, SERVER, load, moved, named
 from tunnelctl.install.owned_fields import managers, owned_fields
 from tunnelctl.install.ownership import AT_RUN_TIME, OURS, is_ours, maker
@@ -118,11 +118,11 @@ def _look_at_hosts(cluster: Cluster, removal: Removal) -> None:
         agents = named(moved(load(), removal.namespace), DAEMON_SETS.kind, AGENT)
     removal.agents = None if agents is None else kept_by(agents)
     if server is not None:
-        hosts = [
+        hosts = ran_on(server) | {
             each["spec"]["nodeName"]
             for each in pods_of(cluster, removal.namespace, SERVER_COMPONENT, ending=True)
             if "nodeName" in each["spec"]
-        ]
+        }
         directory = kept_by(server, hosts)
         if directory is not None and hosts and not _mounted(cluster, removal.namespace, directory):
             removal.server = directory

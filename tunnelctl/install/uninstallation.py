@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from tunnel_server.kube.references import NAMESPACES, ObjectReference
 from tunnelctl.install import host_cleanup, yurt_tunnel
 from tunnelctl.install.apply import give_back, gone
-from tunnelctl.install.manifests import AGENT, pod_spec
 from tunnelctl.install.owned_fields import owned_fields
 from tunnelctl.install.plan import MANAGER
 from tunnelctl.install.removal import WORKLOADS
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from tunnel_server.kube.client import Cluster
     from tunnel_server.kube.resources import Object
+    from tunnelctl.install.host_cleanup import HostDirectory
     from tunnelctl.install.removal import Removal
 
 
@@ -32,14 +32,15 @@ def carry_out(
 ) -> list[str]:
     """Take it away; returns what is left, and for whom it waits. Raises ApiFailure: ask again then.
 
-    Until the edges are clean, the agents' DaemonSet stays, without pods: it says where their state is, so
-    that who asks again after an interruption finds it.
+    Until the hosts are clean, the workloads stay, without pods: they say where their directories are, so
+    that who asks again after an interruption finds them.
     """
-    agents = None if keep_node_state else removal.agents
+    directories = [removal.server] if keep_node_state else [removal.agents, removal.server]
+    kept = {each.workload["metadata"]["name"]: each for each in directories if each is not None}
     workloads = [each for each in removal.made if each[0].resource in WORKLOADS]
     last = []
     for reference, live in workloads:
-        if agents is not None and reference.name == AGENT and _send_away(cluster, live):
+        if reference.name in kept and _send_away(cluster, live, kept[reference.name]):
             tell(f"stopped {reference}")
             last.append(reference)
         else:
@@ -47,8 +48,7 @@ def carry_out(
     left = []
     if workloads:
         left += wait_for_pods(cluster, removal.namespace, time.monotonic() + timeout, tell)
-    directories = [each for each in (agents, removal.server) if each is not None]
-    left += host_cleanup.clean(cluster, removal.namespace, directories, timeout, tell)
+    left += host_cleanup.clean(cluster, removal.namespace, list(kept.values()), timeout, tell)
     for reference in last:
         _delete(cluster, reference, tell)
     for live, manager in removal.changed:
@@ -67,12 +67,12 @@ def carry_out(
     return left + _wait_for_namespace(cluster, removal, time.monotonic() + timeout)
 
 
-def _send_away(cluster: Cluster, agents: Object) -> bool:
-    """Have the DaemonSet's pods end, and keep it; False if its fields are not ours to change."""
-    fields = owned_fields(agents, MANAGER)
+def _send_away(cluster: Cluster, workload: Object, directory: HostDirectory) -> bool:
+    """Have the workload's pods end, and keep it; False if its fields are not ours to change."""
+    fields = owned_fields(workload, MANAGER)
     if fields is None:
         return False
-    pod_spec(fields).setdefault("nodeSelector", {})[host_cleanup.LEAVING] = "true"
+    host_cleanup.without_pods(fields, directory)
     cluster.apply_manifest(fields, MANAGER)
     return True
 

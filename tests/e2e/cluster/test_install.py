@@ -413,7 +413,9 @@ def test_an_interrupted_uninstall_is_finished_by_the_next(
     tunnelctl("install", *NETWORKS, *SERVER, "--wait")
     interrupted_uninstall(tunnelctl, kubelets)
     assert "DaemonSet edge-tunnel/tunnel-agent-cleanup" not in objects(plane)
-    assert "removed the state of agents from their hosts\n" in tunnelctl("uninstall").out
+    said = tunnelctl("uninstall").out
+    assert "removed the state of agents from their hosts\n" in said
+    assert "removed the server's sockets from their hosts\n" in said
     cleaned = {each["spec"]["nodeName"] for each in kubelets.seen if "cleanup" in each["metadata"]["name"]}
     assert cleaned >= {"edge-1", "edge-2"}
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tunnelctl.install.host_cleanup import LEAVING, HostDirectory, kept_by, remover
+from tunnelctl.install.host_cleanup import HostDirectory, kept_by, ran_on, remover, without_pods
 from tunnelctl.install.manifests import load, named, pod_spec
 from tunnelctl.install.ownership import is_ours
+from tunnelctl.install.scheduling import selects
 
 EDGE = {"metadata": {"name": "edge-1", "labels": {"openyurt.io/is-edge-worker": "true"}}}
 OTHER = {"metadata": {"name": "cp-1", "labels": {}}}
@@ -29,7 +30,8 @@ def test_agents_have_it_where_they_are_meant_to_be() -> None:
 
 def test_agents_that_were_told_to_leave_had_it_there_too() -> None:
     workload = named(load(), "DaemonSet", "tunnel-agent")
-    pod_spec(workload)["nodeSelector"] = {LEAVING: "true"}
+    without_pods(workload, kept("DaemonSet", "tunnel-agent"))
+    assert not selects(pod_spec(workload), EDGE)
     agents = kept_by(workload)
     assert agents is not None
     assert agents.nodes([EDGE, OTHER]) == [EDGE]
@@ -45,6 +47,14 @@ def test_the_server_has_it_where_it_was() -> None:
     affinity: Any = pod_spec(made)["affinity"]["nodeAffinity"]
     (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert term == {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["cp-1"]}]}
+
+
+def test_a_server_that_was_told_to_leave_says_where_it_was() -> None:
+    workload = named(load(), "Deployment", "tunnel-server")
+    assert ran_on(workload) == set()
+    without_pods(workload, kept("Deployment", "tunnel-server", {"cp-1", "cp-2"}))
+    assert workload["spec"]["replicas"] == 0
+    assert ran_on(workload) == {"cp-1", "cp-2"}
 
 
 @pytest.mark.parametrize("there", [True, False])

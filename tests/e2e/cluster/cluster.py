@@ -111,6 +111,9 @@ class Cluster:
 
     def run(self, *edges: str) -> None:
         """Have `app-EDGE` on each: container `main` counts to its log and has a web page, `echo` echoes."""
+        # No pod is made without, and a controller makes it a moment after the namespace.
+        account = ("get", "serviceaccount", "default", "-n", "default")
+        self.until(lambda: self.control_plane.try_kubectl(*account).returncode == 0)
         self.control_plane.apply(*(app(edge) for edge in edges))
         self.kubectl("wait", "--for=condition=Ready", "--timeout=40s", *(f"pod/app-{edge}" for edge in edges))
 

@@ -240,8 +240,11 @@ class ControlPlane:
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """`kubectl apply` these, which are as in YAML."""
-        listed = {"apiVersion": "v1", "kind": "List", "items": objects}
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(listed))
+        self.kubectl("apply", "-f", "-", stdin=_listed(objects))
+
+    def delete(self, *objects: Mapping[str, Any]) -> None:
+        """Delete these, which need only say which they are."""
+        self.kubectl("delete", "-f", "-", stdin=_listed(objects))
 
     def namespace(self, name: str) -> str:
         """Make a namespace, with the ServiceAccount `default`, which a controller makes elsewhere."""
@@ -254,6 +257,10 @@ class ControlPlane:
             },
         )
         return name
+
+
+def _listed(objects: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
 
 
 def _free_ports() -> tuple[int, int]:

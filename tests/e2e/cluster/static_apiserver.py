@@ -15,6 +15,7 @@ from tests.e2e.cluster.node import STATIC_PODS
 CONFIGURATION = "/etc/kubernetes/edge-tunnel"
 """Where the pages put what it reads."""
 _MANIFEST = f"{STATIC_PODS}/kube-apiserver.yaml"
+_PODS = "/var/lib/kubelet/pods"
 _FILES = "/files/control-plane"
 
 
@@ -63,7 +64,8 @@ class StaticApiserver:
 
     def _end(self) -> None:
         self._node.try_(["rm", "-f", _MANIFEST])
-        self.cluster.until(lambda: not self._node.try_(["pidof", "kube-apiserver"]).stdout)
+        # And the kubelet is done with it: it has a next one of its name wait for ten seconds otherwise.
+        self.cluster.until(lambda: not list(self._node.path(_PODS).glob("*/containers/kube-apiserver")))
         self._pod = {}
 
 

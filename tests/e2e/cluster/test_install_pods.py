@@ -1,4 +1,4 @@
-"""`tunnelctl install` into a whole cluster: it runs, is seen from afar, and leaves no trace."""
+"""Installing into a whole cluster, by `tunnelctl` and by kubectl: it runs, is seen, and leaves nothing."""
 
 import json
 import subprocess
@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from deploy import render
 from tests.e2e.cluster import metrics, tunnel_image
 from tests.e2e.cluster.cluster import Cluster
+from tests.e2e.cluster.documented import put
+from tests.e2e.cluster.shipped import AGENTS, SERVER
 from tests.e2e.system import BIN
 from tunnelctl.cli import INTERRUPTED
+from tunnelctl.errors import FAILED
 
 EDGE = "edge-3"
 pytestmark = pytest.mark.timeout(240)
@@ -22,12 +26,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """An edge with an application, and our image on both nodes."""
+    """An edge, and our image on both nodes, each of which has a pod network, as an application is there."""
     directory = tmp_path_factory.mktemp("install")
     (files := directory / "cluster").mkdir()
     with Cluster(files) as made:
         made.add(EDGE)
-        made.run(EDGE)
+        made.run(EDGE, "cloud")
         for node in made.nodes.values():
             node.load(tunnel_image.archive())
         yield made
@@ -72,9 +76,39 @@ def test_install_look_and_uninstall(fresh: Cluster, tunnelctl: Run) -> None:
     assert _state(fresh) == "configmap/kube-root-ca.crt\n"
     fresh.kubectl("delete", "namespace", "edge-tunnel")
     assert _workloads(fresh) == before
-    assert _kernel(fresh) == rules
+    fresh.until(lambda: _kernel(fresh) == rules)  # once what a pod had is gone
     assert not fresh.nodes[EDGE].try_(["ls", "-d", STATE]).stdout
     assert not fresh.nodes["cloud"].try_(["ls", "-d", SOCKETS]).stdout
+    assert fresh.control_plane.try_kubectl("logs", "app-edge-3", "-c", "main", timeout=10).returncode
+
+
+def test_a_failed_install_takes_back_what_its_pods_did(fresh: Cluster, tunnelctl: Run) -> None:
+    """Both ends run, and no edge reaches the server: the authority, rules, sockets and keys go."""
+    before, rules = _workloads(fresh), _kernel(fresh)
+    options = ["--edge-networks", "192.168.0.0/16", "--server-address", "203.0.113.99"]
+    said = tunnelctl("install", *options, "--wait", "--timeout", "12s", code=FAILED)
+    assert "agents are not linked on edge-3" in said.stderr
+    assert "deleted Secret edge-tunnel/edge-tunnel-ca" in said.stdout
+    assert said.stderr.endswith("everything is as it was before\n")
+    assert not fresh.kubectl("get", "namespace", "edge-tunnel", "--ignore-not-found", "-o", "name")
+    assert _workloads(fresh) == before
+    fresh.until(lambda: _kernel(fresh) == rules)
+    assert not fresh.nodes[EDGE].try_(["ls", "-d", STATE]).stdout
+    assert not fresh.nodes["cloud"].try_(["ls", "-d", SOCKETS]).stdout
+
+
+def test_the_plain_manifests(fresh: Cluster) -> None:
+    """Edited as the page on installing says, applied and deleted; its networks are the edge's already."""
+    rules, kubectl = _kernel(fresh), fresh.control_plane.kubectl
+    text = put(
+        (render.ROOT / render.MANIFESTS).read_text(), **{"tunnel.example.org": fresh.topology.cloud.address}
+    )
+    kubectl("apply", "--server-side", "-f", "-", stdin=text)
+    for each in (SERVER, AGENTS):
+        kubectl("-n", "edge-tunnel", "rollout", "status", each, "--timeout=60s", timeout=70)
+    assert fresh.kubectl("logs", "app-edge-3", "-c", "main", "--tail=1")
+    kubectl("delete", "-f", "-", stdin=text, timeout=60)
+    fresh.until(lambda: _kernel(fresh) == rules)
     assert fresh.control_plane.try_kubectl("logs", "app-edge-3", "-c", "main", timeout=10).returncode
 
 
@@ -101,7 +135,7 @@ def _interrupted_uninstall(cluster: Cluster) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as uninstalling:
         assert uninstalling.stdout is not None
         for line in uninstalling.stdout:
-            if line.startswith("deleted Deployment"):
+            if line.startswith("stopped Deployment"):
                 uninstalling.terminate()
                 break
         uninstalling.communicate(timeout=30)

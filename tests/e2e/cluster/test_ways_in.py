@@ -18,13 +18,19 @@ from tests.e2e.cluster.documented import APISERVER, NETWORKS, put, shown
 from tests.e2e.cluster.shipped import Shipped
 from tests.e2e.cluster.static_apiserver import StaticApiserver
 from tests.e2e.cluster.test_kubectl import protocols
-from tests.e2e.cluster.webhook import REFUSAL, webhook
+from tests.e2e.cluster.webhook import REFUSAL, webhook, webhook_service
 from tests.e2e.system import BIN, curl
 
 UNIX_SOCKET, MUTUAL_TLS, BY_NAME = "unix-socket", "mutual-tls", "by-name"
 NAMED = [f"{UNIX_SOCKET}, names", f"{MUTUAL_TLS}, names", BY_NAME]
 """Where kube-apiserver calls nodes by name: two with one address are told apart."""
 _NAMES_FIRST = "--kubelet-preferred-address-types=Hostname"
+_PAGE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "page", "namespace": "default"},
+    "spec": {"selector": {"app": "app-cloud"}, "ports": [{"port": 8000, "targetPort": 80}]},
+}
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -39,6 +45,8 @@ def installed(cluster: Cluster, installation: Shipped, tmp_path_factory: pytest.
     values["server"]["config"] += shown(APISERVER, "toml", "callers.kube-apiserver")
     by_name = put(shown(APISERVER, "yaml", "byName"), **{"10.50.0.0/24": cloud})
     cluster.run("cloud")
+    # Now: kube-proxy asks a kube-apiserver that was replaced as late as a minute afterwards.
+    cluster.control_plane.apply(*webhook_service(cluster), _PAGE)
     dns.install(cluster, directory)
     installation.install(yaml.safe_dump(values), by_name, shown(NETWORKS, "yaml", "callerNetworks"))
     metrics.install(cluster, directory)
@@ -141,18 +149,12 @@ class TestWhatElseKubeApiserverCalls:
     def test_a_webhook_behind_a_service(self, cluster: Cluster) -> None:
         create = ("create", "configmap", "unwanted")
         with webhook(cluster) as asked:
-            # It is called once kube-apiserver and kube-proxy have heard of it.
+            # It is called once kube-apiserver has heard of it.
             cluster.until(lambda: REFUSAL in cluster.control_plane.try_kubectl(*create).stderr)
         assert set(asked) == {"unwanted"}
         cluster.kubectl("delete", "configmap", "unwanted", "--ignore-not-found")
 
     def test_a_pod_and_a_service_by_proxy(self, cluster: Cluster) -> None:
-        cluster.control_plane.apply(
-            {
-                "apiVersion": "v1", "kind": "Service", "metadata": {"name": "page", "namespace": "default"},
-                "spec": {"selector": {"app": "app-cloud"}, "ports": [{"port": 8000, "targetPort": 80}]},
-            }
-        )  # fmt: skip
         where = "/api/v1/namespaces/default"
         for what in ("pods/app-cloud:80", "services/page:8000"):
             assert cluster.until(lambda what=what: _get(cluster, f"{where}/{what}/proxy/")) == (

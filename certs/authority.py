@@ -10,6 +10,7 @@ belongs to issues.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -124,12 +125,12 @@ class Authority:
             )
         return cls(key, own[0], domain, [root for root in roots if root is not own[0]])
 
-    @property
+    @cached_property
     def pem(self) -> str:
         """The CA bundle for clients: PEM, every root that is trusted."""
         return "".join(root.public_bytes(Encoding.PEM).decode() for root in self.roots)
 
-    @property
+    @cached_property
     def fingerprints(self) -> tuple[str, ...]:
         """Of all roots, the issuing one first; see `certs.fingerprints`."""
         return fingerprints(self.pem)

@@ -249,9 +249,9 @@ class LinkWindow:
         self._left -= size
 
     def spend(self, size: int, now: float, round_trip: float | None) -> int:
-        """An admitted frame counts as read. Returns credit to send in WINDOW_UPDATE, in quarters."""
+        """An admitted frame counts as read. Returns credit to send in WINDOW_UPDATE, in eighths."""
         self._spent += size
-        if self._spent * 4 < self.size:
+        if self._spent * 8 < self.size:
             return 0
         increment, self._spent = self._spent, 0
         self._read += increment

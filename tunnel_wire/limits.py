@@ -22,9 +22,10 @@ class WireLimits:
     """What that may grow to: two round trips of the largest window, as one receipt is asked for at a time."""
     max_queued: int = 1 * MIB
     """Bytes of one stream accepted but not yet framed."""
-    connection_window: int = 2 * MIB
+    connection_window: int = 1600 * KIB
     """The connection's receive window at first; credit is returned on receipt. A small write has to wait
-    behind what this lets stand in the kernel's queues.
+    behind what this lets stand in the kernel's queues. Three pieces of 512 KiB, as bulk is read and sent, and
+    64 KiB that a sender keeps for small writes: with any other size pieces are cut where the credit ends.
     """
     max_connection_window: int = 64 * MIB
     """What it may grow to, where the path's round trip needs it."""

@@ -77,14 +77,14 @@ class LinkEnded(Exception):
 
 class _ReceiveBuffers:
     """One pair of receive buffers for all links of an event loop: they are used without waiting in
-    between.
+    between. A whole piece of the other end's fits.
     """
 
     __slots__ = ("ciphertext", "plaintext")
 
     def __init__(self) -> None:
-        self.ciphertext = memoryview(bytearray(SEGMENT))
-        self.plaintext = memoryview(bytearray(SEGMENT))
+        self.ciphertext = memoryview(bytearray(_PIECE))
+        self.plaintext = memoryview(bytearray(_PIECE))
 
 
 _shared_buffers: trio.lowlevel.RunVar[_ReceiveBuffers] = trio.lowlevel.RunVar("tunnel_wire receive buffers")

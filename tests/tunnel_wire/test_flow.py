@@ -279,11 +279,11 @@ def read(window: LinkWindow, size: int, now: float, round_trip: float | None) ->
     return window.spend(size, now, round_trip)
 
 
-def test_the_links_credit_goes_back_in_quarters() -> None:
-    window = LinkWindow(100 * KIB, 800 * KIB, 0.0)
-    assert read(window, 25 * KIB - 1, 1.0, None) == 0
-    assert read(window, 1, 1.0, None) == 25 * KIB
-    window.admit(100 * KIB)
+def test_the_links_credit_goes_back_in_eighths() -> None:
+    window = LinkWindow(80 * KIB, 800 * KIB, 0.0)
+    assert read(window, 10 * KIB - 1, 1.0, None) == 0
+    assert read(window, 1, 1.0, None) == 10 * KIB
+    window.admit(80 * KIB)
     with pytest.raises(CreditExceeded, match="1 bytes beyond"):
         window.admit(1)
 
@@ -293,7 +293,7 @@ def test_the_links_window_grows_when_a_round_trip_needs_it() -> None:
     for size in (200, 400, 400):
         now = 0.0
         for _ in range(4):
-            # Four quarters arrive in a round trip: more would, were more allowed.
+            # A whole window arrives in a round trip: more would, were more allowed.
             now += 0.025
             credit = read(window, window.size // 4, now, 0.1)
         assert window.size == size * KIB
@@ -320,7 +320,7 @@ def test_the_links_window_is_a_balance(frames: list[tuple[int, float]]) -> None:
         admitted += size
         granted += read(window, size, now, 0.05)
         assert granted - admitted <= window.size <= 1600
-        assert granted - admitted > window.size * 3 // 4 - 1
+        assert granted - admitted > window.size * 7 // 8 - 1
 
 
 def test_a_new_link_begins_with_what_is_owed() -> None:

@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
+MINUTES ?= 10
 # A file's tests share what they set up, so they stay together. In the order of the files: the slow come early.
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e test-long cluster test-cluster manifests bench lint format lock clean
+.PHONY: help run test e2e test-long soak cluster test-cluster manifests bench lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,11 +28,14 @@ e2e: $(VENV)/.installed-dev ## only the end-to-end tests: real programs in netwo
 test-long: $(VENV)/.installed-dev ## what takes a minute or more each, and `make test` leaves out (root)
 	@$(BIN)/pytest -m long tests/e2e $(ARGS)
 
+soak: $(VENV)/.installed-dev ## mixed load, faults at random, and nothing lost or left: MINUTES=10 of it (root; ARGS=--seed=N repeats a run)
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+
 cluster: $(VENV)/.installed-dev ## build the Kubernetes that test-cluster runs: once, 6 to 10 minutes (Go 1.24 or newer)
 	@$(BIN)/python -m tests.e2e.cluster.components
 
 test-cluster: cluster ## the tests on a real Kubernetes, which `make test` leaves out (root; etcd, containerd and others)
-	@$(BIN)/pytest tests/e2e/cluster $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadgroup tests/e2e/cluster $(ARGS)
 
 manifests: $(VENV)/.installed-dev ## render deploy/chart as the plain YAML of deploy/kubernetes and of tunnelctl install (ARGS=--check)
 	@$(BIN)/python -m deploy.render $(ARGS)

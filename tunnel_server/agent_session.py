@@ -72,6 +72,7 @@ class AgentSession:
         link.connection.resume(
             [stream for stream in self.session.streams.values() if stream.connection not in alive],
             trio.current_time(),
+            [index for index, each in self.links.items() if not each.link.ended],
         )
         link.link.pump()
 

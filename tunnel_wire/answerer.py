@@ -18,6 +18,7 @@ from tunnel_wire.hello import (
     Headers,
     Hello,
     read_fields,
+    read_links,
     read_number,
 )
 from tunnel_wire.offsets import Offsets
@@ -54,9 +55,19 @@ class AnswererConnection(Connection):
             session.tombstones = Tombstones()
         self._tombstones = session.tombstones
         self._hello = hello
+        self.index = hello.link
         self._admits = admits
         self._orphans = [(stream, stream.epoch) for stream in session.suspended]
         """Streams that have no link as this one begins: the server names those that it still has."""
+        self.instance = ""
+        """Of the server process at the other end."""
+        self.is_known = False
+        """The server holds this link for one of the session's."""
+        self.is_given_up = False
+        """It does no more, though nothing was heard of that here."""
+        self._elders = [each for each in session.answering if each.is_known]
+        """Links that it knew as this one began: it names those that it still has."""
+        session.answering.append(self)
 
     def accept(self, stream: Stream) -> None:
         """Answer 200: the dial succeeded, and data may come. Nothing happens if the stream has gone.
@@ -107,7 +118,11 @@ class AnswererConnection(Connection):
             self._events.append(HelloReceived(hello))
         elif (method, path) == (b"POST", RESUMED_PATH.encode()) and self.resumes:
             self.send_response(stream_id, [(b":status", b"200")], ended=True)
-            self._on_resumed()
+            said = read_fields(headers)
+            try:
+                self._on_resumed(read_links(said["links"]) if "links" in said else None)
+            except BadHello as exc:
+                raise Violation(ErrorCode.PROTOCOL_ERROR, str(exc)) from exc
         elif (method, path) == (b"POST", DRAIN_PATH.encode()):
             self.draining = True
             self.send_response(stream_id, [(b":status", b"200")], ended=True)
@@ -119,6 +134,7 @@ class AnswererConnection(Connection):
     def _on_hello(self, hello: Hello) -> None:
         session = self.session
         assert session is not None
+        self.instance = hello.instance
         if session.instance != hello.instance:
             session.end_suspended(EndCause.SESSION_OVER)
             session.instance = hello.instance
@@ -126,19 +142,32 @@ class AnswererConnection(Connection):
         if self.resumes:
             session.suspended.grace = hello.grace + _LONGER
 
-    def _on_resumed(self) -> None:
-        """The server has named every stream that it still has."""
+    def _on_resumed(self, links: frozenset[int] | None) -> None:
+        """The server has named every stream that it still has, and its links."""
         session = self.session
         assert session is not None
+        self.is_known = True
         orphans, self._orphans = self._orphans, []
         for stream, epoch in orphans:
-            if stream not in session.suspended or stream.epoch != epoch:
-                continue
-            if stream.incoming.end is not None and stream.outgoing.end_sent:
-                # The server's direction has ended, and it need not have waited for anything of ours.
-                stream.finish()
-            else:
-                stream.lose(EndCause.PEER_RESET)
+            if stream in session.suspended and stream.epoch == epoch:
+                _end_unknown(stream)
+        elders, self._elders = self._elders, []
+        if links is None:
+            return
+        for elder in elders:
+            # Another server knows nothing of it, and need not.
+            if elder.index not in links and elder.instance == self.instance:
+                elder.give_up()
+
+    def give_up(self) -> None:
+        """The server has: it has asked for what it still has of this link's streams elsewhere.
+
+        What comes here from now on, it had sent before.
+        """
+        assert self.session is not None
+        self.is_given_up = True
+        for stream in [each for each in self.session.streams.values() if each.connection is self]:
+            _end_unknown(stream)
 
     def _on_connect(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
         assert self.session is not None
@@ -154,6 +183,8 @@ class AnswererConnection(Connection):
         if epoch is None:
             raise Violation(ErrorCode.PROTOCOL_ERROR, "a stream's epoch is no number")
         try:
+            if self.is_given_up:
+                raise OpenFailed(Cause.GONE, "another link has taken this one's place")
             if key is not None:
                 if (known := self.session.streams.get(key)) is not None:
                     self._take_over(known, stream_id, epoch, Offsets.read(fields))
@@ -208,6 +239,15 @@ class AnswererConnection(Connection):
     def on_response(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
         """Never: an HTTP/2 client sends no responses, and h2 has refused it."""
         raise Violation(ErrorCode.PROTOCOL_ERROR, "a response from the server's side")
+
+
+def _end_unknown(stream: Stream) -> None:
+    """The server does not know the stream any more."""
+    if stream.incoming.end is not None and stream.outgoing.end_sent:
+        # The server's direction has ended, and it need not have waited for anything of ours.
+        stream.finish()
+    else:
+        stream.lose(EndCause.PEER_RESET)
 
 
 def read_key(text: str) -> int:

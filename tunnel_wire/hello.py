@@ -74,7 +74,7 @@ class Hello:
         if self.grace:
             fields.append(("grace", str(self.grace)))
         if self.links is not None:
-            fields.append(("links", ",".join(map(str, sorted(self.links)))))
+            fields.append(("links", write_links(self.links)))
         fields.append(("capabilities", ",".join(sorted(self.capabilities))))
         return [(b"tunnel-" + name.encode(), value.encode()) for name, value in fields if value]
 
@@ -103,8 +103,18 @@ class Hello:
             capabilities,
             int(time_text) if time_text else None,
             grace,
-            None if links is None else frozenset(_read_link("links", each) for each in links.split(",")),
+            None if links is None else read_links(links),
         )
+
+
+def read_links(text: str) -> frozenset[int]:
+    """`tunnel-links`. Raises `BadHello`."""
+    return frozenset(_read_link("links", each) for each in text.split(","))
+
+
+def write_links(links: frozenset[int]) -> str:
+    """The same for `read_links`."""
+    return ",".join(map(str, sorted(links)))
 
 
 def _read_link(name: str, text: str) -> int:

@@ -24,6 +24,7 @@ from tunnel_wire.hello import (
     Headers,
     Hello,
     read_fields,
+    write_links,
 )
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.offsets import Offsets
@@ -51,6 +52,8 @@ class OpenerConnection(Connection):
         """Asked for, and not answered yet."""
         self._resumed_due = False
         """`POST /resumed` has to be sent behind the last of them."""
+        self._living: frozenset[int] = frozenset()
+        """Links of the session, by index; it says so."""
         self._hello_id = self.send_request(_request(b"GET", HELLO_PATH, hello.to_headers()), ended=True)
 
     def open_stream(self, session: Session, host: str, port: int) -> Stream:
@@ -88,12 +91,13 @@ class OpenerConnection(Connection):
 
     # --- streams of former links ------------------------------------------------------------------
 
-    def resume(self, streams: Iterable[Stream], now: float) -> None:
+    def resume(self, streams: Iterable[Stream], now: float, links: Iterable[int] = ()) -> None:
         """Ask for these streams, suspended or carried by other links, on this one.
 
         For those that were open `RoomGained` follows, or `StreamReset`; for those that were not, `Answered`.
-        Then the agent is told that these were all.
+        Then the agent is told that these were all, and which `links` of the session still live here.
         """
+        self._living = frozenset(links)
         self._to_resume.extend(streams)
         if self.session is not None:
             # What another link asks for may not have come there: the agent would take it for unnamed.
@@ -123,7 +127,8 @@ class OpenerConnection(Connection):
             self._take_over(stream, now)
         if not waiting and self._resumed_due and self._has_place() and not self._sender.closed:
             self._resumed_due = False
-            self.send_request(_request(b"POST", RESUMED_PATH, []), ended=True)
+            links = (b"tunnel-links", write_links(self._living).encode())
+            self.send_request(_request(b"POST", RESUMED_PATH, [links]), ended=True)
 
     def _take_over(self, stream: Stream, now: float) -> None:
         old = stream.connection

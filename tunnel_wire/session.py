@@ -18,6 +18,7 @@ from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.suspended import Suspended
 
 if TYPE_CHECKING:
+    from tunnel_wire.answerer import AnswererConnection
     from tunnel_wire.carrier import Carrier
     from tunnel_wire.tombstones import Tombstones
 
@@ -139,7 +140,7 @@ class Stream:
         self.end_came = False
         """The peer has ended its direction, on this link."""
         self.left: tuple[tuple[Carrier, int], ...] = ()
-        """Living links that it was taken from, with its ids there, until the peer has surely done the same."""
+        """Living links that it was taken from, with its ids there, until the peer is known to agree."""
 
     def room(self) -> int:
         """Bytes that `write` takes now."""
@@ -265,7 +266,9 @@ class Stream:
     def finish(self) -> None:
         """Without a link, both ends know that both directions have ended: deliver what came."""
         self.session.suspended.discard(self)
-        self.state, self.connection = State.ENDED, None
+        if self.connection is not None:
+            self.connection.let_go(self)
+        self.state = State.ENDED
         self.outgoing.finish()
         self.finish_if_done()
 
@@ -319,6 +322,8 @@ class Session:
         """Of the server process that an agent's session is with."""
         self.tombstones: Tombstones | None = None
         """Of the answering end, which alone is asked for streams."""
+        self.answering: list[AnswererConnection] = []
+        """Of the answering end: its links that live, the oldest first."""
         self._next_key = first_key
         self._share = share
         """Part of the budget that this session's streams may take for their floors."""
@@ -355,6 +360,7 @@ class Session:
 
         Returns the others, which are closed; their users are to be told.
         """
+        self.answering = [each for each in self.answering if each is not connection]
         resumes = connection.resumes and self.suspended.grace > 0 and not for_good
         lost = []
         for stream in [each for each in self.streams.values() if each.connection is connection]:

@@ -476,7 +476,7 @@ async def test_an_end_for_good_ends_streams_however_busy_the_link_is(how: str, w
             link._scope.cancel()
         else:
             link._on_defect()
-        await wait_ended(ends, "server", "agent", seconds=5)
+        await wait_ended(ends, "server", "agent")
         for pair in pairs:
             ended = pair[1] if who == "server" else pair[0]
             assert ended.end_cause is EndCause.PEER_RESET

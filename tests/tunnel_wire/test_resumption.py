@@ -262,3 +262,86 @@ def test_a_request_that_comes_too_late_ends_the_waiting_on_its_link() -> None:
     net._settle()
     assert dialled.state is State.OPENING
     assert not former._left
+
+
+# --- links that only the agent believes in --------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_nobody_waits_for_a_target_that_is_dialled_on_a_link_that_was_given_up(late: bool) -> None:
+    net, *_ = linked()
+    net._settle()
+    net.open()
+    called_off = net.tunnelled[1].sides["near"].stream
+    (wire,) = net.links
+    net._flush(wire, "near")
+    request = bytes(wire.from_near)
+    wire.from_near.clear()
+    net.cut(0, "near")
+    called_off.reset(8)
+    if not late:
+        wire.from_near += request
+        net._deliver(wire, "near", 1 << 20)
+        assert net.tunnelled[1].sides["far"].stream.state is State.OPENING
+    net.dial()
+    net._settle()
+    if late:
+        wire.from_near += request
+        net._deliver(wire, "near", 1 << 20)
+        assert "far" not in net.tunnelled[1].sides
+    else:
+        stream = net.tunnelled[1].sides["far"].stream
+        assert (stream.end_cause, told(stream)) == (EndCause.PEER_RESET, ["reset"])
+    assert [stream.state for stream in net.sessions["far"].streams.values()] == [State.OPEN]
+
+
+def test_what_had_finished_on_a_link_that_was_given_up_is_delivered() -> None:
+    net, near, far = linked()
+    net._settle()
+    for stream in (near, far):
+        stream.write(b"all")
+        stream.write_end()
+    (wire,) = net.links
+    for end in ("near", "far"):
+        net._flush(wire, end)
+        net._deliver(wire, end, 1 << 20)
+    assert consume(near, 100, net.now) == b"all"
+    net.cut(0, "near")
+    near.reset(8)
+    net.dial()
+    net._settle()
+    assert (far.state, far.connection) == (State.ENDED, None)
+    assert consume(far, 100, net.now) == b"all"
+    assert far.end_cause is EndCause.FINISHED
+
+
+def test_links_to_another_server_or_not_known_to_it_yet_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, _, far = linked()
+    net._settle()
+    (known,) = net.links
+    net.dial()
+    unknown = net.links[-1]
+    net._flush(unknown, "near")
+    net._deliver(unknown, "near", 1 << 20)
+    net.dial()
+    for _ in range(3):
+        move(net)
+    net._settle()
+    assert unknown.greeted
+    assert not unknown.far.is_given_up
+    # A server knows its own links alone.
+    monkeypatch.setattr(net, "_living", lambda: [net.links[-1].index])
+    net.blackhole(2, "both")
+    own, net.instance = net.instance, "f" * 32
+    net.dial()
+    net._settle()
+    assert not known.far.is_given_up
+    assert far.connection is known.far
+    net.blackhole(2, "both")
+    net.instance = own
+    net.dial()
+    net._settle()
+    assert known.far.is_given_up
+    assert far.end_cause is EndCause.PEER_RESET

@@ -163,7 +163,10 @@ class Resumption(RuleBasedStateMachine):
         for old in self.links:
             if old is not wire and old.greeted and old.lives["near"] and old.index not in hello.links:
                 self._lose(old, "near")
-        wire.near.resume(list(session.suspended), self.now)
+        wire.near.resume(list(session.suspended), self.now, self._living())
+
+    def _living(self) -> list[int]:
+        return [link.index for link in self.links if link.greeted and link.lives["near"]]
 
     @rule(number=st.integers(0, 3), end=st.sampled_from(ENDS))
     def cut(self, number: int, end: str) -> None:
@@ -190,7 +193,7 @@ class Resumption(RuleBasedStateMachine):
             wire = usable[number % len(usable)]
             others = [one.near for one in usable if one is not wire]
             streams = [one for one in self.sessions["near"].streams.values() if one.connection in others]
-            wire.near.resume(streams, self.now)
+            wire.near.resume(streams, self.now, self._living())
 
     def _lose(self, wire: Wire, end: str) -> None:
         if not wire.lives[end]:
@@ -204,7 +207,7 @@ class Resumption(RuleBasedStateMachine):
             # Others of the session take over at once.
             for other in self.links:
                 if other.greeted and other.lives["near"] and self.sessions["near"].suspended:
-                    other.near.resume(list(self.sessions["near"].suspended), self.now)
+                    other.near.resume(list(self.sessions["near"].suspended), self.now, self._living())
                     break
 
     # --- the network ------------------------------------------------------------------------------

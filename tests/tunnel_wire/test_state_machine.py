@@ -2,86 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import h2.settings
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from tests.tunnel_wire.handmade import raw, split_frames
-from tests.tunnel_wire.memory import Face, Pair, consume
+from tests.tunnel_wire.memory import Face, Pair
+from tests.tunnel_wire.pipes import ENDS, FLOOR, LIMITS, Pipe, Pipes, Side, Tunnelled, other
 from tunnel_wire import frames
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.hello import DrainReason
-from tunnel_wire.limits import WireLimits
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
     from tests.tunnel_wire.memory import End
-    from tunnel_wire.session import Stream
-
-LIMITS = WireLimits(
-    max_streams=12,
-    initial_window=2000,
-    max_window=15_000,
-    kept_floor=1500,
-    max_kept=11_000,
-    max_queued=4000,
-    connection_window=65_535,
-    max_frame=16_384,
-)
-_FLOOR = LIMITS.initial_window + LIMITS.kept_floor
-_PATTERN = bytes(range(251)) * 100
+    from tunnel_wire.session import Session, Stream
 
 
-def _content(seed: int, offset: int, size: int) -> bytes:
-    """What stands at `offset` of a direction's bytes: any shift or swap shows."""
-    start = (seed * 17 + offset) % 251
-    return _PATTERN[start : start + size]
-
-
-@dataclass
-class Pipe:
-    """The model of one direction."""
-
-    seed: int
-    written: int = 0
-    read: int = 0
-    ended: bool = False
-
-
-@dataclass
-class Side:
-    """One end of a stream, and the pipe that leads away from it."""
-
-    stream: Stream
-    face: Face
-    out: Pipe
-    most_granted: int = 0
-
-
-@dataclass
-class Tunnelled:
-    """A stream as the model knows it."""
-
-    sides: dict[str, Side] = field(default_factory=dict)
-    may_reset: bool = False
-    """One of its users gave it up, in a way that the other end may see as a reset."""
-    refused: bool = False
-
-
-class TwoEnds(RuleBasedStateMachine):
+class TwoEnds(Pipes):
     def __init__(self) -> None:
         super().__init__()
-        self.pair = Pair(LIMITS, budget=9 * _FLOOR + 90_000)
+        self.pair = Pair(LIMITS, budget=9 * FLOOR + 90_000)
         self.pair.rewrite = self._rewrite
         self.ends = {"near": self.pair.near, "far": self.pair.far}
         self.mode = "plain"
-        self.tunnelled: list[Tunnelled] = []
         self.pair.settle()
         self.connect()
+
+    def _time(self) -> float:
+        return self.pair.now
+
+    def _sessions(self) -> list[Session]:
+        return [end.session for end in self.ends.values()]
 
     # --- what the network does --------------------------------------------------------------------
 
@@ -111,15 +66,15 @@ class TwoEnds(RuleBasedStateMachine):
     def network(self, mode: str) -> None:
         self.mode = mode
 
-    @rule(end=st.sampled_from(["near", "far"]), size=st.sampled_from([1, 700, 20_000]))
+    @rule(end=st.sampled_from(ENDS), size=st.sampled_from([1, 700, 20_000]))
     def flush(self, end: str, size: int) -> None:
         self.pair.flush(self.ends[end], size)
 
-    @rule(end=st.sampled_from(["near", "far"]), size=st.sampled_from([1, 8, 9, 10, 333, 5000, 1 << 20]))
+    @rule(end=st.sampled_from(ENDS), size=st.sampled_from([1, 8, 9, 10, 333, 5000, 1 << 20]))
     def deliver(self, end: str, size: int) -> None:
         self._deliver(self.ends[end], size)
 
-    @rule(end=st.sampled_from(["near", "far"]))
+    @rule(end=st.sampled_from(ENDS))
     def deliver_bytewise(self, end: str) -> None:
         for _ in range(60):
             self._deliver(self.ends[end], 1)
@@ -154,7 +109,7 @@ class TwoEnds(RuleBasedStateMachine):
             assert (
                 self.pair.opener.draining
                 or len(self.pair.near.session.streams) >= LIMITS.max_streams - 1
-                or budget.used + _FLOOR > budget.total
+                or budget.used + FLOOR > budget.total
                 or len(self.pair.opener._h2.streams) >= LIMITS.max_streams - 1
             )
             return
@@ -174,7 +129,7 @@ class TwoEnds(RuleBasedStateMachine):
                 self._settle()
 
     @rule(
-        end=st.sampled_from(["near", "far"]),
+        end=st.sampled_from(ENDS),
         index=st.integers(0, 11),
         rounds=st.integers(1, 25),
         appetite=st.sampled_from([100, 1000, 1 << 20]),
@@ -182,22 +137,14 @@ class TwoEnds(RuleBasedStateMachine):
     )
     def stream_on(self, end: str, index: int, rounds: int, appetite: int, delay: float) -> None:
         """Bulk, with a reader that keeps up or does not."""
-        other = "far" if end == "near" else "near"
         for _ in range(rounds):
             self.write(end, index, 6000, segment=True)
             for one in self.ends.values():
                 self.pair.flush(one, 3000)
                 self._deliver(one, 4000)
-            self.read(other, index, appetite)
+            self.read(other(end), index, appetite)
             self.pair.now += delay
             self.ledgers_are_in_order()
-
-    def _pick(self, index: int, end: str) -> tuple[Tunnelled, Side] | None:
-        usable = [one for one in self.tunnelled if end in one.sides]
-        if not usable:
-            return None
-        model = usable[-1 - index % len(usable)]
-        return model, model.sides[end]
 
     @rule(index=st.integers(0, 11), willing=st.sampled_from([True, True, True, False]))
     def answer(self, index: int, willing: bool) -> None:
@@ -209,74 +156,7 @@ class TwoEnds(RuleBasedStateMachine):
                 model.refused = True
                 self.pair.answerer.refuse(side.stream, Cause.REFUSED, "nobody listens")
 
-    @rule(
-        end=st.sampled_from(["near", "far"]),
-        index=st.integers(0, 11),
-        size=st.integers(1, 6000),
-        segment=st.booleans(),
-    )
-    def write(self, end: str, index: int, size: int, segment: bool) -> None:
-        if not (picked := self._pick(index, end)):
-            return
-        side = picked[1]
-        size = min(size, side.stream.room())
-        if not size:
-            return
-        data = _content(side.out.seed, side.out.written, size)
-        if segment:
-            buffer = side.stream.session.pool.take()
-            buffer[:size] = data
-            side.stream.write(memoryview(buffer)[:size], buffer)
-        else:
-            side.stream.write(data)
-        side.out.written += size
-
-    @rule(end=st.sampled_from(["near", "far"]), index=st.integers(0, 11), size=st.integers(1, 5000))
-    def read(self, end: str, index: int, size: int) -> None:
-        if picked := self._pick(index, end):
-            self._read(*picked, end, size)
-
-    def _read(self, model: Tunnelled, side: Side, end: str, size: int) -> int:
-        data = consume(side.stream, size, self.pair.now)
-        if data:
-            pipe = model.sides["far" if end == "near" else "near"].out
-            assert data == _content(pipe.seed, pipe.read, len(data))
-            pipe.read += len(data)
-        return len(data)
-
-    @rule(end=st.sampled_from(["near", "far"]), index=st.integers(0, 11))
-    def end(self, end: str, index: int) -> None:
-        if (picked := self._pick(index, end)) and picked[1].stream.state is State.OPEN:
-            side = picked[1]
-            if side.stream.pending_reset is None:
-                side.out.ended = True
-            side.stream.write_end()
-
-    @rule(end=st.sampled_from(["near", "far"]), index=st.integers(0, 11), behind=st.booleans())
-    def reset(self, end: str, index: int, behind: bool) -> None:
-        # Of an opening stream this is what its opener does when it gives up, and its answerer never.
-        if picked := self._pick(index, end):
-            model, side = picked
-            if end == "far" and side.stream.state is State.OPENING:
-                return
-            model.may_reset = True
-            if behind:
-                side.stream.reset_behind_data(frames.ErrorCode.CONNECT_ERROR, self.pair.now)
-            else:
-                side.stream.reset(frames.ErrorCode.CANCEL)
-
-    @rule(end=st.sampled_from(["near", "far"]), index=st.integers(0, 11))
-    def abandon(self, end: str, index: int) -> None:
-        if picked := self._pick(index, end):
-            model, side = picked
-            if side.stream.state is State.CLOSED or (end == "far" and side.stream.state is State.OPENING):
-                return
-            model.may_reset = True
-            if side.stream.pending_reset is None and side.stream.state is State.OPEN:
-                side.out.ended = True
-            side.stream.abandon(self.pair.now)
-
-    @rule(end=st.sampled_from(["near", "far"]), window=st.sampled_from([0, 1, 700, 2000]))
+    @rule(end=st.sampled_from(ENDS), window=st.sampled_from([0, 1, 700, 2000]))
     def shrink_or_grow(self, end: str, window: int) -> None:
         """A peer changes what streams start with; never beyond what this end has reserved."""
         connection = self.ends[end].connection
@@ -295,37 +175,12 @@ class TwoEnds(RuleBasedStateMachine):
 
     # --- what must hold ---------------------------------------------------------------------------
 
-    @invariant()
-    def ledgers_are_in_order(self) -> None:
-        for model in self.tunnelled:
-            for end, side in model.sides.items():
-                out, into = side.stream.outgoing, side.stream.incoming
-                assert 0 <= out.acknowledged <= out.sent <= out.written
-                if side.stream.state is State.CLOSED:
-                    continue
-                side.most_granted = max(side.most_granted, out.limit)
-                assert out.sent <= side.most_granted
-                assert out.written - out.acknowledged <= out.allowance <= LIMITS.max_kept
-                assert out.queued <= LIMITS.max_queued
-                assert out.written == side.out.written
-                assert out.end in (None, out.written)
-                assert not out.end_sent or out.sent == out.written
-                assert 0 <= into.consumed <= into.received <= into.granted
-                assert into.granted - into.consumed <= into.window <= LIMITS.max_window
-                assert sum(map(len, into.queue)) == into.received - into.consumed, end
-
-    @invariant()
-    def memory_is_accounted_for(self) -> None:
-        for end in self.ends.values():
-            held = sum(
-                _FLOOR
-                + stream.incoming.window
-                - LIMITS.initial_window
-                + stream.outgoing.allowance
-                - LIMITS.kept_floor
-                for stream in end.session.streams.values()
-            )
-            assert end.session.budget.used == held <= end.session.budget.total
+    def _check_ledger(self, side: Side) -> None:
+        super()._check_ledger(side)
+        out = side.stream.outgoing
+        side.most_granted = max(side.most_granted, out.limit)
+        assert out.sent <= side.most_granted
+        assert out.queued <= LIMITS.max_queued
 
     @invariant()
     def h2_holds_nothing_that_is_over(self) -> None:
@@ -334,29 +189,14 @@ class TwoEnds(RuleBasedStateMachine):
         assert {number for number in near._h2.streams if number in asked} == set(near._streams)
         assert set(far._streams) <= set(far._h2.streams)
 
-    @invariant()
-    def users_are_told_the_truth(self) -> None:
-        for model in self.tunnelled:
-            for end, side in model.sides.items():
-                told = side.face.told
-                assert len(told) == len(set(told))
-                if "reset" in told:
-                    assert model.may_reset
-                    assert side.stream.end_cause is EndCause.PEER_RESET
-                if "end" in told:
-                    pipe = model.sides["far" if end == "near" else "near"].out
-                    assert pipe.ended
-                    assert len(side.face.arrived) == pipe.written == side.stream.incoming.end
-                if side.stream.end_cause is EndCause.REFUSED and not model.refused:
-                    # The answerer's own limits.
-                    assert "far" not in model.sides
-                    assert side.stream.refusal is not None
-                    assert side.stream.refusal.cause is Cause.NO_ROOM
-                    model.refused = True
-                if side.stream.end_cause is EndCause.FINISHED:
-                    assert side.out.ended
-                    assert side.face.told.count("end") == 1 or side.stream.abandoned
-                assert side.stream.end_cause is not EndCause.PROTOCOL
+    def _check_reset(self, stream: Stream) -> None:
+        assert stream.end_cause is EndCause.PEER_RESET
+
+    def _check_refusal(self, model: Tunnelled, stream: Stream) -> None:
+        # The answerer's own limits.
+        assert "far" not in model.sides
+        assert stream.refusal is not None
+        assert stream.refusal.cause is Cause.NO_ROOM
 
     def _settle(self) -> None:
         while True:
@@ -405,10 +245,7 @@ class TwoEnds(RuleBasedStateMachine):
     def _read_until_quiet(self) -> None:
         for _ in range(200):
             self._settle()
-            read = 0
-            for model in self.tunnelled:
-                for end, side in list(model.sides.items()):
-                    read += self._read(model, side, end, 1 << 20)
+            read = self._read_all()
             self.pair.pass_time(0.4)
             self.ledgers_are_in_order()
             if not read and not self.pair.flush(self.pair.near) + self.pair.flush(self.pair.far):

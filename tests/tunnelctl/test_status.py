@@ -3,7 +3,7 @@
 import datetime
 import json
 
-from tunnel_server.admin.views import FailureView, InterceptionView
+from tunnel_server.admin.views import FailureView, InterceptionView, PredecessorView
 
 
 async def test_status_at_a_glance(tunnelctl) -> None:
@@ -51,3 +51,12 @@ async def test_json_is_the_servers_answer(tunnelctl) -> None:
     answer = json.loads((await tunnelctl("status", "--json"))[1])
     assert answer["version"] == "1.2.3"
     assert answer["memory_budget_bytes"] == 2**30
+
+
+async def test_servers_that_were_replaced_and_have_calls_are_shown(tunnelctl, core) -> None:
+    core.differently = {"predecessors": (PredecessorView(pid=1234, version="1.2.2", calls_open=1),)}
+    lines = (await tunnelctl("status"))[1].splitlines()
+    assert lines[3] == "replaced      process 1234, 1.2.2: 1 calls open still"
+    assert json.loads((await tunnelctl("status", "--json"))[1])["predecessors"] == [
+        {"pid": 1234, "version": "1.2.2", "calls_open": 1}
+    ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunnel_agent.service_unit import unit_text
+from tunnel_server.limits import ServerLimits
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "systemd"
 UNITS = {"agent": 1.5, "server": 2.0}
@@ -23,13 +24,16 @@ def test_the_one_in_deploy_is_what_is_installed() -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", UNITS)
-def test_systemd_understands_every_line(name: str, tmp_path: Path) -> None:
-    unit = tmp_path / f"tunnel-{name}.service"
-    text = (DEPLOY / unit.name).read_text()
-    unit.write_text(text.replace(f"/opt/edge-tunnel/bin/tunnel-{name}", "/bin/true"))
+@pytest.mark.parametrize("unit", ["tunnel-agent.service", "tunnel-server.service", "tunnel-server.socket"])
+def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
+    for name in UNITS:
+        text = (DEPLOY / f"tunnel-{name}.service").read_text()
+        text = text.replace(f"/opt/edge-tunnel/bin/tunnel-{name}", "/bin/true")
+        (tmp_path / f"tunnel-{name}.service").write_text(text)
+    if unit.endswith(".socket"):
+        shutil.copy(DEPLOY / unit, tmp_path)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--recursive-errors=no", unit],
+        ["systemd-analyze", "verify", "--recursive-errors=no", tmp_path / unit],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -53,6 +57,12 @@ def test_the_server_has_one_capability_and_the_agent_none() -> None:
         assert service["NoNewPrivileges"] == "yes"
         assert service["ProtectSystem"] == "strict"
         assert service["User"] not in {"", "root"}
+
+
+def test_two_servers_fit_where_one_takes_over() -> None:
+    service = _read((DEPLOY / "tunnel-server.service").read_text())
+    assert service["OOMPolicy"] == "continue"  # else one that runs out of memory ends the other
+    assert int(service["MemoryMax"].removesuffix("G")) << 30 > 2 * ServerLimits().memory_budget
 
 
 def test_other_places_are_in_it() -> None:

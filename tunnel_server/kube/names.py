@@ -36,6 +36,7 @@ MANAGER = "edge-tunnel-names"
 _AGAIN = 600.0
 """Seconds after which it is written again, lest somebody has changed it."""
 _BACKOFF = (1.0, 60.0)
+_NOWHERE = "the Service that names lead to is not there, or has no address: nothing is written"
 
 
 def read_service(item: Object) -> tuple[IPAddress, ...]:
@@ -61,21 +62,24 @@ class NamesKeeper:
     """Keeps the ConfigMap, which it writes when it has to say something else, and now and then."""
 
     def __init__(self, cluster: Cluster, where: NamespacedName) -> None:
-        self.problem = ""
-        """Why it is not what it should be; empty if it is."""
         self._cluster = cluster
         self._where = where
         self._text: str | None = None
         self._written: str | None = None
+        self._nowhere = False
+        self._failure = ""
         self._changed = trio.Event()
         self._log = FailureLog(log)
 
+    @property
+    def problem(self) -> str:
+        """Why it is not what it should be; empty if it is."""
+        return _NOWHERE if self._nowhere else self._failure
+
     def changed(self, nodes: Edges, service: tuple[IPAddress, ...]) -> None:
         """These are the Nodes now, and the addresses of the Service; without any, names lead nowhere."""
+        self._nowhere = not service
         if not service:
-            self.problem = (
-                "the Service that names lead to is not there, or has no address: nothing is written"
-            )
             self._text = None
             return
         text = fragment(nodes, service)
@@ -96,15 +100,15 @@ class NamesKeeper:
             try:
                 await self._cluster.call(lambda text=text: self._apply(text))  # type: ignore[misc]
             except ApiFailure as failure:
-                self.problem = f"ConfigMap {self._where} is not written: {failure}"
-                self._log.failed(str(failure), self.problem)
+                self._failure = f"ConfigMap {self._where} is not written: {failure}"
+                self._log.failed(str(failure), self._failure)
                 self._changed.set()
                 await trio.sleep(next(delays))
             else:
                 if text != self._written:
                     log.info("ConfigMap %s has the names of %d nodes", self._where, text.count("\n"))
                 self._written = text
-                self.problem = ""
+                self._failure = ""
                 self._log.over()
                 delays = full_jitter(*_BACKOFF)
 

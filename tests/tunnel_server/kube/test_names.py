@@ -1,9 +1,14 @@
 """The fragment for CoreDNS's hosts plugin."""
 
 from ipaddress import ip_address
+from typing import Any
 
-from tunnel_server.kube.names import fragment, read_service
+import trio
+import trio.testing
+
+from tunnel_server.kube.names import NamesKeeper, fragment, read_service
 from tunnel_server.kube.nodes import Edges, NodeFacts
+from tunnel_server.kube.resources import NamespacedName
 
 SERVICE = (ip_address("10.96.3.4"), ip_address("fd02::4"))
 
@@ -33,3 +38,25 @@ def test_the_services_addresses() -> None:
     assert read_service({"spec": {"clusterIP": "10.96.3.4"}}) == SERVICE[:1]
     assert read_service({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}}) == ()
     assert read_service({}) == ()
+
+
+async def test_a_service_that_goes_while_names_are_written(nursery: trio.Nursery) -> None:
+    """It is still said, once that write has succeeded."""
+    written = trio.Event()
+
+    class Cluster:
+        async def call(self, _write: object) -> None:
+            await written.wait()
+
+    cluster: Any = Cluster()
+    keeper = NamesKeeper(cluster, NamespacedName("kube-system", "names"))
+    nursery.start_soon(keeper.run)
+    keeper.changed(Edges({}, {}), SERVICE)
+    await trio.testing.wait_all_tasks_blocked()
+    keeper.changed(Edges({}, {}), ())
+    written.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert "is not there" in keeper.problem
+    keeper.changed(Edges({}, {}), SERVICE)
+    await trio.testing.wait_all_tasks_blocked()
+    assert keeper.problem == ""

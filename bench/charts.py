@@ -1,12 +1,20 @@
 """Bar charts of a run, PNG and SVG, by matplotlib (the extra `bench`)."""
 
-import importlib.util
-from collections.abc import Sequence
-from pathlib import Path
+from __future__ import annotations
 
-from bench.loads.load import Figure, Load
-from bench.results import PeerEntry, Results
-from bench.summary import Summary
+import importlib.util
+from typing import TYPE_CHECKING
+
+from bench.summary import Spread, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from bench.loads.load import Figure, Load
+    from bench.results import PeerEntry, Results
 
 # Load and figure of each panel.
 CHARTS = {
@@ -14,6 +22,7 @@ CHARTS = {
     "latency": (("echo", "p50"), ("echo", "p99"), ("echo under bulk", "p50"), ("echo under bulk", "p99")),
     "connections": (("connections", "rate"), ("connections x32", "rate")),
 }
+NO_TUNNEL = "direct"
 OURS, OTHERS, REFERENCE = "#c2410c", "#64748b", "#cbd5e1"
 
 
@@ -66,11 +75,25 @@ def _draw(results: Results, figures: Sequence[tuple[Load, Figure]], path: Path) 
         around = [[s.median - s.least for _, s in bars], [s.most - s.median for _, s in bars]]
         axes.barh(names, medians, xerr=around, color=[_color(peer) for peer, _ in bars])
         axes.invert_yaxis()
+        _cut(axes, bars)
         axes.set_title(f"{figure.title}\n{figure.unit}, {figure.better} is better", fontsize=9)
         axes.tick_params(labelsize=8)
     canvas.supxlabel("* not encrypted. Medians; whiskers: least and most of all rounds", fontsize=7)
     canvas.savefig(path.with_suffix(".png"), dpi=120)
     canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def _cut(axes: Axes, bars: Sequence[tuple[PeerEntry, Spread]]) -> None:
+    """Let no tunnel be dwarfed by what has none: a longer bar ends at the edge, with its figure."""
+    tunnels = [spread.most for peer, spread in bars if peer.name != NO_TUNNEL]
+    end = 1.1 * max(tunnels, default=0)
+    if not end:
+        return
+    for at, (_, spread) in enumerate(bars):
+        if spread.median > end:
+            axes.set_xlim(0, end)
+            text = f"{spread.median:,.0f} \N{RIGHTWARDS ARROW} "
+            axes.text(end, at, text, ha="right", va="center", fontsize=7, color="black")
 
 
 def _color(peer: PeerEntry) -> str:

@@ -332,15 +332,15 @@ def test_links_to_another_server_or_not_known_to_it_yet_are_left_alone(
     assert unknown.greeted
     assert not unknown.far.is_given_up
     # A server knows its own links alone.
-    monkeypatch.setattr(net, "_living", lambda: [net.links[-1].index])
+    monkeypatch.setattr(net, "_living", lambda _session: [net.links[-1].index])
     net.blackhole(2, "both")
-    own, net.instance = net.instance, "f" * 32
+    net.processes["near"] = 2
     net.dial()
     net._settle()
     assert not known.far.is_given_up
     assert far.connection is known.far
     net.blackhole(2, "both")
-    net.instance = own
+    net.processes["near"] = 1
     net.dial()
     net._settle()
     assert known.far.is_given_up

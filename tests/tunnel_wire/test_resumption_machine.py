@@ -1,4 +1,6 @@
-"""Streams over links that are cut anywhere, and replaced; compared with plain pipes."""
+"""Streams over links that are cut anywhere, and replaced, between processes that come and go; compared with
+plain pipes.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
-from tests.tunnel_wire.memory import Face, consume
+from tests.tunnel_wire.memory import Face
+from tests.tunnel_wire.pipes import ENDS, FLOOR, LIMITS, Pipe, Pipes, Side, Tunnelled, other
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.connection import ConnectionFailed
@@ -26,38 +29,37 @@ from tunnel_wire.events import (
 )
 from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.hello import RESUME, Hello
-from tunnel_wire.limits import WireLimits
+from tunnel_wire.hello import RESUME, DrainReason, Hello
 from tunnel_wire.opener import OpenerConnection
-from tunnel_wire.session import EndCause, Session, State
+from tunnel_wire.session import LOST, EndCause, Session, State
 
 if TYPE_CHECKING:
     from tunnel_wire.session import Stream
 
-LIMITS = WireLimits(
-    max_streams=12,
-    initial_window=2000,
-    max_window=15_000,
-    kept_floor=1500,
-    max_kept=11_000,
-    max_queued=4000,
-    connection_window=65_535,
-    max_frame=16_384,
-)
-_FLOOR = LIMITS.initial_window + LIMITS.kept_floor
 _GRACE = 90
-_ID = "0123456789abcdef" * 2
-"""Random ones would be of different lengths on the wire: a failure could not be shown again."""
-_PATTERN = bytes(range(251)) * 100
-_LOST = {EndCause.PEER_RESET, EndCause.EXPIRED, EndCause.LINK_LOST, EndCause.RECLAIMED}
-_OPEN = (State.OPEN, State.SUSPENDED, State.ASKED)
-ENDS = ("near", "far")
+_BUDGET = 14 * FLOOR + 30_000
+"""Bytes of each end: all streams fit in, and half of their windows do."""
+_NUMBER = st.integers(0, 3)
+_INDEX = st.integers(0, 11)
 
 
-def _content(seed: int, offset: int, size: int) -> bytes:
-    """What stands at `offset` of a direction's bytes: any loss, repetition or swap shows."""
-    start = (seed * 17 + offset) % 251
-    return _PATTERN[start : start + size]
+def _id(number: int) -> str:
+    """Random ones would be of different lengths on the wire: a failure could not be shown again."""
+    return f"{number:x}0123456789abcdef0123456789abcdef"[:32]
+
+
+class _Budget(Budget):
+    """It notes whether it ever had a reason to reclaim."""
+
+    __slots__ = ("was_short",)
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        self.was_short = False
+
+    def reserve_at_cost(self, amount: int) -> bool:
+        self.was_short |= self.used + amount > self.total
+        return super().reserve_at_cost(amount)
 
 
 @dataclass(eq=False)
@@ -67,11 +69,12 @@ class Wire:
     index: int
     near: OpenerConnection
     far: AnswererConnection
-    hello: Hello
     from_near: bytearray = field(default_factory=bytearray)
     from_far: bytearray = field(default_factory=bytearray)
     lives: dict[str, bool] = field(default_factory=lambda: {"near": True, "far": True})
     greeted: bool = False
+    ended: bool = False
+    """The server has ended the link, and has yet to see to its streams."""
 
     def sent_by(self, end: str) -> bytearray:
         return self.from_near if end == "near" else self.from_far
@@ -79,103 +82,126 @@ class Wire:
     def end(self, end: str) -> OpenerConnection | AnswererConnection:
         return self.near if end == "near" else self.far
 
-
-@dataclass
-class Pipe:
-    """The model of one direction."""
-
-    seed: int
-    written: int = 0
-    read: int = 0
-    ended: bool = False
+    def works(self, end: str) -> bool:
+        return self.lives[end] and not (self.ended and end == "near")
 
 
-@dataclass
-class Side:
-    stream: Stream
-    face: Face
-    out: Pipe
-
-
-@dataclass(eq=False)
-class Tunnelled:
-    """A stream as the model knows it."""
-
-    sides: dict[str, Side] = field(default_factory=dict)
-    may_reset: bool = False
-    refused: bool = False
-
-
-class Resumption(RuleBasedStateMachine):
+class Resumption(Pipes):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.instance = _ID
-        self.sessions = {
-            "near": Session(budget=Budget(60 * _FLOOR + 90_000), limits=LIMITS, identifier=_ID),
-            "far": Session(
-                budget=Budget(60 * _FLOOR + 90_000), limits=LIMITS, identifier=_ID, first_key=1 << 63
-            ),
-        }
-        self.sessions["near"].suspended.grace = _GRACE
+        self.processes = {"near": 1, "far": 1}
+        """How many there were."""
+        self.sessions: dict[str, Session] = {}
+        self.former: list[tuple[str, Session]] = []
+        """Of processes that were replaced: nothing may be left of them, but what goes on at a server."""
+        self.waiting: dict[Stream, float] = {}
+        """Since when streams have waited for a link, or for its answer."""
         self.links: list[Wire] = []
-        self.dialled = 0
-        self.tunnelled: list[Tunnelled] = []
-        self.requests: list[Stream] = []
+        self._begin_session("far")
+        self._begin_session("near")
         self.dial()
         self._settle()
         self.connect()
+
+    def _time(self) -> float:
+        return self.now
+
+    def _sessions(self) -> list[Session]:
+        return [*self.sessions.values(), *(session for _, session in self.former)]
+
+    def _model(self, stream: Stream) -> Tunnelled:
+        (model,) = [
+            one for one in self.tunnelled if any(side.stream is stream for side in one.sides.values())
+        ]
+        return model
+
+    def _begin_session(self, end: str) -> None:
+        """A process's, as it starts; a server's as it first hears of the agent's."""
+        if end in self.sessions:
+            self.former.append((end, self.sessions[end]))
+        first = 1 << 63 if end == "far" else 1 + (len(self.former) << 32)
+        name = _id(self.processes["far"])
+        made = Session(budget=_Budget(_BUDGET), limits=LIMITS, identifier=name, first_key=first)
+        if end == "near":
+            made.suspended.grace = _GRACE
+        self.sessions[end] = made
 
     # --- links ------------------------------------------------------------------------------------
 
     @rule()
     def dial(self) -> None:
         """The agent makes a link; it knows of others that they are dead, or does not."""
-        if sum(link.lives["far"] for link in self.links) >= 3:
-            return
         living = {link.index for link in self.links if link.lives["far"]}
-        server = Hello("1", instance=self.instance, capabilities=frozenset({RESUME}), grace=_GRACE)
+        if len(living) >= 3:
+            return
+        index = next(each for each in range(4) if each not in living)
+        capabilities = frozenset({RESUME})
+        server = Hello("1", instance=_id(self.processes["near"]), capabilities=capabilities, grace=_GRACE)
         agent = Hello(
             "1",
             session=self.sessions["far"].identifier,
             node="edge-1",
-            link=self.dialled,
-            capabilities=frozenset({RESUME}),
-            links=frozenset(living | {self.dialled}),
+            link=index,
+            capabilities=capabilities,
+            links=frozenset(living | {index}),
         )
-        wire = Wire(
-            self.dialled,
-            OpenerConnection(server, now=self.now, limits=LIMITS),
-            AnswererConnection(self.sessions["far"], agent, now=self.now),
-            agent,
-        )
-        self.dialled += 1
-        self.links.append(wire)
+        near = OpenerConnection(server, now=self.now, limits=LIMITS)
+        self.links.append(Wire(index, near, AnswererConnection(self.sessions["far"], agent, now=self.now)))
 
     def _greeted(self, wire: Wire, hello: Hello | None) -> None:
-        """What the server does with a link of the same session."""
+        """What the server's registry does with a link."""
         assert hello is not None
         assert hello.links is not None
         assert wire.near.resumes
-        session = self.sessions["near"]
-        wire.near.session = session
         wire.greeted = True
-        for old in self.links:
-            if old is not wire and old.greeted and old.lives["near"] and old.index not in hello.links:
+        if self.sessions["near"].identifier != hello.session:
+            for old in self._registered(self.sessions["near"]):
+                self._lose(old, "near", for_good=True)
+            self._excuse(self.sessions["near"])
+            self._give_up("near")
+        session = wire.near.session = self.sessions["near"]
+        for old in self._registered(session):
+            if old is not wire and (old.index == wire.index or old.index not in hello.links):
                 self._lose(old, "near")
-        wire.near.resume(list(session.suspended), self.now, self._living())
+        self._resume(wire)
 
-    def _living(self) -> list[int]:
-        return [link.index for link in self.links if link.greeted and link.lives["near"]]
+    def _registered(self, session: Session) -> list[Wire]:
+        return [link for link in self.links if link.lives["near"] and link.near.session is session]
 
-    @rule(number=st.integers(0, 3), end=st.sampled_from(ENDS))
+    def _give_up(self, end: str) -> None:
+        """A process has gone, or the other one knows so: its session is over."""
+        session = self.sessions[end]
+        session.end_suspended(EndCause.SESSION_OVER)
+        self._begin_session(end)
+
+    def _resume(self, wire: Wire) -> None:
+        """As `AgentSession.resume`: all that no living link carries, what a dying one does included."""
+        session = wire.near.session
+        assert session is not None
+        alive = [link for link in self._registered(session) if link.works("near")]
+        carried = [link.near for link in alive]
+        streams = [stream for stream in session.streams.values() if stream.connection not in carried]
+        wire.near.resume(streams, self.now, self._living(session))
+
+    def _living(self, session: Session) -> list[int]:
+        return [link.index for link in self._registered(session) if link.works("near")]
+
+    @rule(number=_NUMBER, end=st.sampled_from(ENDS))
     def cut(self, number: int, end: str) -> None:
         """One end finds its link dead. What it had sent may still arrive."""
         living = [link for link in self.links if link.lives[end]]
         if living:
             self._lose(living[number % len(living)], end)
 
-    @rule(number=st.integers(0, 3), lost=st.sampled_from(["near", "far", "both"]))
+    @rule(number=_NUMBER)
+    def die(self, number: int) -> None:
+        """The server ends a link, and is not done with it before something else happens."""
+        living = [link for link in self.links if link.works("near")]
+        if living:
+            living[number % len(living)].ended = True
+
+    @rule(number=_NUMBER, lost=st.sampled_from(["near", "far", "both"]))
     def blackhole(self, number: int, lost: str) -> None:
         """What is on its way gets lost, and nothing more comes."""
         if self.links:
@@ -185,35 +211,124 @@ class Resumption(RuleBasedStateMachine):
                 if lost in (end, "both"):
                     wire.sent_by(end).clear()
 
-    @rule(number=st.integers(0, 3))
+    @rule(number=_NUMBER, end=st.sampled_from(ENDS))
+    def end_for_good(self, number: int, end: str) -> None:
+        """A link ends with all that it carries, as for a revoked certificate, and says so."""
+        living = [link for link in self.links if link.works(end)]
+        if not living:
+            return
+        wire = living[number % len(living)]
+        connection = wire.end(end)
+        session = connection.session
+        for stream in [] if session is None else list(session.streams.values()):
+            if stream.connection is connection:
+                self._model(stream).may_reset = True
+        connection.reset_all(ErrorCode.CANCEL)
+        wire.sent_by(end).extend(b"".join(connection.take(0)))
+        self._lose(wire, end, for_good=True)
+
+    @rule(number=_NUMBER)
     def move(self, number: int) -> None:
-        """The server moves what one living link carries to another."""
-        usable = [link for link in self.links if link.greeted and link.lives["near"]]
+        """The server moves what its other links carry to one."""
+        usable = self._usable()
         if len(usable) >= 2:
             wire = usable[number % len(usable)]
             others = [one.near for one in usable if one is not wire]
             streams = [one for one in self.sessions["near"].streams.values() if one.connection in others]
-            wire.near.resume(streams, self.now, self._living())
+            wire.near.resume(streams, self.now, self._living(self.sessions["near"]))
 
-    def _lose(self, wire: Wire, end: str) -> None:
+    @rule(number=_NUMBER)
+    def drain(self, number: int) -> None:
+        """The server retires a link, whatever it was doing."""
+        if usable := self._usable():
+            usable[number % len(usable)].near.drain(DrainReason.EXPIRED, "a test")
+
+    def _usable(self) -> list[Wire]:
+        """For new streams, in the registry's eyes."""
+        registered = self._registered(self.sessions["near"])
+        return [link for link in registered if link.works("near") and not link.near.draining]
+
+    def _lose(self, wire: Wire, end: str, *, for_good: bool = False) -> None:
         if not wire.lives[end]:
             return
         wire.lives[end] = False
+        session = wire.end(end).session
+        if session is None:
+            return
         # What was queued was not sent.
-        for stream in self.sessions[end].lose_link(wire.end(end), self.now):
+        for stream in session.lose_link(wire.end(end), self.now, for_good=for_good):
             if stream.face is not None:
                 stream.face.on_reset()
-        if end == "near" and wire.greeted:
+        self._note_waiting()
+        if end == "near" and session.suspended:
             # Others of the session take over at once.
-            for other in self.links:
-                if other.greeted and other.lives["near"] and self.sessions["near"].suspended:
-                    other.near.resume(list(self.sessions["near"].suspended), self.now, self._living())
-                    break
+            others = [link for link in self._usable() if link.near.session is session]
+            if others:
+                self._resume(others[-1])
+
+    # --- processes --------------------------------------------------------------------------------
+
+    @rule(end=st.sampled_from(ENDS), politely=st.booleans(), chance=st.integers(0, 5))
+    def restart(self, end: str, politely: bool, chance: int) -> None:
+        """A process ends, or is killed, and another one starts in its place."""
+        if chance < 4:
+            return
+        session = self.sessions[end]
+        self._excuse(session)
+        for wire in self.links:
+            if wire.end(end).session in (session, None):
+                if politely and wire.works(end):
+                    wire.end(end).reset_all(ErrorCode.CANCEL)
+                    self._flush(wire, end)
+                self._lose(wire, end, for_good=True)
+        for stream in list(session.streams.values()):
+            stream.lose(EndCause.SESSION_OVER)
+        self._succeed(end)
+
+    @rule(chance=st.integers(0, 5))
+    def replace(self, chance: int) -> None:
+        """A server hands over to another one: what is open on its links goes on there until these end."""
+        if chance < 5:
+            return
+        session = self.sessions["near"]
+        self._excuse(session)
+        session.suspended.grace = 0
+        for wire in self._usable():
+            wire.near.drain(DrainReason.SHUTDOWN, "a test")
+        self._succeed("near")
+
+    def _succeed(self, end: str) -> None:
+        self.processes[end] += 1
+        self._give_up(end)
+        for wire in self.links:
+            if not wire.greeted:
+                # It was being made by, or to, the process that is no more.
+                for each in ENDS:
+                    self._lose(wire, each)
+                    wire.sent_by(each).clear()
+
+    def _excuse(self, session: Session) -> None:
+        """A process has gone: streams of its session may be reset from now on."""
+        for model in self.tunnelled:
+            if any(side.stream.session is session for side in model.sides.values()):
+                model.may_reset = True
+
+    @rule(end=st.sampled_from(ENDS), streams=st.integers(1, 3))
+    def need_memory(self, end: str, streams: int) -> None:
+        """Others need it: the longest suspended streams give theirs, and no more of them than must."""
+        session = self.sessions[end]
+        budget, before = session.budget, list(session.suspended)
+        amount = budget.total - budget.used + streams * FLOOR
+        if amount <= budget.total and budget.reserve_at_cost(amount):
+            budget.release(amount)
+        reclaimed = [stream for stream in before if stream.end_cause is EndCause.RECLAIMED]
+        assert reclaimed == before[: len(reclaimed)]
+        assert len(reclaimed) <= streams
 
     # --- the network ------------------------------------------------------------------------------
 
     def _flush(self, wire: Wire, end: str, size: int = 1 << 20) -> int:
-        if not wire.lives[end]:
+        if not wire.works(end):
             return 0
         connection, out = wire.end(end), wire.sent_by(end)
         before = len(out)
@@ -227,16 +342,16 @@ class Resumption(RuleBasedStateMachine):
 
     def _deliver(self, wire: Wire, end: str, size: int) -> int:
         """Give what `end` has sent to the other."""
-        other = "far" if end == "near" else "near"
-        sent = wire.sent_by(end)
+        sent, to = wire.sent_by(end), other(end)
         data = bytes(sent[:size])
         del sent[:size]
-        if wire.lives[other] and data:
+        if wire.works(to) and data:
             try:
-                for event in wire.end(other).receive(memoryview(data), self.now):
-                    self._dispatch(wire, other, event)
+                for event in wire.end(to).receive(memoryview(data), self.now):
+                    self._dispatch(wire, to, event)
             except ConnectionFailed as failed:
-                raise AssertionError(f"{other}: {failed}") from failed
+                raise AssertionError(f"{to}: {failed}") from failed
+            self._note_waiting()
         return len(data)
 
     def _dispatch(self, wire: Wire, end: str, event: Event) -> None:
@@ -271,13 +386,13 @@ class Resumption(RuleBasedStateMachine):
     def _wire(self, number: int) -> Wire | None:
         return self.links[-1 - number % len(self.links)] if self.links else None
 
-    @rule(number=st.integers(0, 3), end=st.sampled_from(ENDS), size=st.sampled_from([1, 700, 20_000]))
+    @rule(number=_NUMBER, end=st.sampled_from(ENDS), size=st.sampled_from([1, 700, 20_000]))
     def flush(self, number: int, end: str, size: int) -> None:
         if wire := self._wire(number):
             self._flush(wire, end, size)
 
     @rule(
-        number=st.integers(0, 3),
+        number=_NUMBER,
         end=st.sampled_from(ENDS),
         size=st.sampled_from([1, 8, 9, 10, 57, 333, 5000, 1 << 20]),
     )
@@ -310,22 +425,42 @@ class Resumption(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self._pass_time(seconds)
 
+    @rule(seconds=st.sampled_from([9, 16, 45, 80, 91, 125]), delivered=st.booleans())
+    def wait(self, seconds: int, delivered: bool) -> None:
+        """For long; the network does its work meanwhile, or does not."""
+        for _ in range(seconds // 3):
+            self._pass_time(3)
+            if delivered:
+                self._move_all()
+
     def _pass_time(self, seconds: float) -> None:
         self.now += seconds
         for wire in self.links:
+            if wire.ended:
+                self._lose(wire, "near")
             for end in ENDS:
-                if wire.lives[end]:
+                if wire.works(end):
                     try:
                         wire.end(end).tick(self.now)
                     except ConnectionFailed as failed:
                         assert failed.code == ErrorCode.NO_ERROR  # noqa: PT017 - silence
                         self._lose(wire, end)
+        for session in self._sessions():
+            session.expire(self.now)
+
+    def _note_waiting(self) -> None:
+        for session in self._sessions():
+            for stream in session.streams.values():
+                if stream in session.suspended:
+                    self.waiting.setdefault(stream, self.now)
+                else:
+                    self.waiting.pop(stream, None)
 
     # --- what users do ----------------------------------------------------------------------------
 
     @rule()
     def open(self) -> None:
-        usable = [link for link in self.links if link.greeted and link.lives["near"]]
+        usable = self._usable()
         if not usable:
             return
         try:
@@ -345,170 +480,105 @@ class Resumption(RuleBasedStateMachine):
                 self._move_all()
             self.answer(0, True)
 
-    def _pick(self, index: int, end: str) -> tuple[Tunnelled, Side] | None:
-        usable = [one for one in self.tunnelled if end in one.sides]
-        if not usable:
-            return None
-        model = usable[-1 - index % len(usable)]
-        return model, model.sides[end]
-
-    @rule(index=st.integers(0, 11), willing=st.sampled_from([True, True, True, False]))
+    @rule(index=_INDEX, willing=st.sampled_from([True, True, True, False]))
     def answer(self, index: int, willing: bool) -> None:
         if (picked := self._pick(index, "far")) and picked[1].stream.state is State.OPENING:
             model, side = picked
-            answerer = self._any_answerer()
+            answerer = self._any_answerer(side.stream.session)
             if willing:
                 answerer.accept(side.stream)
             else:
                 model.refused = True
                 answerer.refuse(side.stream, Cause.REFUSED, "nobody listens")
 
-    def _any_answerer(self) -> AnswererConnection:
+    def _any_answerer(self, session: Session) -> AnswererConnection:
         """One that has long gone: who dials holds it."""
-        hello = Hello("1", session=self.sessions["far"].identifier, node="edge-1")
-        return AnswererConnection(self.sessions["far"], hello, now=self.now)
-
-    @rule(
-        end=st.sampled_from(ENDS), index=st.integers(0, 11), size=st.integers(1, 6000), segment=st.booleans()
-    )
-    def write(self, end: str, index: int, size: int, segment: bool) -> None:
-        if not (picked := self._pick(index, end)):
-            return
-        side = picked[1]
-        size = min(size, side.stream.room())
-        if not size:
-            return
-        data = _content(side.out.seed, side.out.written, size)
-        if segment:
-            buffer = side.stream.session.pool.take()
-            buffer[:size] = data
-            side.stream.write(memoryview(buffer)[:size], buffer)
-        else:
-            side.stream.write(data)
-        side.out.written += size
+        hello = Hello("1", session=session.identifier, node="edge-1")
+        made = AnswererConnection(session, hello, now=self.now)
+        session.lose_link(made, self.now)
+        return made
 
     @rule(
         end=st.sampled_from(ENDS),
-        index=st.integers(0, 11),
+        index=_INDEX,
         rounds=st.integers(1, 12),
         appetite=st.sampled_from([100, 1000, 1 << 20]),
     )
     def stream_on(self, end: str, index: int, rounds: int, appetite: int) -> None:
         """Bulk, that lets windows grow."""
-        other = "far" if end == "near" else "near"
         for _ in range(rounds):
             self.write(end, index, 6000, segment=True)
             for wire in self.links:
                 for one in ENDS:
                     self._flush(wire, one, 3000)
                     self._deliver(wire, one, 4000)
-            self.read(other, index, appetite)
+            self.read(other(end), index, appetite)
             self.now += 0.006
-
-    @rule(end=st.sampled_from(ENDS), index=st.integers(0, 11), size=st.integers(1, 5000))
-    def read(self, end: str, index: int, size: int) -> None:
-        if picked := self._pick(index, end):
-            self._read(*picked, end, size)
-
-    def _read(self, model: Tunnelled, side: Side, end: str, size: int) -> int:
-        data = consume(side.stream, size, self.now)
-        if data:
-            pipe = model.sides["far" if end == "near" else "near"].out
-            assert data == _content(pipe.seed, pipe.read, len(data))
-            pipe.read += len(data)
-        return len(data)
-
-    @rule(end=st.sampled_from(ENDS), index=st.integers(0, 11))
-    def end(self, end: str, index: int) -> None:
-        if (picked := self._pick(index, end)) and picked[1].stream.state in _OPEN:
-            side = picked[1]
-            if side.stream.pending_reset is None:
-                side.out.ended = True
-            side.stream.write_end()
-
-    @rule(end=st.sampled_from(ENDS), index=st.integers(0, 11), behind=st.booleans())
-    def reset(self, end: str, index: int, behind: bool) -> None:
-        if picked := self._pick(index, end):
-            model, side = picked
-            if end == "far" and side.stream.state is State.OPENING:
-                return
-            model.may_reset = True
-            if behind:
-                side.stream.reset_behind_data(ErrorCode.CONNECT_ERROR, self.now)
-            else:
-                side.stream.reset(ErrorCode.CANCEL)
-
-    @rule(end=st.sampled_from(ENDS), index=st.integers(0, 11))
-    def abandon(self, end: str, index: int) -> None:
-        if picked := self._pick(index, end):
-            model, side = picked
-            if side.stream.state is State.CLOSED or (end == "far" and side.stream.state is State.OPENING):
-                return
-            model.may_reset = True
-            if side.stream.pending_reset is None and side.stream.state is not State.OPENING:
-                side.out.ended = True
-            side.stream.abandon(self.now)
 
     # --- what must hold ---------------------------------------------------------------------------
 
     @invariant()
-    def ledgers_are_in_order(self) -> None:
+    def both_ledgers_agree(self) -> None:
         for model in self.tunnelled:
-            for side in model.sides.values():
-                out, into = side.stream.outgoing, side.stream.incoming
-                assert 0 <= out.acknowledged <= out.sent <= out.written
-                if side.stream.state is State.CLOSED:
-                    continue
-                assert out.written - out.acknowledged <= out.allowance <= LIMITS.max_kept
-                assert out.written == side.out.written
-                assert out.end in (None, out.written)
-                assert 0 <= into.consumed <= into.received <= into.granted
-                assert into.granted - into.consumed <= into.window <= LIMITS.max_window
-                assert sum(map(len, into.queue)) == into.received - into.consumed
             if len(model.sides) == 2:
                 near, far = (model.sides[end].stream for end in ENDS)
-                for one, other in ((near, far), (far, near)):
-                    if State.CLOSED not in (one.state, other.state):
-                        assert one.outgoing.acknowledged <= other.incoming.received <= one.outgoing.written
-                        assert one.outgoing.sent <= other.incoming.granted
+                for one, another in ((near, far), (far, near)):
+                    if State.CLOSED not in (one.state, another.state):
+                        assert one.outgoing.acknowledged <= another.incoming.received <= one.outgoing.written
+                        assert one.outgoing.sent <= another.incoming.granted
 
     @invariant()
-    def memory_is_accounted_for(self) -> None:
-        for session in self.sessions.values():
-            held = sum(
-                _FLOOR
-                + stream.incoming.window
-                - LIMITS.initial_window
-                + stream.outgoing.allowance
-                - LIMITS.kept_floor
-                for stream in session.streams.values()
-            )
-            assert session.budget.used == held <= session.budget.total
+    def who_waits_can_be_reclaimed_and_expires(self) -> None:
+        self._note_waiting()
+        for session in self._sessions():
             assert set(session.suspended) == set(session.budget.reclaimable)
-            for stream in session.suspended:
-                assert (stream.connection is None) is (stream.state is not State.ASKED)
+            grace = _GRACE if session.tombstones is None else _GRACE + 30
+            for stream in session.streams.values():
+                linkless = stream.connection is None
+                match stream.state:
+                    case State.OPENING:
+                        assert linkless is (stream in session.suspended)
+                    case State.OPEN | State.ENDED:
+                        assert linkless is (stream.state is State.ENDED)
+                        assert stream not in session.suspended
+                    case State.SUSPENDED | State.ASKED:
+                        assert linkless is (stream.state is State.SUSPENDED)
+                        assert stream in session.suspended
+                if stream in self.waiting:
+                    assert self.now - self.waiting[stream] <= grace + 0.1
 
     @invariant()
     def users_are_told_the_truth(self) -> None:
         for model in self.tunnelled:
             for end, side in model.sides.items():
-                told = side.face.told
-                assert len(told) == len(set(told)), told
-                if "reset" in told:
-                    assert model.may_reset, side.stream.end_cause
-                    assert side.stream.end_cause in _LOST
-                if "end" in told:
-                    pipe = model.sides["far" if end == "near" else "near"].out
-                    assert pipe.ended
-                    assert len(side.face.arrived) == pipe.written == side.stream.incoming.end
-                if side.stream.end_cause is EndCause.REFUSED and not model.refused:
-                    assert side.stream.refusal is not None
-                    assert side.stream.refusal.cause is Cause.NO_ROOM or model.may_reset
-                    model.refused = True
-                if side.stream.end_cause is EndCause.FINISHED:
-                    assert side.out.ended
-                    assert "end" in told or side.stream.abandoned
-                assert side.stream.end_cause is not EndCause.PROTOCOL
+                if self._is_policy(side.stream, end):
+                    model.may_reset = True
+        super().users_are_told_the_truth()
+
+    def _is_policy(self, stream: Stream, end: str) -> bool:
+        """Whether an end has given the stream up by itself; then it had a reason."""
+        waited = self.now - self.waiting.get(stream, self.now)
+        match stream.end_cause:
+            case EndCause.EXPIRED:
+                assert waited >= (_GRACE if end == "near" else _GRACE + 30) - 0.1
+            case EndCause.UNANSWERED:
+                assert waited >= LIMITS.answer_timeout - 0.1
+            case EndCause.RECLAIMED:
+                budget = stream.session.budget
+                assert isinstance(budget, _Budget)
+                assert budget.was_short
+            case EndCause.SESSION_OVER:
+                assert self.former
+            case _:
+                return False
+        return True
+
+    def _check_reset(self, stream: Stream) -> None:
+        assert stream.end_cause in {EndCause.PEER_RESET, *LOST}
+
+    def _check_refusal(self, model: Tunnelled, stream: Stream) -> None:
+        assert stream.refusal is not None
+        assert stream.refusal.cause is Cause.NO_ROOM or model.may_reset
 
     def teardown(self) -> None:
         """Links come back; everything that was written arrives, or the stream is reset; nothing is left."""
@@ -540,7 +610,7 @@ class Resumption(RuleBasedStateMachine):
                 assert side.stream.state is State.CLOSED
                 if not model.may_reset and not model.refused:
                     assert side.stream.end_cause is EndCause.FINISHED
-        for session in self.sessions.values():
+        for session in self._sessions():
             assert not session.streams
             assert not session.suspended
             assert session.budget.used == 0
@@ -555,10 +625,7 @@ class Resumption(RuleBasedStateMachine):
     def _read_until_quiet(self) -> None:
         for _ in range(300):
             self._settle()
-            read = 0
-            for model in self.tunnelled:
-                for end, side in list(model.sides.items()):
-                    read += self._read(model, side, end, 1 << 20)
+            read = self._read_all()
             self._pass_time(0.4)
             self.ledgers_are_in_order()
             if not read and not self._move_all():

@@ -27,6 +27,7 @@ from certs.authority import Authority
 from certs.files import StateDirectory
 from certs.requests import key_pem, new_key
 from tunnel_daemon.backoff import full_jitter
+from tunnel_server.heap import set_survivors_aside
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.connection import ConnectionFailed
 from tunnel_wire.events import HelloReceived
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number in the name of the first")
     asked = parser.parse_args()
     agents = make_agents(asked.state, asked.first, asked.count)
+    set_survivors_aside()
     Crowd(agents, (asked.host, asked.port)).run()
 
 

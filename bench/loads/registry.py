@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from bench.loads.load import Load
 
 # Each module has LOADS.
-MODULES = ("bulk", "echo", "connections", "many_streams", "agents", "floods")
+MODULES = ("bulk", "echo", "connections", "many_streams", "agents", "keeping", "floods")
 
 
 def loads() -> Sequence[Load]:

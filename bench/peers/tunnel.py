@@ -54,15 +54,19 @@ def prepare_server(stage: Stage, entrance: tuple[str, int]) -> None:
     )
 
 
-def start_server(programs: Programs, stage: Stage) -> subprocess.Popen[bytes]:
-    """Start it, also after it has ended; return when agents can connect."""
-    process = programs.launch("server", [BIN / "tunnel-server", "--config", stage.scratch / "server.toml"])
+def start_server(programs: Programs, stage: Stage, *within: str | Path) -> subprocess.Popen[bytes]:
+    """Start it, also after it has ended; return when agents can connect.
+
+    `within` is a command that takes the program's module and words.
+    """
+    program = [*within, "tunnel_server.cli"] if within else [BIN / "tunnel-server"]
+    process = programs.launch("server", [*program, "--config", stage.scratch / "server.toml"])
     programs.wait_until_it_listens(stage.wan_server)
     return process
 
 
-def start_agent(programs: Programs, stage: Stage) -> None:
-    """Join the node, and start its agent."""
+def start_agent(programs: Programs, stage: Stage, *within: str | Path) -> None:
+    """Join the node, and start its agent; `within` as for `start_server`."""
     host, port = stage.wan_dial
     where = ["--server", f"{host}:{port}", "--state-dir", str(server_state(stage))]
     words = shlex.split(_run([BIN / "tunnelctl", "token", "create", "--node", NODE, *where]))[1:]
@@ -70,7 +74,8 @@ def start_agent(programs: Programs, stage: Stage) -> None:
     _run([BIN / "tunnel-agent", *words, "--state-dir", state])
     config = stage.scratch / "agent.toml"
     config.write_text("health-port = 0\n")
-    programs.launch("agent", [BIN / "tunnel-agent", "run", "--state-dir", state, "--config", config])
+    program = [*within, "tunnel_agent.cli"] if within else [BIN / "tunnel-agent"]
+    programs.launch("agent", [*program, "run", "--state-dir", state, "--config", config])
 
 
 def _run(argv: Sequence[str | Path]) -> str:

@@ -2,6 +2,7 @@
 stopped and removed as docs/raspberry-pi.md says, each with no more than its unit leaves it."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -43,6 +44,12 @@ def status(on: Machine, service: str) -> dict[str, str]:
 def nodes(cloud: Machine) -> dict[str, dict[str, object]]:
     done = cloud.try_("tunnelctl nodes --json")
     return {each["name"]: each for each in json.loads(done.stdout)["nodes"]} if done.returncode == 0 else {}
+
+
+def rules(cloud: Machine) -> str:
+    """All that stands in the kernel, but for who made it."""
+    ruleset = re.sub("(netlink port|pid|process|progname) [^ \n]*", "", cloud.run("nft list ruleset"))
+    return ruleset + cloud.run("ip route show proto 126")
 
 
 def connected(system: System, cloud: Machine) -> None:
@@ -124,18 +131,25 @@ def test_services(own: tuple[System, Machine, Machine]) -> None:
     # with the sockets at systemd, nobody is refused by a restart either
     cloud.run(
         "systemctl stop tunnel-server;"
-        f"printf '[Socket]\nListenStream=0.0.0.0:10262\nListenStream=127.0.0.1:{FIXED}\n'"
-        " > /etc/systemd/system/tunnel-server.socket;"
+        "install -m 644 /source/deploy/systemd/tunnel-server.socket /etc/systemd/system/;"
+        "mkdir /etc/systemd/system/tunnel-server.socket.d;"
+        f"printf '[Socket]\nListenStream=127.0.0.1:{FIXED}\n'"
+        " > /etc/systemd/system/tunnel-server.socket.d/fixed.conf;"
         f"echo 'listen = \"127.0.0.1:{FIXED}=edge-1:9081\"' >> /etc/edge-tunnel/server.toml;"
         "systemctl daemon-reload; systemctl start tunnel-server.socket tunnel-server"
     )
     connected(system, cloud)
+    captures = rules(cloud)
     with Load(system.topology.cloud, to("127.0.0.1", FIXED)) as load:
         cloud.run("systemctl restart tunnel-server")
         connected(system, cloud)
         served = load.served
         system.until(lambda: load.served > served)
     assert load.failures == []
+    # and the table is as it was: nothing stale, nothing missing
+    assert EDGE_1 in captures
+    assert rules(cloud) == captures
+    assert curl_json(system.topology.cloud, URL)["machine"] == "edge-1"
 
     before = status(edge, "tunnel-agent")["pid"]
     edge.run(

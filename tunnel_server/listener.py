@@ -17,7 +17,8 @@ from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.http1 import Handler, HttpError, refuse_connection, serve_connection
 from tunnel_server.peers import Peer
 from tunnel_wire.sockets import from_trio
-from tunnel_wire.tls import TlsPump, TlsStream, handshake, strict_context
+from tunnel_wire.tls import TlsPump, handshake, strict_context
+from tunnel_wire.tls_stream import TlsStream
 
 if TYPE_CHECKING:
     import socket

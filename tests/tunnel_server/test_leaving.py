@@ -14,7 +14,7 @@ from tunnel_server.calls import Asked, Target
 from tunnel_server.leaving import leave
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.splice import End
-from tunnel_wire.tls import TlsStream
+from tunnel_wire.tls_stream import TlsStream
 
 if TYPE_CHECKING:
     from tunnel_wire.stream import TunnelStream

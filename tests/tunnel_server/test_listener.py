@@ -17,7 +17,7 @@ from tunnel_server.frontends.connect import ConnectFrontend
 from tunnel_server.frontends.naming import Naming
 from tunnel_server.rights import Rights
 from tunnel_wire.frames import PREFACE, SETTINGS, frame_header
-from tunnel_wire.tls import TlsStream
+from tunnel_wire.tls_stream import TlsStream
 
 
 async def curl(core: Core, *options: str) -> str:

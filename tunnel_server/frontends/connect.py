@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tunnel_server.frontends.naming import Naming
     from tunnel_server.peers import Peer
     from tunnel_server.rights import Rights
-    from tunnel_wire.tls import TlsStream
+    from tunnel_wire.tls_stream import TlsStream
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from tunnel_wire.session import LOST
 from tunnel_wire.sockets import close_with_reset, unacknowledged
 from tunnel_wire.splice import End, SpliceResult
 from tunnel_wire.stream import TunnelStream
-from tunnel_wire.tls import TlsStream
+from tunnel_wire.tls_stream import TlsStream
 
 if TYPE_CHECKING:
     import socket

@@ -33,7 +33,7 @@ from tunnel_server.frontends.connect_socket import ConnectSocket
 from tunnel_server.node_networks import NodeNetworks, NodeSettings
 from tunnel_server.rights import CallerRights, NodeGlob, PortRange, Rights
 from tunnel_wire.causes import Cause, OpenFailed
-from tunnel_wire.tls import TlsStream
+from tunnel_wire.tls_stream import TlsStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,14 +11,14 @@ import trio
 import trio.testing
 
 from tests.tunnel_wire.links import linked, tcp_pair
-from tests.tunnel_wire.test_tls import streams as tls_streams
+from tests.tunnel_wire.test_tls_stream import streams as tls_streams
 from tunnel_server.client_hello import Http2Offer
 from tunnel_server.frontends import joining
 from tunnel_server.frontends.joining import join
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import End, SpliceResult
 from tunnel_wire.stream import TunnelStream
-from tunnel_wire.tls import TlsStream
+from tunnel_wire.tls_stream import TlsStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

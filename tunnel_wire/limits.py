@@ -61,6 +61,8 @@ class WireLimits:
     """How long the server keeps streams whose link was lost; 0: they end with it."""
     resume_grace_pooled: float = 10.0
     """The same for connections that many requests share: each new one would wait with them."""
+    resumed_at_once: int = 256
+    """Open streams asked for at once: an agent must not be made to owe more answers than it may queue."""
     answer_timeout: float = 15.0
     """For the agent to say what it has of an open stream that a link asks for. A new one's deadline is its
     caller's.

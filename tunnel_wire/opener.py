@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from tunnel_wire.events import Event
     from tunnel_wire.session import Session, Stream
 
-_RESUMING = 256
-"""Streams asked to be resumed at once: an agent must not be made to owe more answers than it may queue."""
-
 
 class OpenerConnection(Connection):
     """One link as the server sees it. `session` is set once the agent's hello has named it."""
@@ -111,7 +108,7 @@ class OpenerConnection(Connection):
 
     def _resume_more(self, now: float) -> None:
         waiting = self._to_resume
-        while waiting and len(self._resuming) < _RESUMING:
+        while waiting and len(self._resuming) < self.limits.resumed_at_once:
             stream = waiting.popleft()
             if stream.state in (State.CLOSED, State.ENDED) or stream.connection is self:
                 continue

@@ -28,6 +28,7 @@ LIMITS = WireLimits(
     max_queued=4000,
     connection_window=65_535,
     max_frame=16_384,
+    resumed_at_once=3,
 )
 FLOOR = LIMITS.initial_window + LIMITS.kept_floor
 ENDS = ("near", "far")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.tunnel_wire.memory import Face, consume
+from tests.tunnel_wire.pipes import LIMITS
 from tests.tunnel_wire.test_resumption_machine import Resumption
-from tunnel_wire import opener
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import DEFAULT_LIMITS
 from tunnel_wire.session import EndCause, State
@@ -204,8 +204,7 @@ def test_a_stale_request_for_what_has_finished_takes_nothing_from_its_user() -> 
     assert far.end_cause is EndCause.FINISHED
 
 
-def test_a_drain_in_the_middle_of_resuming_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opener, "_RESUMING", 2)
+def test_a_drain_in_the_middle_of_resuming_loses_nothing() -> None:
     net, *_ = linked()
     for _ in range(4):
         net.connect()
@@ -217,12 +216,12 @@ def test_a_drain_in_the_middle_of_resuming_loses_nothing(monkeypatch: pytest.Mon
         net._settle()
         net._pass_time(4)
     near, far = net.sessions["near"], net.sessions["far"]
-    assert len(near.suspended) == len(far.suspended) == 3
+    assert len(near.suspended) == len(far.suspended) == 2
     net.dial()
     net._settle()
     streams = [side.stream for model in net.tunnelled for side in model.sides.values()]
     assert [stream.state for stream in streams] == [State.OPEN] * 10
-    assert sum(stream.connection is retired for stream in streams) == 2
+    assert sum(stream.connection is retired for stream in streams) == LIMITS.resumed_at_once
 
 
 def test_a_target_that_is_dialled_for_long_stops_no_receipts_on_the_link_that_it_leaves() -> None:

@@ -223,9 +223,13 @@ class Resumption(Pipes):
         for stream in [] if session is None else list(session.streams.values()):
             if stream.connection is connection:
                 self._model(stream).may_reset = True
-        connection.reset_all(ErrorCode.CANCEL)
-        wire.sent_by(end).extend(b"".join(connection.take(0)))
+        self._say_goodbye(wire, end)
         self._lose(wire, end, for_good=True)
+
+    def _say_goodbye(self, wire: Wire, end: str) -> None:
+        """As `Link` does at an end for good, once what it had encrypted is out."""
+        wire.end(end).reset_all(ErrorCode.CANCEL)
+        wire.sent_by(end).extend(b"".join(wire.end(end).take(0)))
 
     @rule(number=_NUMBER)
     def move(self, number: int) -> None:
@@ -278,8 +282,7 @@ class Resumption(Pipes):
         for wire in self.links:
             if wire.end(end).session in (session, None):
                 if politely and wire.works(end):
-                    wire.end(end).reset_all(ErrorCode.CANCEL)
-                    self._flush(wire, end)
+                    self._say_goodbye(wire, end)
                 self._lose(wire, end, for_good=True)
         for stream in list(session.streams.values()):
             stream.lose(EndCause.SESSION_OVER)
@@ -432,6 +435,20 @@ class Resumption(Pipes):
             self._pass_time(3)
             if delivered:
                 self._move_all()
+
+    @rule(times=st.integers(1, 3), seconds=st.sampled_from([9, 45, 80]))
+    def flap(self, times: int, seconds: int) -> None:
+        """Links come, the server asks there for what waits, and they are lost before an answer comes."""
+        for _ in range(times):
+            before = len(self.links)
+            self.dial()
+            for wire in self.links[before:]:
+                for end in ENDS:
+                    self._flush(wire, end)
+                    self._deliver(wire, end, 1 << 20)
+                for end in ENDS:
+                    self._lose(wire, end)
+            self.wait(seconds, delivered=False)
 
     def _pass_time(self, seconds: float) -> None:
         self.now += seconds

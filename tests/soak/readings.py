@@ -62,7 +62,7 @@ class Watch:
         """Take one more reading of a process; for a while again, as what is being closed takes a moment."""
         deadline = time.monotonic() + PATIENCE
         while (grown := self._grown(reading := take())) and time.monotonic() < deadline:
-            time.sleep(0.5)
+            time.sleep(PATIENCE / 30)
         for what, value in reading.held.items():
             key = f"{what} of {program}"
             self.most[key] = max(self.most.get(key, 0), value)

@@ -108,6 +108,12 @@ class AgentConfig:
         check=between(1),
         live=True,
     )
+    links: int = setting(
+        1,
+        doc="kept to the server at once; from 2 on, bulk goes apart from the rest, and what a lost one "
+        "carried goes on on another at once",
+        check=between(1, 4),
+    )
     max_streams: int = setting(2048, doc="open connections to targets at once", check=between(1))
     memory_budget: int = setting(
         256 * MIB,

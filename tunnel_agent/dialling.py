@@ -130,6 +130,8 @@ class Dialling:
                     if self._session.suspended:
                         self._start_due(race, nursery)
                     elif not race.running.total():
+                        while tried.left and self._home.excludes(tried.left[0]):
+                            tried.left.popleft()  # there was no link yet when the round began
                         if not tried.left:
                             break
                         self._start(race, tried.left.popleft(), tried, nursery)

@@ -49,6 +49,10 @@ class Home:
             return [home, *(server for server in servers if server != home)]
         return list(servers)
 
+    def excludes(self, server: Endpoint) -> bool:
+        """Whether a link that stands leads to another one."""
+        return self.server not in (None, server) and self._is_linked()
+
     @property
     def is_awaited(self) -> bool:
         """Whether to try no other server for now: one has answered, and this one may still come back."""

@@ -131,6 +131,8 @@ class Supervisor:
     async def run(self) -> NoReturn:
         """Stay linked until cancelled; cancelled, all links are closed at once."""
         async with trio.open_nursery() as self._nursery:
+            for _ in range(self._config.links - 1):
+                self._nursery.start_soon(self._keep)
             await self._keep()
 
     async def _keep(self) -> NoReturn:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_server.spreading import Spreading
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.stream import TunnelStream, open_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from certs.addresses import IPAddress
     from tunnel_server.acceptance import Watched
     from tunnel_wire.link import Link
     from tunnel_wire.opener import OpenerConnection
-    from tunnel_wire.session import Session
+    from tunnel_wire.session import Session, Stream
 
 _PROBE_TIME = 2.0
 """Seconds that an old session's link gets to show life before a new session of the same node replaces it."""
@@ -38,6 +41,11 @@ class AgentLink:
     clock_ahead: float | None = None
     """Seconds by which the agent's clock was ahead of ours when it said hello; None if it did not say."""
 
+    @property
+    def serial(self) -> str:
+        """Of its certificate."""
+        return self.watched.serial if self.watched is not None else ""
+
 
 @dataclass(eq=False)
 class AgentSession:
@@ -48,17 +56,29 @@ class AgentSession:
     suspended_by: list[Watched] = field(default_factory=list)
     """The certificates of the links that its streams were on before they were suspended."""
 
-    @property
-    def usable(self) -> bool:
-        """Whether a stream can be opened: some link is neither ended nor being retired."""
-        return any(not each.connection.draining and not each.link.ended for each in self.links.values())
+    spreading: Spreading | None = None
+    """Where there have been several links."""
 
-    def newest(self) -> AgentLink | None:
-        """The link for new streams: others stay with a certificate that was renewed, and go when idle."""
-        for link in reversed(self.links.values()):
-            if not link.connection.draining and not link.link.ended:
-                return link
-        return None
+    @property
+    def usable(self) -> list[AgentLink]:
+        """The links on which streams are opened.
+
+        Those with a certificate that was renewed are not among them: they stay, and go when they are idle.
+        """
+        links = [each for each in self.links.values() if not each.connection.draining and not each.link.ended]
+        return [link for link in links if link.serial == links[-1].serial]
+
+    def emptiest(self) -> AgentLink | None:
+        """The link for a new stream."""
+        links = self.usable
+        if len(links) > 1 and self.spreading is not None:
+            return self.spreading.emptiest(links)
+        return links[-1] if links else None
+
+    def spread(self) -> None:
+        """There is one more link: where there are several, see to it that each carries its part."""
+        if len(self.links) > 1 and (self.spreading is None or self.spreading.over):
+            self.spreading = Spreading(self)
 
     def resume(self, link: AgentLink) -> None:
         """Have `link` go on with the streams of links that have ended."""
@@ -69,8 +89,14 @@ class AgentSession:
             for each in self.links.values()
             if not each.link.ended or each.link.is_last  # whose streams end with it
         ]
+        self.move(
+            [stream for stream in self.session.streams.values() if stream.connection not in alive], link
+        )
+
+    def move(self, streams: Iterable[Stream], link: AgentLink) -> None:
+        """Have `link` go on with these streams, which have another link, or none."""
         link.connection.resume(
-            [stream for stream in self.session.streams.values() if stream.connection not in alive],
+            streams,
             trio.current_time(),
             [index for index, each in self.links.items() if not each.link.ended],
         )
@@ -78,7 +104,7 @@ class AgentSession:
 
     async def open(self, host: str, port: int) -> TunnelStream:
         """Have the agent dial `host`:`port`. Raises OpenFailed; put a deadline around it."""
-        if (link := self.newest()) is not None:
+        if (link := self.emptiest()) is not None:
             return await open_stream(link.connection, self.session, host, port)
         raise OpenFailed(Cause.AWAY, "the agent's link is being retired")
 

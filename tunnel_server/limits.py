@@ -23,7 +23,12 @@ class ServerLimits:
         unit="seconds",
         check=_POSITIVE,
     )
-    links_per_node: int = setting(4, doc="links that one node may hold", check=_COUNT, live=True)
+    links_per_node: int = setting(
+        8,
+        doc="links that one node may hold: twice its `links` while its certificate is renewed",
+        check=_COUNT,
+        live=True,
+    )
     streams_per_session: int = setting(10_000, doc="calls open at once through one node", check=_COUNT)
     calls: int = setting(
         20_000, doc="calls open at once in all; further callers are reset", check=_COUNT, live=True

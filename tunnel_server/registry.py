@@ -286,6 +286,7 @@ class Registry:
         link.connection.session = agent.session
         agent.suspended_by.clear()
         agent.resume(link)
+        agent.spread()
         node.linked.set()
         node.linked = trio.Event()
         self.learn(node.name, link.addresses)
@@ -312,7 +313,7 @@ class Registry:
             if held is link:
                 del agent.links[index]
         if agent.session.suspended:
-            if (other := agent.newest()) is not None:
+            if (other := agent.emptiest()) is not None:
                 agent.resume(other)
             elif link.watched is not None:
                 agent.suspended_by.append(link.watched)

@@ -141,6 +141,11 @@ class Carrier:
         return bool(self._streams)
 
     @property
+    def load(self) -> int:
+        """How many streams are attached that have not ended."""
+        return len(self._streams)
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds, from the last answered PING."""
         return self._life.round_trip

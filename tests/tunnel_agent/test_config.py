@@ -86,7 +86,7 @@ def test_the_proxys_password_is_never_shown(tmp_path):
 def test_what_needs_a_restart():
     fields = fields_by_key(AgentConfig).items()
     assert {key for key, field in fields if not declared(field).live} == {
-        "state-dir", "refresh-interval", "max-streams", "health-address", "health-port",
+        "state-dir", "refresh-interval", "links", "max-streams", "health-address", "health-port",
         "node-name", "service-account-token", "ca-file",
     }  # fmt: skip
 

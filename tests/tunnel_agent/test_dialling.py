@@ -15,6 +15,7 @@ from tests.tunnel_agent.test_supervisor import agent, target
 from tunnel_agent import dialling as dialling_module
 from tunnel_agent.connect import ConnectError
 from tunnel_agent.home import LOYALTY
+from tunnel_wire.hello import DrainReason
 from tunnel_wire.session import EndCause
 
 
@@ -216,3 +217,62 @@ async def test_without_calls_that_wait_the_next_server_is_taken(pki, clock):
         own.paths[0].silent = True
         own.paths[0].cut()
         assert await until(lambda: greeted(second), 40) < 30
+
+
+async def test_several_links_are_made_and_kept(pki, clock):
+    async with keeping(pki) as server, one_stream(pki, server, links=3) as own:
+        links = own.running._links
+        await until(lambda: len(greeted(server)) == 3, 5)
+        assert sorted(links) == [0, 1, 2]
+        assert [sorted(link.hellos[0].links) for link in server.links] == [[0], [0, 1], [0, 1, 2]]
+        server.links[1].link.close("enough")
+        await until(lambda: len(greeted(server)) == 4, 30)
+        assert sorted(links) == [0, 1, 2]
+        assert own.running.status.linked_since is not None
+        assert await own.echoes()
+
+
+async def test_all_links_lead_to_one_server(pki, clock):
+    """While a link of theirs stands, the others are made there, or not at all."""
+    async with (
+        keeping(pki) as first,
+        keeping(pki) as second,
+        one_stream(pki, first, second, links=2, connect_timeout=5) as own,
+    ):
+        await until(lambda: len(greeted(first)) == 2, 5)
+        own.paths[0].silent = True
+        first.links[1].link.close("enough")
+        await trio.sleep(90)
+        assert len(own.running._links) == 1
+        assert await own.echoes()
+        own.paths[0].silent = False
+        await until(lambda: len(greeted(first)) == 3, 40)
+        assert not second.links
+
+
+async def test_all_links_are_made_anew_with_a_newer_certificate(pki, clock):
+    async with keeping(pki) as server, one_stream(pki, server, links=2) as own:
+        await until(lambda: len(greeted(server)) == 2, 5)
+        own.running.renewed()
+        await until(lambda: len(greeted(server)) == 4, 5)
+        # The former one that carries nothing goes, the other one stays with its stream.
+        await until(lambda: len(own.running._links) == 3, 20)
+        assert await own.echoes()
+        await own.near.aclose()
+        await own.far.aclose()
+        await until(lambda: len(own.running._links) == 2, 20)
+        assert [link.link.ended for link in server.links] == [True, True, False, False]
+
+
+async def test_a_server_that_allows_fewer_links_is_not_dialled_on_and_on(pki, clock):
+    async with keeping(pki) as server, one_stream(pki, server, links=2) as own:
+        await until(lambda: len(greeted(server)) == 2, 5)
+        for count in (2, 3):
+            server.links[-1].connection.drain(DrainReason.REPLACED, "edge-1 has 1 links already")
+            server.links[-1].link.close("too many")
+            await trio.sleep(15)
+            assert len(server.links) == count
+            await until(lambda: len(greeted(server)) > len(server.links) - 1 >= 2, 40)
+            await trio.sleep(10)
+        assert not server.links[0].link.ended
+        assert await own.echoes()

@@ -44,7 +44,10 @@ async def test_order(world):
 
 
 async def test_beside_a_link_no_other_server(world):
+    assert not world.home.excludes(HERE)
     world.linked = True
+    assert world.home.excludes(HERE)
+    assert not world.home.excludes(THERE)
     assert not world.home.admits(HERE, "2")
     assert world.home.admits(HERE, "1"), "the same process by another name"
     assert world.home.server == HERE

@@ -1,0 +1,39 @@
+"""An agent with two links: when either is lost, what it carried goes on on the other, byte by byte."""
+
+import time
+from collections.abc import Callable
+
+from tests.e2e.system import System
+from tests.e2e.transfers import Transfers
+from tunnelctl.demo.topology import Host
+
+KINDS = {"download": 6, "upload": 4, "ssh": 2, "websocket": 2, "half-closed": 2}
+
+
+def ports(edge: Host) -> set[str]:
+    """Of the agent's links, at its end."""
+    lines = edge.run(["ss", "-Htn", "state", "established", "dport", "=", ":10262"]).stdout.splitlines()
+    return {line.split()[2].rpartition(":")[2] for line in lines}
+
+
+def test_either_link_may_be_lost(deploy: Callable[..., System], figure: Callable[[str, float], None]) -> None:
+    own = deploy()
+    own.start_server()
+    edge = own.topology.edge(1)
+    own.add_edge(edge, links=2)
+    own.until(lambda: len(ports(edge)) == 2, "server", "edge-1")
+    transfers = Transfers(own, KINDS, 6)
+    transfers.start()
+    own.until(lambda: own.nodes()["edge-1"]["open_calls"] == sum(KINDS.values()), "server", "edge-1")
+    own.until(lambda: min(transfers.arrived()) > 0, "server", "edge-1")
+    first = ports(edge)
+    for port in sorted(first):
+        before = transfers.arrived()
+        edge.run(["ss", "-K", "sport", "=", f":{port}"])
+        _, most = transfers.first_bytes(time.monotonic(), before)
+        figure("s from the loss of one of two links to the next byte, the last of the downloads", most)
+        assert most < 2
+        own.until(lambda: len(ports(edge)) == 2, "server", "edge-1")
+    transfers.finish()
+    assert not ports(edge) & first
+    assert own.nodes()["edge-1"]["suspended_calls"] == 0

@@ -48,6 +48,10 @@ _USERS = "root:x:0:0:root:/:/usr/sbin/nologin\nedge-tunnel:x:65532:65532::/:/usr
 _GROUPS = "root:x:0:\nedge-tunnel:x:65532:\n"
 
 
+_KEPT = 5
+"""Each change of the sources makes another image, of 128 MiB; somebody may be at work with one of before."""
+
+
 class ImageError(Exception):
     """It cannot be made; one line."""
 
@@ -59,7 +63,10 @@ def archive() -> Path:
     for file in _sources():
         digest.update(f"{file.relative_to(_SOURCE)}\n".encode() + file.read_bytes())
     name = f"image-{digest.hexdigest()[:16]}"
-    return cache.make(name, lambda folder: _make(base, folder)) / "edge-tunnel.tar"
+    made = cache.make(name, lambda folder: _make(base, folder))
+    made.touch()  # the newest by its use
+    cache.forget("image-" + "[0-9a-f]" * 16, _KEPT)
+    return made / "edge-tunnel.tar"
 
 
 def _base_name() -> str:

@@ -33,3 +33,10 @@ def make(name: str, build: Callable[[Path], None]) -> Path:
                 build(made)
                 os.rename(made, wanted)  # noqa: PTH104
     return wanted
+
+
+def forget(pattern: str, kept: int) -> None:
+    """Remove the oldest folders whose names match, but for as many as are to be `kept`."""
+    found = [each for each in place("").glob(pattern) if each.is_dir()]
+    for each in sorted(found, key=lambda folder: folder.stat().st_mtime)[:-kept]:
+        shutil.rmtree(each, ignore_errors=True)  # somebody else may be at it

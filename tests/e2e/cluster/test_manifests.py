@@ -31,7 +31,7 @@ EVERYTHING = (
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """One of its own: names in it are the shipped ones."""
     directory = tmp_path_factory.mktemp("manifests")
     (logs := directory / "logs").mkdir()
@@ -51,20 +51,20 @@ def test_the_plain_yaml_is_what_the_chart_renders() -> None:
     assert stale == [], "run `make manifests`"
 
 
-def test_everything_applies_and_nothing_of_it_is_unknown(cluster: ControlPlane) -> None:
+def test_everything_applies_and_nothing_of_it_is_unknown(plane: ControlPlane) -> None:
     words = ["apply", "--server-side", "--validate=strict", "-f", str(render.ROOT / render.MANIFESTS)]
-    applied = cluster.kubectl(*words).splitlines()
+    applied = plane.kubectl(*words).splitlines()
     kinds = [each["kind"] for each in yaml.safe_load_all((render.ROOT / render.MANIFESTS).read_text())]
     assert len(applied) == len(kinds)
-    assert cluster.kubectl(*words).splitlines() == applied, "applied again, it is the same"
+    assert plane.kubectl(*words).splitlines() == applied, "applied again, it is the same"
     # A kubectl of before server-side apply, and what GitOps tools do.
-    cluster.kubectl("apply", "--server-side=false", "--validate=strict", *words[-2:])
+    plane.kubectl("apply", "--server-side=false", "--validate=strict", *words[-2:])
 
 
-def test_what_every_option_renders_applies(cluster: ControlPlane) -> None:
+def test_what_every_option_renders_applies(plane: ControlPlane) -> None:
     text = render.template(HELM.place(), *EVERYTHING)
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-", stdin=text)
-    ports = json.loads(cluster.kubectl("get", "service", "-n", "edge-tunnel", "-o", "json"))["items"]
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-", stdin=text)
+    ports = json.loads(plane.kubectl("get", "service", "-n", "edge-tunnel", "-o", "json"))["items"]
     assert {each["metadata"]["name"]: each["spec"]["ports"][0]["port"] for each in ports} == {
         "tunnel-server": 10262,
         "tunnel-server-internal": 10250,
@@ -73,10 +73,10 @@ def test_what_every_option_renders_applies(cluster: ControlPlane) -> None:
     }
 
 
-def test_the_static_pod_is_a_pod(cluster: ControlPlane) -> None:
+def test_the_static_pod_is_a_pod(plane: ControlPlane) -> None:
     path = str(render.ROOT / render.STATIC_POD)
     # Created without the ServiceAccount that admission would give it, as the kubelet does with its mirror.
-    cluster.kubectl("create", "--dry-run=client", "--validate=strict", "-f", path)
+    plane.kubectl("create", "--dry-run=client", "--validate=strict", "-f", path)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ def test_a_service_monitor_scrapes_what_serves_metrics() -> None:
         assert not monitor["selector"]["matchLabels"].items() <= each["metadata"]["labels"].items()
 
 
-def test_helm_installs_and_uninstalls_it(cluster: ControlPlane, tmp_path: Path) -> None:
+def test_helm_installs_and_uninstalls_it(plane: ControlPlane, tmp_path: Path) -> None:
     """The release as docs/kubernetes/install.md makes it, in a cluster that has the namespace."""
-    cluster.kubectl("delete", "--wait=false", "-f", str(render.ROOT / render.MANIFESTS))
-    cluster.namespace("tunnel")
-    words = [HELM.place(), "--kubeconfig", cluster.kubeconfig, "--namespace", "tunnel"]
+    plane.kubectl("delete", "--wait=false", "-f", str(render.ROOT / render.MANIFESTS))
+    plane.namespace("tunnel")
+    words = [HELM.place(), "--kubeconfig", plane.kubeconfig, "--namespace", "tunnel"]
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
 
     def run(*more: str) -> str:
@@ -125,9 +125,9 @@ def test_helm_installs_and_uninstalls_it(cluster: ControlPlane, tmp_path: Path) 
 
     run("install", "edge-tunnel", str(render.CHART), *render.REQUIRED)
     assert json.loads(run("list", "-o", "json"))[0]["status"] == "deployed"
-    subjects = json.loads(cluster.kubectl("get", "clusterrolebinding", "edge-tunnel-server", "-o", "json"))
+    subjects = json.loads(plane.kubectl("get", "clusterrolebinding", "edge-tunnel-server", "-o", "json"))
     assert subjects["subjects"][0]["namespace"] == "tunnel"
     run("upgrade", "edge-tunnel", str(render.CHART), *render.REQUIRED, "--set=metrics.enabled=true")
     run("uninstall", "edge-tunnel")
-    left = cluster.kubectl("get", "deploy,ds,svc,cm,sa", "-n", "tunnel", "-o", "name").split()
+    left = plane.kubectl("get", "deploy,ds,svc,cm,sa", "-n", "tunnel", "-o", "name").split()
     assert left == ["serviceaccount/default"]

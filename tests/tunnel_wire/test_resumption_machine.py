@@ -440,15 +440,27 @@ class Resumption(Pipes):
     def flap(self, times: int, seconds: int) -> None:
         """Links come, the server asks there for what waits, and they are lost before an answer comes."""
         for _ in range(times):
-            before = len(self.links)
-            self.dial()
-            for wire in self.links[before:]:
-                for end in ENDS:
-                    self._flush(wire, end)
-                    self._deliver(wire, end, 1 << 20)
+            for wire in self._ask():
                 for end in ENDS:
                     self._lose(wire, end)
             self.wait(seconds, delivered=False)
+
+    @rule()
+    def drain_early(self) -> None:
+        """A link is retired while the server is still asking there."""
+        for wire in self._ask():
+            if wire in self._usable():
+                wire.near.drain(DrainReason.EXPIRED, "a test")
+
+    def _ask(self) -> list[Wire]:
+        """A link if there is place for one, as far as that the server has asked there for what waits."""
+        before = len(self.links)
+        self.dial()
+        for wire in self.links[before:]:
+            for end in ENDS:
+                self._flush(wire, end)
+                self._deliver(wire, end, 1 << 20)
+        return self.links[before:]
 
     def _pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -487,15 +499,16 @@ class Resumption(Pipes):
             return
         self.tunnelled.append(Tunnelled({"near": Side(stream, Face(stream), Pipe(2 * stream.key))}))
 
-    @rule()
-    def connect(self) -> None:
-        """Open a stream all the way, if that is possible now."""
-        before = len(self.tunnelled)
-        self.open()
-        if len(self.tunnelled) > before:
-            for _ in range(3):
-                self._move_all()
-            self.answer(0, True)
+    @rule(count=st.sampled_from([1, 1, 1, 4]))
+    def connect(self, count: int = 1) -> None:
+        """Open streams all the way, as far as that is possible now."""
+        for _ in range(count):
+            before = len(self.tunnelled)
+            self.open()
+            if len(self.tunnelled) > before:
+                for _ in range(3):
+                    self._move_all()
+                self.answer(0, True)
 
     @rule(index=_INDEX, willing=st.sampled_from([True, True, True, False]))
     def answer(self, index: int, willing: bool) -> None:

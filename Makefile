@@ -35,7 +35,7 @@ cluster: $(VENV)/.installed-dev ## build the Kubernetes that test-cluster runs: 
 	@$(BIN)/python -m tests.e2e.cluster.components
 
 test-cluster: cluster ## the tests on a real Kubernetes, which `make test` leaves out (root; etcd, containerd and others)
-	@$(BIN)/pytest tests/e2e/cluster $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --no-loadscope-reorder tests/e2e/cluster $(ARGS)
 
 manifests: $(VENV)/.installed-dev ## render deploy/chart as the plain YAML of deploy/kubernetes and of tunnelctl install (ARGS=--check)
 	@$(BIN)/python -m deploy.render $(ARGS)

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from tunnelctl.demo.topology import Site, Topology
 T = TypeVar("T")
 EDGE = MappingProxyType({"openyurt.io/is-edge-worker": "true"})
 _CLOUD = MappingProxyType({"openyurt.io/is-edge-worker": "false", "cloud": "true"})
+_CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 _PREFIX = "et-cluster"
 _count = itertools.count(1)
 _SITES = (
@@ -123,9 +125,22 @@ class Cluster:
         """What the administrator's kubectl on the cloud host writes to standard output; it must succeed."""
         return self.control_plane.kubectl(*words, timeout=seconds)
 
+    def start_api(self) -> None:
+        """Start a kube-apiserver that was stopped, and anew what watches it.
+
+        By themselves controllers and kubelets try again as late as a minute after it is back.
+        """
+        self.control_plane.start_api()
+        for name in (*_CONTROLLERS, "kube-proxy"):
+            self.processes.end(name, signum=signal.SIGKILL)
+        self._start_controllers()
+        self._start_proxy()
+        for node in self.nodes.values():
+            node.restart_kubelet()
+
     def _start_controllers(self) -> None:
         plane = self.control_plane
-        for name in ("kube-controller-manager", "kube-scheduler"):
+        for name in _CONTROLLERS:
             words = [
                 f"--kubeconfig={self._kubeconfig(name)}",
                 "--leader-elect=false",

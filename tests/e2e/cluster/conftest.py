@@ -4,8 +4,10 @@ import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.cluster.components import build
@@ -20,8 +22,8 @@ _count = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """They need what `make cluster` builds, and etcd. The modules that share an installation come last."""
-    items.sort(key=lambda item: "installed" in getattr(item, "fixturenames", ()))
+    """They need what `make cluster` builds, and etcd. Those of an installation come first: the longest."""
+    items.sort(key=_turn)
     reason = None
     if lacking := missing(*_PROGRAMS):
         reason = f"a real control plane needs {', '.join(lacking)}"
@@ -30,6 +32,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if reason and _HERE in item.path.parents:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _turn(item: pytest.Item) -> int:
+    names = getattr(item, "fixturenames", ())
+    if "installation" not in names:
+        return 2
+    return 1 if "installed" in names else 0  # who has none before whom has one
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """A file's tests are one worker's, and so are all that share the installation, which is made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        text = (self.config.rootpath / file).read_text()
+        return "installation" if "installation: Shipped" in text else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Of the marks for this, which xdist has (`--dist loadgroup`), it sees none with this pytest."""
+    return _Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

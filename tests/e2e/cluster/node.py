@@ -106,6 +106,7 @@ class Node:
         self._pods = pods
         self._files = control_plane.directory / f"node-{host.name}"
         self._first = 0
+        self._labels = ""
         self._stack = contextlib.ExitStack()
 
     # its life
@@ -123,16 +124,15 @@ class Node:
         """Start its kubelet; return when the API knows the node. What pods it has come up by themselves."""
         self._until(lambda: self.try_(["ctr", "version"]).returncode == 0, "containerd")
         self.load(self._archive)
-        words = [
-            "--config=/files/kubelet.json",
-            "--kubeconfig=/files/kubeconfig",
-            "--cert-dir=/var/lib/kubelet/pki",
-        ]
-        words += [f"--hostname-override={self.name}", f"--node-ip={self.host.address}"]
-        words.append("--node-labels=" + ",".join(f"{key}={value}" for key, value in labels.items()))
-        self._start("kubelet", "/programs/kubelet", *words)
+        self._labels = ",".join(f"{key}={value}" for key, value in labels.items())
+        self._start_kubelet()
         found = ["get", "node", self.name, "-o", "name"]
         self._until(lambda: self._control_plane.try_kubectl(*found).returncode == 0, "kubelet")
+
+    def restart_kubelet(self) -> None:
+        """Containers run on, and it asks the API for its pods at once."""
+        self.end("kubelet")
+        self._start_kubelet()
 
     def stop(self) -> None:
         """Pull its plug, and forget all that it had. The API still has the Node object."""
@@ -202,6 +202,16 @@ class Node:
 
     def _start(self, name: str, *words: str) -> None:
         self._processes.start(self._process(name), self.command(words))
+
+    def _start_kubelet(self) -> None:
+        words = [
+            "--config=/files/kubelet.json",
+            "--kubeconfig=/files/kubeconfig",
+            "--cert-dir=/var/lib/kubelet/pki",
+        ]
+        words += [f"--hostname-override={self.name}", f"--node-ip={self.host.address}"]
+        words.append(f"--node-labels={self._labels}")
+        self._start("kubelet", "/programs/kubelet", *words)
 
     def _kill(self) -> None:
         self._processes.end(self._process("node"), signum=signal.SIGKILL)

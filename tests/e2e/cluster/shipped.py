@@ -22,7 +22,7 @@ RUN = "/run/edge-tunnel"
 """The directory of the server's sockets, on its host."""
 _STATE = "/var/lib/edge-tunnel-agent"
 _OURS = ("-n", NAMESPACE)
-_SECONDS = 60
+_SECONDS = 120
 
 
 class Shipped:

@@ -39,7 +39,7 @@ class StaticApiserver:
             yield
         finally:
             self._end()
-            plane.start_api()
+            self.cluster.start_api()
 
     def configure(self, *fragments: str, **files: str) -> None:
         """Run it with these parts of its manifest, each a YAML, and these files in CONFIGURATION."""

@@ -68,18 +68,15 @@ def test_an_agent_restarts_while_the_api_is_away(cluster: Cluster) -> None:
         cluster.until(lambda: node.try_(_RUNNING).stdout.strip() not in {"", before}, timeout=60)
         cluster.until(lambda: _kubelet_answers(cluster), timeout=60)
     finally:
-        cluster.control_plane.start_api()
+        cluster.start_api()
     cluster.until(lambda: re.fullmatch(r"tick \d+\n", _logs(cluster)), timeout=60)
 
 
 def test_a_static_pod_needs_no_api(cluster: Cluster) -> None:
     """It goes on with the identity that the DaemonSet's agent left on the node, and keeps that one away."""
     node, plane = cluster.nodes["edge-3"], cluster.control_plane
-    files = plane.directory / "node-edge-3"  # /files there
-    (files / "agent.toml").write_text('allow = ["loopback:*", "192.168.3.9:*"]\n')
-    shutil.copy(STATIC_POD, files)
-    node.try_(["mkdir", "-p", "/etc/edge-tunnel", STATIC_PODS])
-    node.try_(["cp", "/files/agent.toml", "/etc/edge-tunnel"])
+    shutil.copy(STATIC_POD, plane.directory / "node-edge-3")  # /files there
+    node.try_(["mkdir", "-p", STATIC_PODS])
     cluster.kubectl("label", "node", "edge-3", "edge-tunnel.io/own-agent=static")
     cluster.until(lambda: not node.try_(_RUNNING).stdout, timeout=60)
     assert not _kubelet_answers(cluster)
@@ -88,9 +85,9 @@ def test_a_static_pod_needs_no_api(cluster: Cluster) -> None:
         node.try_(["cp", f"/files/{STATIC_POD.name}", STATIC_PODS])
         cluster.until(lambda: _kubelet_answers(cluster), timeout=60)
     finally:
-        plane.start_api()
+        cluster.start_api()
     cluster.until(lambda: re.fullmatch(r"tick \d+\n", _logs(cluster)), timeout=60)
-    node.try_(["rm", "-r", f"{STATIC_PODS}/{STATIC_POD.name}", "/etc/edge-tunnel"])
+    node.try_(["rm", "-r", f"{STATIC_PODS}/{STATIC_POD.name}"])
     cluster.until(lambda: not node.try_(_RUNNING).stdout, timeout=60)
     cluster.kubectl("label", "node", "edge-3", "edge-tunnel.io/own-agent-")
     cluster.until(lambda: _kubelet_answers(cluster), timeout=60)

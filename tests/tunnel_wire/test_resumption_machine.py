@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from tests.tunnel_wire.memory import Face
 from tests.tunnel_wire.pipes import ENDS, FLOOR, LIMITS, Pipe, Pipes, Side, Tunnelled, other
@@ -103,6 +103,12 @@ class Resumption(Pipes):
         self.dial()
         self._settle()
         self.connect()
+
+    @initialize(streams=st.sampled_from([0, 3, 6]))
+    def begin(self, streams: int) -> None:
+        """More streams than are asked for at once."""
+        self.connect(streams)
+        self._settle()
 
     def _time(self) -> float:
         return self.now

@@ -2,9 +2,10 @@
 
 Offsets are absolute, in bytes of payload from the stream's start, so that they mean the same on every link:
 
-    Outgoing   acknowledged <= sent <= written <= limit      [acknowledged, sent) is kept, [sent, written)
-    is queued
-    Incoming   consumed <= received <= granted               [consumed, received) is queued for the consumer
+    Outgoing   acknowledged <= sent <= written <= limit
+               [acknowledged, sent) is kept, [sent, written) is queued
+    Incoming   consumed <= received <= granted
+               [consumed, received) is queued for the consumer
 
 Credit (`limit`, `granted`) is permission and never receipt: sent bytes are let go of by `acknowledge` alone.
 """
@@ -222,52 +223,6 @@ class Outgoing:
             self.allowance = self._limits.kept_floor
 
 
-class LinkWindow:
-    """What a link's peer may send of DATA on all streams together before we have read it: a balance in bytes.
-
-    It holds no memory of ours, only the kernel's. It grows where a round trip needs it and not otherwise:
-    where reading is the limit, more would only wait longer, and every small write behind it. So the round
-    trip to judge by is the least that the link has had: later ones contain that waiting.
-    """
-
-    __slots__ = ("_left", "_mark_time", "_most", "_read", "_spent", "size")
-
-    def __init__(self, size: int, most: int, now: float) -> None:
-        self.size = size
-        self._most = most
-        self._left = size
-        self._spent = 0
-        """Not given back yet."""
-        self._read = 0
-        """Since the mark."""
-        self._mark_time = now
-
-    def admit(self, size: int) -> None:
-        """Check a DATA frame's length at its header. Raises `CreditExceeded`."""
-        if size > self._left:
-            raise CreditExceeded(f"{size - self._left} bytes beyond the connection's window")
-        self._left -= size
-
-    def spend(self, size: int, now: float, round_trip: float | None) -> int:
-        """An admitted frame counts as read. Returns credit to send in WINDOW_UPDATE, in eighths."""
-        self._spent += size
-        if self._spent * 8 < self.size:
-            return 0
-        increment, self._spent = self._spent, 0
-        self._read += increment
-        if self._read >= self.size:
-            if (
-                round_trip is not None
-                and now - self._mark_time < 2 * round_trip * self._read / self.size
-                and 2 * self.size <= self._most
-            ):
-                increment += self.size
-                self.size *= 2
-            self._mark_time, self._read = now, 0
-        self._left += increment
-        return increment
-
-
 class Incoming:
     """One direction's bytes to here: received, queued while the consumer is slow, consumed, granted."""
 
@@ -319,9 +274,8 @@ class Incoming:
     def consume(self, size: int, now: float, round_trip: float | None) -> int:
         """The consumer took `size` bytes at `now`. Returns credit to send in WINDOW_UPDATE, often 0.
 
-        Credit goes back in eighths of the window. The window doubles when the consumer drained more than
-        half of it
-        faster than about two round trips refill it: then the window was the limit, and not the consumer.
+        Credit goes back in eighths of the window. The window doubles when the consumer drained more than half
+        of it faster than about two round trips refill it: then the window was the limit, not the consumer.
         """
         self.consumed += size
         owed = self.window - (self.granted - self.consumed)

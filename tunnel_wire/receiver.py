@@ -18,8 +18,9 @@ from tunnel_wire.carrier import Carrier
 from tunnel_wire.causes import clean_detail
 from tunnel_wire.control_plane import WHOLE
 from tunnel_wire.events import DataReceived, EndReceived, RoomGained, StreamReset
-from tunnel_wire.flow import CreditExceeded, LinkWindow
+from tunnel_wire.flow import CreditExceeded
 from tunnel_wire.frames import HEADER_SIZE, MAX_WINDOW, ErrorCode, Violation
+from tunnel_wire.link_window import LinkWindow
 from tunnel_wire.rates import Allowance
 from tunnel_wire.session import EndCause, State
 

@@ -42,6 +42,15 @@ async def stream(core: Core) -> tuple[TunnelStream, TunnelStream]:
         return await held.open("127.0.0.1", 80), accepted[0]
 
 
+def serial(core: Core) -> str:
+    """Of the certificate that the first link has shown."""
+    held = core.registry.by_name("edge-1").agent
+    assert held is not None
+    watched = held.links[0].watched
+    assert watched is not None
+    return watched.serial
+
+
 def cut(agent: Agent) -> None:
     """As a network does: without a word."""
     agent.link._last_words = bytes  # type: ignore[method-assign]
@@ -143,9 +152,7 @@ async def test_a_revoked_link_that_ends_early_takes_its_streams_with_it() -> Non
         await core.wait_linked("edge-1", first.session, 2)
         held = core.registry.by_name("edge-1").agent
         assert held is not None
-        watched = held.links[0].watched
-        assert watched is not None
-        core.revoke(Kind.SERIAL, watched.serial)
+        core.revoke(Kind.SERIAL, serial(core))
         await trio.testing.wait_all_tasks_blocked()
         cut(first)
         with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
@@ -163,15 +170,12 @@ async def test_whoever_is_revoked_while_away_has_its_calls_reset(
     async with running() as core:
         agent = await linked(core)
         near, _ = await stream(core)
-        held = core.registry.by_name("edge-1").agent
-        assert held is not None
-        watched = held.links[0].watched
-        assert watched is not None
+        shown = serial(core)
         cut(agent)
         await away(core, agent)
         core.revoke(kind, "another" if kind is Kind.NODE else "123")
         assert near.end_cause is None
-        core.revoke(kind, "edge-1" if kind is Kind.NODE else watched.serial)
+        core.revoke(kind, "edge-1" if kind is Kind.NODE else shown)
         assert near.end_cause is EndCause.REVOKED
         with trio.fail_after(5), pytest.raises(trio.BrokenResourceError, match="was revoked"):
             await near.receive_some()
@@ -182,10 +186,7 @@ async def test_what_another_link_went_on_with_ends_with_that_one_alone() -> None
     async with running() as core:
         agent = await linked(core)
         near, far = await stream(core)
-        held = core.registry.by_name("edge-1").agent
-        assert held is not None
-        former = held.links[0].watched
-        assert former is not None
+        former = serial(core)
         cut(agent)
         await away(core, agent)
         agent = await linked(core, agent.session)
@@ -193,7 +194,7 @@ async def test_what_another_link_went_on_with_ends_with_that_one_alone() -> None
         assert await receive(far, 2) == b"on"
         cut(agent)
         await away(core, agent)
-        core.revoke(Kind.SERIAL, former.serial)
+        core.revoke(Kind.SERIAL, former)
         assert near.end_cause is None
         await linked(core, agent.session)
         await near.send_all(b"on")

@@ -22,7 +22,7 @@ def test_either_link_may_be_lost(deploy: Callable[..., System], figure: Callable
     edge = own.topology.edge(1)
     own.add_edge(edge, links=2)
     own.until(lambda: len(ports(edge)) == 2, "server", "edge-1")
-    transfers = Transfers(own, KINDS, 6)
+    transfers = Transfers(own, KINDS, 5)
     transfers.start()
     own.until(lambda: own.nodes()["edge-1"]["open_calls"] == sum(KINDS.values()), "server", "edge-1")
     own.until(lambda: min(transfers.arrived()) > 0, "server", "edge-1")

@@ -276,3 +276,33 @@ async def test_a_server_that_allows_fewer_links_is_not_dialled_on_and_on(pki, cl
             await trio.sleep(10)
         assert not server.links[0].link.ended
         assert await own.echoes()
+
+
+async def test_all_links_follow_a_server_that_starts_anew(pki, clock):
+    async with keeping(pki) as server, one_stream(pki, server, links=2) as own:
+        await until(lambda: len(greeted(server)) == 2, 5)
+        server.instance = "0" * 32
+        own.paths[0].cut()
+        await until(lambda: len(greeted(server)) == 4, 30)
+        assert len(own.running._links) == 2
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(1):
+            await own.far.receive_some(1)
+
+
+async def test_all_links_go_elsewhere_before_their_server_goes(pki, clock):
+    async with (
+        keeping(pki) as first,
+        keeping(pki) as second,
+        one_stream(pki, first, second, links=2, connect_timeout=5) as own,
+    ):
+        await until(lambda: len(greeted(first)) == 2, 5)
+        await trio.sleep(2)
+        own.paths[0].silent = True
+        for link in first.links:
+            link.connection.drain(DrainReason.SHUTDOWN, "it stops")
+            link.link.pump()
+        await until(lambda: len(greeted(second)) == 2, 10)
+        # What is open goes on where it is; the other link has nothing to stay for.
+        assert await own.echoes()
+        await until(lambda: [link.link.ended for link in first.links].count(True) == 1, 20)
+        assert await own.echoes()

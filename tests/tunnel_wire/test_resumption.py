@@ -63,6 +63,36 @@ def test_a_stream_that_had_its_turn_to_come_gets_it_on_the_new_link() -> None:
     assert consume(far, 100, net.now) == b"queued"
 
 
+def test_an_answered_ping_is_no_receipt_for_what_was_dropped() -> None:
+    net, near, far = linked()
+    net.dial()
+    net._settle()
+    former, latter = net.links
+    net.now += 1
+    far.write(b"data")
+    net._flush(former, "far")
+    latter.near.resume([near], net.now)
+    # The server drops what comes there now, and the PING behind it stays unanswered ...
+    assert far.connection is former.far
+    net._deliver(former, "far", 1 << 20)
+    net._flush(former, "near")
+    net._deliver(former, "near", 1 << 20)
+    assert far.outgoing.acknowledged == 0
+    # ... until the agent has let go, too; for that the answer says nothing about the stream any more.
+    net._flush(latter, "near")
+    net._deliver(latter, "near", 1 << 20)
+    latter.from_far += b"".join(latter.far.take(0))
+    net._deliver(latter, "far", 1 << 20)
+    assert near.state is State.OPEN
+    assert former.far._life.outstanding is not None
+    net._flush(former, "near")
+    net._deliver(former, "near", 1 << 20)
+    assert former.far._life.outstanding is None
+    assert far.outgoing.acknowledged == 0
+    net._settle()
+    assert consume(near, 100, net.now) == b"data"
+
+
 # --- waiting for an answer ------------------------------------------------------------------------
 
 

@@ -47,6 +47,8 @@ class OpenerConnection(Connection):
         self._to_resume: deque[Stream] = deque()
         self._resuming: set[Stream] = set()
         """Asked for, and not answered yet."""
+        self._asking = False
+        """It is being asked right now: `POST /resumed` must not come in between."""
         self._resumed_due = False
         """`POST /resumed` has to be sent behind the last of them."""
         self._living: frozenset[int] = frozenset()
@@ -107,6 +109,15 @@ class OpenerConnection(Connection):
         self._resume_more(now)
 
     def _resume_more(self, now: float) -> None:
+        # Taking a stream from another link has that one go on, which may take one from here in its turn.
+        if not self._asking:
+            self._asking = True
+            try:
+                self._ask_for_more(now)
+            finally:
+                self._asking = False
+
+    def _ask_for_more(self, now: float) -> None:
         waiting = self._to_resume
         while waiting and len(self._resuming) < self.limits.resumed_at_once:
             stream = waiting.popleft()

@@ -93,6 +93,26 @@ def test_an_answered_ping_is_no_receipt_for_what_was_dropped() -> None:
     assert consume(near, 100, net.now) == b"data"
 
 
+def test_two_links_that_ask_at_once_name_every_stream() -> None:
+    net, *_ = linked()
+    net.connect(4)
+    net._settle()
+    net.blackhole(0, "both")
+    for _ in range(2):
+        net.dial()
+    # Each has more to ask for than may be asked at once, and takes from the other what that has asked for.
+    for wire in net.links:
+        for end in ("near", "far"):
+            net._flush(wire, end)
+            net._deliver(wire, end, 1 << 20)
+    for wire in net.links:
+        net._flush(wire, "near")
+        net._deliver(wire, "near", 1 << 20)
+    net._settle()
+    streams = [side.stream for model in net.tunnelled for side in model.sides.values()]
+    assert [stream.state for stream in streams] == [State.OPEN] * 10
+
+
 # --- waiting for an answer ------------------------------------------------------------------------
 
 

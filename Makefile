@@ -31,7 +31,7 @@ test-long: $(VENV)/.installed-dev ## what takes a minute or more each, and `make
 soak: $(VENV)/.installed-dev ## mixed load, faults at random, and nothing lost or left: MINUTES=10 of it (root; ARGS=--seed=N repeats a run)
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
-cluster: $(VENV)/.installed-dev ## build the Kubernetes that test-cluster runs: once, 6 to 10 minutes (Go 1.24 or newer)
+cluster: $(VENV)/.installed-dev ## build the Kubernetes that test-cluster runs: once, about 10 minutes (Go 1.24 or newer)
 	@$(BIN)/python -m tests.e2e.cluster.components
 
 test-cluster: cluster ## the tests on a real Kubernetes, which `make test` leaves out (root; etcd, containerd and others)

@@ -72,6 +72,24 @@ def consume(stream: Stream, size: int, now: float) -> bytes:
     return bytes(taken)
 
 
+def tell(event: DataReceived | EndReceived | StreamReset | Answered | RoomGained) -> None:
+    """Tell the stream's user, as a link does."""
+    face = event.stream.face
+    if face is None:
+        return
+    match event:
+        case DataReceived():
+            face.on_data(event.data)
+        case EndReceived():
+            face.on_end()
+        case StreamReset():
+            face.on_reset()
+        case Answered():
+            face.on_answer()
+        case RoomGained():
+            face.on_room()
+
+
 @dataclass
 class End:
     """One end, and the bytes on their way from it."""
@@ -138,20 +156,7 @@ class Pair:
             case HelloReceived() | DrainReceived():
                 pass
             case _:
-                face = event.stream.face
-                if face is None:
-                    return
-                match event:
-                    case DataReceived():
-                        face.on_data(event.data)
-                    case EndReceived():
-                        face.on_end()
-                    case StreamReset():
-                        face.on_reset()
-                    case Answered():
-                        face.on_answer()
-                    case RoomGained():
-                        face.on_room()
+                tell(event)
 
     def settle(self) -> None:
         """Move everything until nothing moves."""

@@ -11,22 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from tests.tunnel_wire.memory import Face
+from tests.tunnel_wire.memory import Face, tell
 from tests.tunnel_wire.pipes import ENDS, FLOOR, LIMITS, Pipe, Pipes, Side, Tunnelled, other
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.connection import ConnectionFailed
-from tunnel_wire.events import (
-    Answered,
-    DataReceived,
-    DrainReceived,
-    EndReceived,
-    Event,
-    HelloReceived,
-    RoomGained,
-    StreamRequested,
-    StreamReset,
-)
+from tunnel_wire.events import DrainReceived, Event, HelloReceived, StreamRequested
 from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import RESUME, DrainReason, Hello
@@ -377,20 +367,7 @@ class Resumption(Pipes):
             case DrainReceived():
                 pass
             case _:
-                face_of = event.stream.face
-                if face_of is None:
-                    return
-                match event:
-                    case DataReceived():
-                        face_of.on_data(event.data)
-                    case EndReceived():
-                        face_of.on_end()
-                    case StreamReset():
-                        face_of.on_reset()
-                    case Answered():
-                        face_of.on_answer()
-                    case RoomGained():
-                        face_of.on_room()
+                tell(event)
 
     def _wire(self, number: int) -> Wire | None:
         return self.links[-1 - number % len(self.links)] if self.links else None

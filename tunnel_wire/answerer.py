@@ -28,6 +28,7 @@ from tunnel_wire.tombstones import Tombstones
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tunnel_wire.carrier import Carrier
     from tunnel_wire.session import Session, Stream
 
 _LONGER = 30.0
@@ -204,12 +205,15 @@ class AnswererConnection(Connection):
 
     def _take_over(self, stream: Stream, stream_id: int, epoch: int, peer: Offsets | None) -> None:
         """Carry a stream of a former link from now on. Raises `OpenFailed`, `Violation`."""
-        if not stream.resumable or not self.resumes:
+        if not self.resumes:
+            # Who never asks for a stream again has used its key for another one.
             raise Violation(ErrorCode.PROTOCOL_ERROR, "a stream's key is in use")
         if epoch <= stream.epoch or stream.state is State.ENDED:
             # Sent before the server gave this link up, and read only now.
             raise OpenFailed(Cause.GONE, "another link has, or had, the stream")
         old, old_id = stream.connection, stream.stream_id
+        if not self._may_take(stream, old):
+            raise OpenFailed(Cause.GONE, "the stream is not to be had on this link")
         if old is not None:
             old.let_go(stream)
             old.reset_exchange(old_id, ErrorCode.CANCEL)
@@ -227,6 +231,17 @@ class AnswererConnection(Connection):
             self.answer_open(stream)
             self.grant_rest(stream)
             self._events.append(RoomGained(stream))
+
+    def _may_take(self, stream: Stream, old: Carrier | None) -> bool:
+        """Whether a stream may come here from the link `old`, or from none.
+
+        What a link carries need not be `resumable` for that: since the server has moved it, a successor may
+        have come on another link, and ended the session for what has none.
+        """
+        if old is None:
+            return stream.resumable
+        assert isinstance(old, AnswererConnection)
+        return old.resumes and old.instance == self.instance
 
     def send_refusal(self, stream_id: int, refusal: OpenFailed) -> None:
         """Queue an answer that says why not."""

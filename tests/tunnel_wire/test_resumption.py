@@ -14,6 +14,7 @@ from tunnel_wire.limits import DEFAULT_LIMITS
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
+    from tests.tunnel_wire.test_resumption_machine import Wire
     from tunnel_wire.opener import OpenerConnection
     from tunnel_wire.session import Stream
 
@@ -394,3 +395,62 @@ def test_links_to_another_server_or_not_known_to_it_yet_are_left_alone(
     net._settle()
     assert known.far.is_given_up
     assert far.end_cause is EndCause.PEER_RESET
+
+
+# --- requests that come after the session was ended -----------------------------------------------
+
+
+def moving() -> tuple[Resumption, Wire, Stream, Stream]:
+    """A stream that its server has moved to another link, where it is asked for and nothing has come yet."""
+    net, near, far = linked()
+    net.dial()
+    net._settle()
+    former, latter = net.links
+    latter.near.resume([near], net.now, [former.index, latter.index])
+    net._flush(latter, "near")
+    assert (near.state, far.connection) == (State.ASKED, former.far)
+    return net, latter, near, far
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_a_stream_is_moved_though_nothing_waits_for_a_link_any_more(succeeded: bool) -> None:
+    net, latter, near, far = moving()
+    net.now += 0.01
+    far.write(b"before")
+    if succeeded:
+        # The agent hears of the successor first.
+        net.replace(5)
+        net.dial()
+        for _ in range(2):
+            move(net)
+        assert net.links[-1].greeted
+    else:
+        # A defect in what watches over those that wait.
+        far.session.end_suspended(EndCause.LINK_LOST)
+    net._settle()
+    assert (near.state, far.state, far.connection) == (State.OPEN, State.OPEN, latter.far)
+    near.write(b"after")
+    net._settle()
+    assert consume(near, 100, net.now) == b"before"
+    assert consume(far, 100, net.now) == b"after"
+    assert latter.lives == {"near": True, "far": True}
+
+
+@pytest.mark.parametrize("of_another", [True, False])
+def test_a_stream_that_is_not_to_be_had_costs_its_request_alone(of_another: bool) -> None:
+    net, latter, near, far = moving()
+    former = far.connection
+    if of_another:
+        latter.far.instance = "f" * 32
+    else:
+        # It has failed, and takes its streams with it.
+        assert former is not None
+        former.resumes = False
+    other = latter.near.open_stream(net.sessions["near"], "target", 80)
+    net._flush(latter, "near")
+    net._deliver(latter, "near", 1 << 20)
+    assert far.connection is former
+    net._flush(latter, "far")
+    net._deliver(latter, "far", 1 << 20)
+    assert (near.end_cause, told(near)) == (EndCause.LINK_LOST, ["answer", "reset"])
+    assert net.sessions["far"].streams[other.key].connection is latter.far

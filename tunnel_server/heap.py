@@ -5,8 +5,8 @@ second. CPython begins one whenever a quarter as much as that has come and staye
 that is a sixth of what the server does. So what survives one is set aside, and the next looks at what came
 since.
 
-Reference counts free what ends: a link leaves nothing for the collector. What was set aside and is a cycle
-when it ends is found when all is looked at again, after as many objects as tens of thousands of links have.
+What was set aside and is a cycle when it ends, as a link is, is not found so. All is looked at again when a
+quarter as many links have ended as there are, and after many collections anyway.
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ _LOOK_AT_ALL = 64
 """Every so many full collections, each of which follows 77,000 new containers at least."""
 
 
+_ENDED = 256
+"""Links that may end before all is looked at, however few there are: they hold 70 KiB each."""
+
+
 class SetAside:
     """A callback for `gc.callbacks`."""
 
     def __init__(self) -> None:
         self._collections = 0
+        self._ended = 0
 
     def __call__(self, phase: str, info: Mapping[str, int]) -> None:
         """A collection begins or has ended."""
@@ -39,7 +44,18 @@ class SetAside:
         else:
             gc.unfreeze()
 
+    def note_link_ended(self, left: int) -> None:
+        """A link has ended, and `left` are there: once it is due, the next full collection looks at all."""
+        self._ended += 1
+        if self._ended >= max(_ENDED, left // 4):
+            self._ended = 0
+            gc.unfreeze()
+
+
+_survivors = SetAside()
+note_link_ended = _survivors.note_link_ended
+
 
 def set_survivors_aside() -> None:
     """From now on, for as long as the process runs."""
-    gc.callbacks.append(SetAside())
+    gc.callbacks.append(_survivors)

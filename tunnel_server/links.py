@@ -17,6 +17,7 @@ from certs.identity import Role
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.logs import bind
 from tunnel_server.agent_session import AgentLink
+from tunnel_server.heap import note_link_ended
 from tunnel_server.peers import Peer
 from tunnel_server.registry import Refused
 from tunnel_wire.hello import RESUME, DrainReason, Hello
@@ -166,6 +167,7 @@ class Links:
                 nursery.cancel_scope.cancel()
         finally:
             self._running.discard(link)
+            note_link_ended(len(self._running))
 
     def _note_offence(self, name: str) -> None:
         now = trio.current_time()

@@ -126,6 +126,12 @@ class Connection(Receiver):
             assert self._failed is not None
             raise self._failed from None
 
+    def dispose(self) -> None:
+        """Nothing comes or goes any more. Its parts let go of it, so that no collector has to find them."""
+        del self._reader
+        self._sender.dispose()
+        self._life.dispose()
+
     def _fail(self, code: int, reason: str) -> None:
         if code != ErrorCode.NO_ERROR:
             # It would do the same again, on the next link with the same streams.

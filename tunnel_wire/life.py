@@ -57,6 +57,10 @@ class Life:
         self._soonest = math.inf
         """Not later than the first of the deadlines."""
 
+    def dispose(self) -> None:
+        """Queue nothing any more, and let go of whoever took it."""
+        self._queue = _nowhere
+
     # --- PING -------------------------------------------------------------------------------------
 
     def ask_for_receipt(self, now: float) -> bool:
@@ -141,3 +145,7 @@ class Life:
             if self.sent:
                 due = min(due, self._last_ping + limits.receipt_interval)
         return min(due, self._soonest)
+
+
+def _nowhere(frame: bytes) -> None:
+    pass

@@ -30,9 +30,11 @@ from tunnel_wire.events import (
 from tunnel_wire.expiry import Expiry
 from tunnel_wire.farewell import hang_up
 from tunnel_wire.flow import SEGMENT
+from tunnel_wire.frame_size import FrameSize
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
-from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, set_low_water, unsent
+from tunnel_wire.receive_buffers import PIECE, of_this_loop
+from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unsent
 from tunnel_wire.timers import Timer
 from tunnel_wire.tls import KEY_UPDATE_SIZE, TlsEnded, TlsPump
 
@@ -49,14 +51,8 @@ _READ_TURN = SEGMENT
 """Bytes that one turn of the reader moves before other sockets get theirs."""
 _READ_TIME = 0.005
 """Seconds after which it lets them as well: frames of a few bytes are dear."""
-_PIECE = SEGMENT + 16 * 1024
-"""Bytes of ciphertext given to the kernel at once: a whole read of a local socket, its frame's header, and
-what TLS puts around each 16 KiB. What did not fit would be sent alone and read alone at the other end.
-"""
-_TURN = _PIECE
+_TURN = PIECE
 """Bytes that one call of the pump moves before other sockets get their turn."""
-_DRAIN_TIME = 0.002
-"""A frame is what the network drains in this many seconds: what is encrypted can't be overtaken."""
 _TICK = 0.001
 """Shortest time in seconds between two looks at the clock."""
 _SHORT_READ = 4096
@@ -73,30 +69,6 @@ class LinkEnded(Exception):
     def __init__(self, reason: str, *, clean: bool = False) -> None:
         super().__init__(reason)
         self.clean = clean
-
-
-class _ReceiveBuffers:
-    """One pair of receive buffers for all links of an event loop: they are used without waiting in
-    between. A whole piece of the other end's fits.
-    """
-
-    __slots__ = ("ciphertext", "plaintext")
-
-    def __init__(self) -> None:
-        self.ciphertext = memoryview(bytearray(_PIECE))
-        self.plaintext = memoryview(bytearray(_PIECE))
-
-
-_shared_buffers: trio.lowlevel.RunVar[_ReceiveBuffers] = trio.lowlevel.RunVar("tunnel_wire receive buffers")
-
-
-def _receive_buffers() -> _ReceiveBuffers:
-    try:
-        buffers = _shared_buffers.get()
-    except LookupError:
-        buffers = _ReceiveBuffers()
-        _shared_buffers.set(buffers)
-    return buffers
 
 
 class Link:
@@ -121,13 +93,9 @@ class Link:
         self._on_request = on_request
         self._pumping = False
         self._unsent = memoryview(b"")
-        self._blocked_since: float | None = None
-        self._frame_target = 4 * connection.limits.min_frame
-        self._low_water = NOT_SENT_LOW_WATER
-        self._framed = 0
-        """Bytes of the frames that are encrypted, or were last."""
+        self._frame_size = FrameSize(self._sock, connection.limits)
         self._watch: Watch | None = None
-        self._buffers = _receive_buffers()
+        self._buffers = of_this_loop()
         self._timer = Timer(self._on_time, self._on_defect)
         self._scope = trio.CancelScope()
         self._ending: LinkEnded | None = None
@@ -159,14 +127,21 @@ class Link:
             if self._ending is None:
                 # Whoever cancelled stands outside: let trio say so.
                 await trio.lowlevel.checkpoint_if_cancelled()
-            raise self._ending or LinkEnded("the link was cancelled")
+            ending = self._ending or LinkEnded("the link was cancelled")
+            # A new one: with its traceback it knows this frame, which knows the link.
+            raise LinkEnded(str(ending), clean=ending.clean)
         finally:
             self._for_good |= self._ending is None
             if self._watch is not None:
                 self._watch.close()
             self._timer.close()
-            patience = self._patience()
-            last = self._last_words()
+            patience, last = 0.0, b""
+            try:
+                patience = self._patience()
+                last = self._last_words()
+            except Exception:
+                # A defect here as well: the streams must hear of the end all the same.
+                log.exception("a link's last words failed")
             self._end_streams()
             with self._sock, suppress(OSError):
                 if patience:
@@ -241,6 +216,7 @@ class Link:
                     stream.face.on_reset()
             if session.suspended:
                 Expiry(session)
+        self.connection.dispose()
 
     # --- in ---------------------------------------------------------------------------------------
 
@@ -348,21 +324,21 @@ class Link:
             self._timer.set(due)
 
     def _pump(self) -> None:
-        connection, tls, sock = self.connection, self._tls, self._sock
+        connection, tls, sock, frame_size = self.connection, self._tls, self._sock, self._frame_size
         left = _TURN
         while True:
             if not self._unsent:
                 if not tls.encrypted:
-                    out = connection.take(self._frame_target)
+                    out = connection.take(frame_size.target)
                     if not out and connection.ask_for_receipt(trio.current_time()):
                         out = connection.take(0)
                     if out:
-                        self._framed = sum(map(len, out))
-                        tls.write(out, self._framed)
+                        frame_size.framed = sum(map(len, out))
+                        tls.write(out, frame_size.framed)
                     # Without output of ours there may still be TLS's own: an answer to a key update.
                     if not tls.encrypted:
                         return
-                self._unsent = memoryview(tls.ciphertext(_PIECE))
+                self._unsent = memoryview(tls.ciphertext(PIECE))
             size = len(self._unsent)
             try:
                 sent = sock.send(self._unsent)
@@ -370,43 +346,27 @@ class Link:
                 sent = 0
             left -= sent
             self._unsent = self._unsent[sent:]
-            if self._unsent or left <= 0 or (size > NOT_SENT_LOW_WATER and unsent(sock) > self._low_water):
+            if (
+                self._unsent
+                or left <= 0
+                or (size > NOT_SENT_LOW_WATER and unsent(sock) > frame_size.low_water)
+            ):
                 self._wait_for_kernel()
                 return
-            if not tls.encrypted and self._framed >= self._frame_target:
-                self._aim(2 * self._frame_target)
+            if not tls.encrypted:
+                frame_size.note_taken()
 
     def _wait_for_kernel(self) -> None:
-        if self._blocked_since is None:
-            self._blocked_since = trio.current_time()
+        self._frame_size.note_blocked(trio.current_time())
         if self._watch is not None:
             self._watch.want(READABLE | WRITABLE)
 
     def _go_on_sending(self) -> None:
         """The kernel takes more."""
-        if self._blocked_since is not None:
-            self._adapt(trio.current_time() - self._blocked_since)
-            self._blocked_since = None
+        self._frame_size.note_called(trio.current_time())
         self.pump()
-        if self._blocked_since is None and self._watch is not None:
+        if not self._frame_size.blocked and self._watch is not None:
             self._watch.want(READABLE)
-
-    def _adapt(self, waited: float) -> None:
-        """Aim frames at what drains in `_DRAIN_TIME`, given how long the last took to drain."""
-        if waited > _DRAIN_TIME:
-            self._aim(max(int(self._frame_target * _DRAIN_TIME / waited), self._frame_target // 4))
-        elif waited < _DRAIN_TIME / 2 and self._framed >= self._frame_target:
-            self._aim(2 * self._frame_target)
-
-    def _aim(self, target: int) -> None:
-        limits = self.connection.limits
-        self._frame_target = target = max(limits.min_frame, min(target, limits.max_frame))
-        # The kernel calls while it still has a frame to send. Run dry, a long path would be taken for a slow
-        # one: BBR measures what it is given (tcp_rate.c: application-limited).
-        low_water = max(NOT_SENT_LOW_WATER, min(target, SEGMENT))
-        if low_water != self._low_water:
-            self._low_water = low_water
-            set_low_water(self._sock, low_water)
 
     def _on_time(self) -> None:
         now = trio.current_time()

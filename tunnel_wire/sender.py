@@ -71,6 +71,10 @@ class Sender:
         self.closed = False
         """GOAWAY is queued or came: no stream gets a turn any more."""
 
+    def dispose(self) -> None:
+        """Call nobody any more, and let go of whom it called."""
+        self._on_framed = _nobody
+
     def queue(self, control: bytes) -> None:
         """Queue control frames of our own accord."""
         self._control += control
@@ -160,3 +164,7 @@ class Sender:
         control, self._control = self._control, bytearray()
         out.append(control)
         return len(control)
+
+
+def _nobody(stream: Stream) -> None:
+    pass

@@ -30,7 +30,7 @@ class Timer:
         """Should `on_due` raise, that is logged, `on_defect` is called, and nothing any more."""
         self._clock = _current_clock()
         self._on_due: Callable[[], None] | None = on_due
-        self._on_defect = on_defect
+        self._on_defect: Callable[[], None] | None = on_defect
         self._entries: list[float] = []
         """When the heap's entries for it come up: the latest first."""
         self.due = math.inf
@@ -43,8 +43,8 @@ class Timer:
             self._clock.put(self, when)
 
     def close(self) -> None:
-        """Never call again."""
-        self._on_due = None
+        """Never call again, nor hold on to whom it called."""
+        self._on_due = self._on_defect = None
         self.due = math.inf
 
     def came_up(self, now: float) -> None:
@@ -60,8 +60,10 @@ class Timer:
             except Exception:
                 # A defect costs its own connection, and not all the others.
                 log.exception("a timer failed")
+                on_defect = self._on_defect
                 self.close()
-                self._on_defect()
+                if on_defect is not None:
+                    on_defect()
 
 
 class _Clock:

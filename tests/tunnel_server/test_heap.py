@@ -22,11 +22,11 @@ class Cycle:
 
 
 @pytest.fixture
-def aside() -> Iterator[None]:
+def aside() -> Iterator[SetAside]:
     callback = SetAside()
     gc.callbacks.append(callback)
     try:
-        yield
+        yield callback
     finally:
         gc.callbacks.remove(callback)
         gc.unfreeze()
@@ -47,3 +47,17 @@ def test_what_has_survived_is_not_looked_at_until_all_is() -> None:
     for _ in range(63):
         gc.collect()
     assert seen[0]() is None
+
+
+def test_all_is_looked_at_when_many_links_have_ended(aside: SetAside) -> None:
+    old = Cycle()
+    gc.collect()
+    seen = weakref.ref(old)
+    del old
+    for _ in range(999):
+        aside.note_link_ended(4000)
+    gc.collect()
+    assert seen() is not None
+    aside.note_link_ended(4000)
+    gc.collect()
+    assert seen() is None

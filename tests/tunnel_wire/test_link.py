@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
 import struct
+import weakref
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tunnel_wire.events import Event
+    from tunnel_wire.flow import Buffer
     from tunnel_wire.link import Link
     from tunnel_wire.stream import TunnelStream
 
@@ -223,7 +226,7 @@ async def test_frames_shrink_on_a_slow_line_and_small_writes_overtake_bulk(
         relay.rate = 1_000_000
         await bulk.send_all(bytes(6 * MIB))
         with trio.fail_after(10):
-            while ends.server._frame_target > WIDE.min_frame:
+            while ends.server._frame_size.target > WIDE.min_frame:
                 await trio.sleep(0.05)
         assert low_water(ends.server) == NOT_SENT_LOW_WATER
         queued = bulk._stream.outgoing.queued
@@ -240,7 +243,7 @@ async def test_frames_shrink_on_a_slow_line_and_small_writes_overtake_bulk(
 async def test_frames_grow_on_a_fast_line() -> None:
     async with linked(WIDE) as ends:
         near, far = await ends.stream()
-        assert ends.server._frame_target < MIB // 4
+        assert ends.server._frame_size.target < MIB // 4
 
         async def drink() -> None:
             async for _ in far:
@@ -251,10 +254,10 @@ async def test_frames_grow_on_a_fast_line() -> None:
             largest = 0
             for _ in range(60):
                 await near.send_all(bytes(4 * MIB))
-                largest = max(largest, ends.server._frame_target)
+                largest = max(largest, ends.server._frame_size.target)
                 # Or BBR takes a link that is never behindhand for one that has little to send.
                 assert low_water(ends.server) == max(
-                    NOT_SENT_LOW_WATER, min(ends.server._frame_target, SEGMENT)
+                    NOT_SENT_LOW_WATER, min(ends.server._frame_size.target, SEGMENT)
                 )
             await near.send_eof()
         assert largest >= MIB // 2
@@ -263,7 +266,7 @@ async def test_frames_grow_on_a_fast_line() -> None:
 async def test_a_whole_read_of_a_socket_goes_out_at_once() -> None:
     async with linked(WIDE) as ends:
         near, _ = await ends.stream()
-        ends.server._frame_target = MIB
+        ends.server._frame_size.target = MIB
         near.write(bytes(SEGMENT))
         near.flush()
         # With its frame's header and its records' own: no crumbs are left for a second send.
@@ -446,6 +449,46 @@ async def test_a_defect_in_the_protocol_does_too(caplog: pytest.LogCaptureFixtur
         ends.server.pump()
         await wait_ended(ends, "agent", "server")
         assert "serving a socket failed" in caplog.text
+
+
+async def test_streams_hear_of_the_end_whatever_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async with linked(resumes=True) as ends:
+        near, _ = await ends.stream()
+
+        def take(size: int) -> list[Buffer]:
+            raise RuntimeError("a defect")
+
+        ends.opener.take = take  # type: ignore[method-assign]
+        ends.answerer.probe(trio.current_time())
+        ends.agent.pump()
+        await wait_ended(ends, "server")
+        assert "a link's last words failed" in caplog.text
+        assert near.end_cause is EndCause.LINK_LOST
+        assert not ends.opening.streams
+
+
+@pytest.mark.parametrize("how", ["closed", "cut"])
+async def test_an_ended_link_leaves_nothing_to_collect(how: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with linked(resumes=True) as ends:
+            near, far = await ends.stream()
+            assert await echoes(near, far)
+            near.close()
+            far.close()
+            left = [weakref.ref(each) for each in (ends.server, ends.agent, ends.opener, ends.answerer)]
+            if how == "closed":
+                ends.server.close("over")
+            else:
+                ends.server._sock.shutdown(socket.SHUT_RDWR)
+            await wait_ended(ends, "server", "agent")
+            ends.ended.clear()  # they know the frames that they came through
+            ends.agent._on_request = None  # it knows `ends`
+        del near, far, ends
+        assert [each() for each in left] == [None] * 4
+    finally:
+        gc.enable()
 
 
 async def test_cancelled_it_says_goodbye() -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from hpack import NeverIndexedHeaderTuple
@@ -44,7 +43,8 @@ class OpenerConnection(Connection):
         super().__init__(client=True, limits=limits, now=now)
         self._next_id = 1
         self._announces_resumption = RESUME in hello.capabilities
-        self._to_resume: deque[Stream] = deque()
+        self._to_resume: list[Stream] = []
+        """The first one last. (A deque takes 760 bytes of an idle link.)"""
         self._resuming: set[Stream] = set()
         """Asked for, and not answered yet."""
         self._asking = False
@@ -97,14 +97,15 @@ class OpenerConnection(Connection):
         Then the agent is told that these were all, and which `links` of the session still live here.
         """
         self._living = frozenset(links)
-        self._to_resume.extend(streams)
+        behind = list(streams)
         if self.session is not None:
             # What another link asks for may not have come there: the agent would take it for unnamed.
-            self._to_resume.extend(
+            behind += [
                 stream
                 for stream in self.session.streams.values()
                 if stream.connection is not None and stream.epoch > 1 and stream.state is not State.OPEN
-            )
+            ]
+        self._to_resume[:0] = reversed(behind)
         self._resumed_due = True
         self._resume_more(now)
 
@@ -120,7 +121,7 @@ class OpenerConnection(Connection):
     def _ask_for_more(self, now: float) -> None:
         waiting = self._to_resume
         while waiting and len(self._resuming) < self.limits.resumed_at_once:
-            stream = waiting.popleft()
+            stream = waiting.pop()
             if stream.state in (State.CLOSED, State.ENDED) or stream.connection is self:
                 continue
             if not self.can_open():
@@ -130,7 +131,7 @@ class OpenerConnection(Connection):
                     self._resumed_due = False
                 else:
                     # Until others end, or what is left of some that have.
-                    waiting.appendleft(stream)
+                    waiting.append(stream)
                 return
             self._take_over(stream, now)
         if not waiting and self._resumed_due and self._has_place() and not self._sender.closed:

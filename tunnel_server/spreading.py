@@ -1,4 +1,5 @@
-"""Which of a node's links carries which stream, where it has several: bulk apart from the rest.
+"""Which of a node's links carries which stream, where it has several: bulk apart from the rest, and nothing
+on one that may be dead.
 
 A keystroke that shares a connection with a download waits behind what the kernel has of it already, and for
 each lost packet of it. What is bulk shows only once a stream runs. Then the others are moved off its link,
@@ -31,6 +32,14 @@ _VERY_BUSY = 1 << 20
 """So many are bulk at once; of the others it shows at the second look."""
 _BULK, _CALM = 2, 8
 """Looks at which a stream was busy, for it to be bulk; at which it was not, for it to be bulk no longer."""
+_DOUBT = 1.0
+"""Seconds of silence while something is asked, after which a link gets nothing new. It may merely be slow."""
+_SILENT = 3.0
+"""The same, after which another link goes on with its streams: it is given up only after 12, and a link that
+a NAT has forgotten looks like the emptiest until then.
+"""
+_QUIET = 1.0
+"""Seconds after which a link is asked for a sign of life when it is given a stream."""
 
 
 class Spreading:
@@ -49,8 +58,19 @@ class Spreading:
 
     def emptiest(self, links: Sequence[AgentLink]) -> AgentLink:
         """The one of these links for a new stream."""
+        now = trio.current_time()
         bulk = {stream.connection for stream in self._bulk}
-        return min(links, key=lambda link: (link.connection in bulk, link.connection.load))
+        link = min(
+            links,
+            key=lambda link: (
+                link.connection.unanswered(now) > _DOUBT,
+                link.connection in bulk,
+                link.connection.load,
+            ),
+        )
+        if now - link.connection.last_received > _QUIET:
+            link.connection.probe(now)
+        return link
 
     def _end(self) -> None:
         self.over = True
@@ -63,9 +83,24 @@ class Spreading:
             return
         self._timer.set(trio.current_time() + _LOOK)
         self._look()
+        now = trio.current_time()
         links = [link for link in links if link.connection.resumes]
-        if len(links) > 1 and self._bulk:
-            self._part(links)
+        sound = [link for link in links if link.connection.unanswered(now) <= _DOUBT]
+        if sound and len(sound) < len(links):
+            self._leave([link for link in links if link.connection.unanswered(now) > _SILENT], sound)
+        if len(sound) > 1 and self._bulk:
+            self._part(sound)
+
+    def _leave(self, silent: Sequence[AgentLink], sound: Sequence[AgentLink]) -> None:
+        """Have a sound link go on with what silent ones carry."""
+        left = {link.connection for link in silent}
+        streams = [
+            stream
+            for stream in self._session.session.streams.values()
+            if stream.connection in left and stream.resumable
+        ]
+        if streams:
+            self._session.move(streams, self.emptiest(sound))
 
     def _look(self) -> None:
         """Find out which streams are bulk."""

@@ -155,6 +155,10 @@ class Carrier:
         """When anything last came."""
         return self._life.last_received
 
+    def unanswered(self, now: float) -> float:
+        """Seconds for which a PING has been open and nothing at all has come; 0 if none is open."""
+        return self._life.unanswered(now)
+
     def set_deadline(self, stream: Stream, when: float) -> None:
         """Reset the stream at `when` unless it has ended by then."""
         self._life.set_deadline(stream, when)

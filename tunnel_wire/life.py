@@ -131,6 +131,12 @@ class Life:
         """Whether nothing has been received for so long that the link is given up."""
         return now >= self.last_received + self._limits.silence_limit
 
+    def unanswered(self, now: float) -> float:
+        """Seconds for which a question has been open and nothing at all has come; 0 if none is open."""
+        if self.outstanding is None:
+            return 0.0
+        return max(0.0, now - max(self.outstanding, self.last_received))
+
     def keep(self, now: float) -> None:
         """Ask for receipt or for a sign of life, whichever is due."""
         if not self.ask_for_receipt(now) and now >= self.last_received + self._limits.heartbeat_after:

@@ -14,6 +14,7 @@ from certs.revocations import Kind
 from tests.tunnel_server.core import Agent, Core, running
 from tests.tunnel_server.test_resumption import cut, receive, stream
 from tunnel_wire.hello import DrainReason
+from tunnel_wire.limits import WireLimits
 
 if TYPE_CHECKING:
     import ssl
@@ -166,6 +167,36 @@ async def test_a_lost_links_calls_go_on_on_the_other_one() -> None:
                 await until(lambda: len(held.links) == 2)
             await trio.sleep(0.3)
             stop.set()
+
+
+def forget(agent: Agent) -> None:
+    """As a NAT does: nothing goes out any more, and nothing comes in, without a word to anybody."""
+    assert agent.link._watch is not None
+    agent.link._watch.want(0)
+    agent.link.pump = lambda: None  # type: ignore[method-assign]
+    agent.link.connection.output_ready = lambda: None
+
+
+async def test_a_silent_link_gets_no_calls_and_loses_those_it_has_to_the_other_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tunnel_server.spreading._DOUBT", 0.2)
+    monkeypatch.setattr("tunnel_server.spreading._SILENT", 0.6)
+    async with running(limits=WireLimits(heartbeat_after=0.3)) as core:
+        agents, held = await two_links(core)
+        calls = [await stream(core) for _ in range(6)]
+        on_silent = [near for near, _ in calls if carrier(held, near) == 0]
+        assert len(on_silent) == 3
+        forget(agents[0])
+        began = trio.current_time()
+        await until(lambda: all(carrier(held, near) == 1 for near, _ in calls))
+        assert trio.current_time() - began < 3, "it was given up, and not left"
+        assert len(held.links) == 2
+        newer = [await stream(core) for _ in range(8)]
+        assert {carrier(held, near) for near, _ in newer} == {1}
+        for near, far in calls + newer:
+            await near.send_all(b"on")
+            assert await receive(far, 2) == b"on"
 
 
 async def test_a_link_that_is_retired_gets_no_more_and_loses_nothing() -> None:

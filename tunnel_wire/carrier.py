@@ -136,11 +136,6 @@ class Carrier:
             self.reset_exchange(stream_id, code)
 
     @property
-    def carries(self) -> bool:
-        """Whether any stream is attached that has not ended."""
-        return bool(self._streams)
-
-    @property
     def load(self) -> int:
         """How many streams are attached that have not ended."""
         return len(self._streams)

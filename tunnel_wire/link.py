@@ -190,7 +190,7 @@ class Link:
     def _patience(self) -> float:
         """Seconds that the other end gets to hear how the link ends; 0: what the kernel takes at once."""
         connection = self.connection
-        if self._for_good and connection.resumes and connection.carries:
+        if self._for_good and connection.resumes and connection.load:
             return _FAREWELL
         return _COMPLAINT if connection.violated else 0.0
 

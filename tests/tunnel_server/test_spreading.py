@@ -63,6 +63,12 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.02)
 
 
+async def go_on(calls: list[tuple[TunnelStream, TunnelStream]]) -> None:
+    for near, far in calls:
+        await near.send_all(b"on")
+        assert await receive(far, 2) == b"on"
+
+
 @asynccontextmanager
 async def bulk(near: TunnelStream, far: TunnelStream) -> AsyncIterator[None]:
     """Send from here to there meanwhile, and compare what has come with what was sent."""
@@ -194,9 +200,7 @@ async def test_a_silent_link_gets_no_calls_and_loses_those_it_has_to_the_other_o
         assert len(held.links) == 2
         newer = [await stream(core) for _ in range(8)]
         assert {carrier(held, near) for near, _ in newer} == {1}
-        for near, far in calls + newer:
-            await near.send_all(b"on")
-            assert await receive(far, 2) == b"on"
+        await go_on(calls + newer)
 
 
 async def test_a_link_that_is_retired_gets_no_more_and_loses_nothing() -> None:
@@ -209,9 +213,7 @@ async def test_a_link_that_is_retired_gets_no_more_and_loses_nothing() -> None:
             assert carrier(held, (await stream(core))[0]) == 1
         held.links[0].link.close("retired")
         await until(lambda: len(held.links) == 1)
-        for near, far in calls:
-            await near.send_all(b"on")
-            assert await receive(far, 2) == b"on"
+        await go_on(calls)
 
 
 async def test_revocation_ends_both_links_and_all_that_they_carry() -> None:

@@ -26,6 +26,16 @@ def linked() -> tuple[Resumption, Stream, Stream]:
     return net, model.sides["near"].stream, model.sides["far"].stream
 
 
+def whole() -> tuple[Resumption, Stream, Stream]:
+    """The same, and both ends have written all that they will."""
+    net, near, far = linked()
+    net._settle()
+    for stream in (near, far):
+        stream.write(b"all")
+        stream.write_end()
+    return net, near, far
+
+
 def test_what_had_finished_for_the_agent_is_a_success() -> None:
     net, near, far = linked()
     net._settle()
@@ -220,11 +230,7 @@ def test_memory_may_be_needed_before_the_answer() -> None:
 
 
 def test_a_stale_request_for_what_has_finished_takes_nothing_from_its_user() -> None:
-    net, near, far = linked()
-    net._settle()
-    for stream in (near, far):
-        stream.write(b"all")
-        stream.write_end()
+    net, near, far = whole()
     (wire,) = net.links
     # The server has read everything, and knows that the agent has; that does not.
     net._flush(wire, "near")
@@ -346,11 +352,7 @@ def test_nobody_waits_for_a_target_that_is_dialled_on_a_link_that_was_given_up(l
 
 
 def test_what_had_finished_on_a_link_that_was_given_up_is_delivered() -> None:
-    net, near, far = linked()
-    net._settle()
-    for stream in (near, far):
-        stream.write(b"all")
-        stream.write_end()
+    net, near, far = whole()
     (wire,) = net.links
     for end in ("near", "far"):
         net._flush(wire, end)

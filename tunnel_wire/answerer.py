@@ -198,7 +198,8 @@ class AnswererConnection(Connection):
         except OpenFailed as exc:
             self.send_refusal(stream_id, exc)
             return
-        stream.resumable = self.resumes and key is not None
+        # Of a server whose successor was heard, the next link is not: nobody would ask for it there.
+        stream.resumable = self.resumes and key is not None and self.instance == self.session.instance
         stream.epoch = epoch
         self.attach(stream, stream_id)
         self._events.append(StreamRequested(stream))

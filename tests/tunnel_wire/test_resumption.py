@@ -438,6 +438,28 @@ def test_a_stream_is_moved_though_nothing_waits_for_a_link_any_more(succeeded: b
     assert latter.lives == {"near": True, "far": True}
 
 
+def test_what_a_server_opens_once_its_successor_was_heard_waits_for_nobody() -> None:
+    net, *_ = linked()
+    net._settle()
+    (former,) = net.links
+    session = net.sessions["near"]
+    # The successor's hello comes first; what the former server said before it, on its own link, later.
+    stream = former.near.open_stream(session, "target", 80)
+    net._flush(former, "near")
+    net.replace(5)
+    net.dial()
+    for _ in range(2):
+        net._flush(net.links[-1], "near")
+        net._deliver(net.links[-1], "near", 1 << 20)
+        net._flush(net.links[-1], "far")
+        net._deliver(net.links[-1], "far", 1 << 20)
+    assert net.links[-1].greeted
+    net._deliver(former, "near", 1 << 20)
+    far = net.sessions["far"].streams[stream.key]
+    net.cut(0, "far")
+    assert (far.end_cause, list(net.sessions["far"].suspended)) == (EndCause.LINK_LOST, [])
+
+
 @pytest.mark.parametrize("of_another", [True, False])
 def test_a_stream_that_is_not_to_be_had_costs_its_request_alone(of_another: bool) -> None:
     net, latter, near, far = moving()

@@ -1,0 +1,171 @@
+"""An agent that knows two servers: calls that are open stay with theirs, and new ones find the other."""
+
+import hashlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pytest
+
+from tests.e2e import services, slow_path
+from tests.e2e.network import dial, dropping, read_to_end
+from tests.e2e.second_server import ADDRESS, NAME, SecondServer
+from tests.e2e.system import CLOUD, EDGE_1, RESET, System, curl
+
+BOTH = [f"{CLOUD}:10262", f"{ADDRESS}:10262"]
+URL = f"http://{EDGE_1}:9081/"
+DRAIN = 4
+ROUTER = "192.168.2.1"
+"""The address of the edge's router, behind which a slow path to the first server begins."""
+ONE_WAY = 1.6
+"""Seconds: TLS alone, one round trip, takes longer than most tries get."""
+
+
+class Pair(NamedTuple):
+    """Both servers run, and the edge's agent knows both."""
+
+    own: System
+    other: SecondServer
+
+    def agent(self, **settings: object) -> None:
+        """Start the agent anew; return when it is linked to the first server."""
+        if "edge-1" in self.own.processes.names():
+            self.own.kill("edge-1")
+        self.own.start_agent(self.own.topology.edge(1), backoff_max=1, **settings)
+        self.own.until(lambda: self.own.connected() == {"edge-1"}, "server", "edge-1")
+
+
+@pytest.fixture(scope="module")
+def made(deploy_for_module: Callable[..., System]) -> Pair:
+    own = deploy_for_module()
+    own.ctl("init", "--cert-ips", f"{CLOUD},{ADDRESS},{ROUTER}", "--state-dir", own.state)
+    own.start_server(**{"limits.drain-timeout": DRAIN, "server-addresses": BOTH})
+    edge = own.topology.edge(1)
+    own.serve(edge, "http", 9081)
+    joined = own.join(edge, own.join_line(edge.name, edge.address))
+    assert joined.returncode == 0, joined.stderr
+    own.map_port("9081=10264")
+    return Pair(own, SecondServer(own, **{"server-addresses": BOTH}))
+
+
+@pytest.fixture
+def pair(made: Pair) -> Pair:
+    """The same, to be broken: what has ended is started again."""
+    running = made.own.processes.names()
+    if "server" not in running:
+        made.own.start_server()
+    if NAME not in running:
+        made.other.start()
+    return made
+
+
+@contextmanager
+def download(pair: Pair, seconds: float) -> Iterator[Callable[[], str]]:
+    """One through the first server that takes so long undisturbed; gives what tells the body's digest."""
+    with dial(pair.own.topology.cloud, (EDGE_1, 9081), timeout=40) as sock:
+        sock.sendall(f"GET /pattern?mib=2&seconds={seconds} HTTP/1.0\r\n\r\n".encode())
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        yield lambda: hashlib.sha256(read_to_end(sock).partition(b"\r\n\r\n")[2]).hexdigest()
+
+
+@contextmanager
+def events(pair: Pair) -> Iterator[socket.socket]:
+    """A call through the first server that has no end."""
+    with dial(pair.own.topology.cloud, (EDGE_1, 9081), timeout=30) as sock:
+        sock.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        yield sock
+
+
+def test_while_only_theirs_is_cut_off_calls_wait_for_it(pair: Pair) -> None:
+    own, nat, edge = pair.own, pair.own.topology.host("nat"), pair.own.topology.edge(1)
+    pair.agent()
+    with download(pair, 2) as digest:
+        with dropping(nat, f"ip daddr {CLOUD}"):
+            edge.run(["ss", "-K", "dport", "=", ":10262"])
+            before, began = len(own.log("edge-1")), time.monotonic()
+            own.until(lambda: f"{ADDRESS}:10262 answers" in own.log("edge-1")[before:], "edge-1")
+            while time.monotonic() - began < 5:
+                assert pair.other.connected() == set()
+                time.sleep(0.2)
+        assert digest() == services.pattern_digest(2)
+    assert own.connected() == {"edge-1"}
+    assert pair.other.connected() == set()
+
+
+@pytest.mark.long
+def test_a_try_may_take_longer_than_most_get(pair: Pair, figure: Callable[[str, float], None]) -> None:
+    own, nat = pair.own, pair.own.topology.host("nat")
+
+    def begin(delay: float) -> None:
+        where = ["10262", CLOUD, "10262", str(delay)]
+        own.start("slow", nat, sys.executable, slow_path.__file__, *where)
+        own.until(lambda: own.listens(nat, 10262), "slow")
+
+    begin(0)
+    pair.agent(servers=[f"{ROUTER}:10262"])
+    with events(pair) as endless:
+        said = endless.recv(1 << 16)
+        own.kill("slow")
+        time.sleep(1)  # tries fail meanwhile
+        begin(ONE_WAY)
+        began, lines = time.monotonic(), said.count(b"\n")
+        while said.count(b"\n") < lines + 200:
+            said += endless.recv(1 << 16)
+        figure(
+            f"s until a call goes on, on a path of {2 * ONE_WAY:g} s round trip",
+            time.monotonic() - began,
+        )
+    numbers = [int(line.split()[1]) for line in said.splitlines()[:-1] if line.startswith(b"data: ")]
+    assert numbers == list(range(len(numbers)))
+    own.kill("slow")
+
+
+@pytest.mark.parametrize("links", [pytest.param(1, marks=pytest.mark.long), 2])
+def test_the_agent_goes_elsewhere_and_open_calls_go_on(pair: Pair, links: int) -> None:
+    """As long as the drain lasts; what is open after that is reset."""
+    own, other = pair.own, pair.other
+    pair.agent(links=links)
+    with download(pair, 2) as digest, events(pair) as endless:
+        began = time.monotonic()
+        own.processes["server"].send_signal(signal.SIGTERM)
+        own.until(lambda: curl(other.host, URL).returncode == 0, NAME, "edge-1", timeout=5)
+        assert own.processes["server"].poll() is None, "it was over before the agent was elsewhere"
+        assert digest() == services.pattern_digest(2)
+        with pytest.raises(ConnectionResetError):
+            read_to_end(endless)
+        assert DRAIN - 1 < time.monotonic() - began < DRAIN + 3
+    assert own.processes["server"].wait(3) == 0
+    own.kill("server")
+    assert other.connected() == {"edge-1"}
+    assert curl(other.host, URL).returncode == 0
+
+
+def test_without_calls_the_other_is_taken_at_once(pair: Pair) -> None:
+    pair.agent()
+    pair.own.kill("server")
+    pair.own.until(lambda: pair.other.connected() == {"edge-1"}, NAME, "edge-1", timeout=5)
+    assert curl(pair.other.host, URL).returncode == 0
+
+
+@pytest.mark.long
+def test_a_server_that_is_gone_for_good(pair: Pair, figure: Callable[[str, float], None]) -> None:
+    """Long: its calls wait for it for half a minute. Then they are reset, and the other has the agent."""
+    own, other = pair.own, pair.other
+    pair.agent()
+    target = "http-edge-1-9081"
+    with events(pair) as endless:
+        own.kill("server")
+        with pytest.raises(ConnectionResetError):
+            read_to_end(endless)
+        began, said = time.monotonic(), len(own.log(target))
+        refused = curl(other.host, "--max-time", "10", URL)
+        assert refused.returncode in RESET, refused.stderr
+        own.until(lambda: other.connected() == {"edge-1"}, NAME, "edge-1")
+        figure("s until an agent with calls that wait is at the next server", time.monotonic() - began)
+        assert curl(other.host, URL).returncode == 0
+        own.until(lambda: "ConnectionResetError" in own.log(target)[said:], target)

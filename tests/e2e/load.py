@@ -23,13 +23,20 @@ class Load:
     """`callers` threads on a host, each with one call at a time, while the block runs."""
 
     def __init__(
-        self, host: Host, connect: Callable[[], socket.socket], *, callers: int = 4, kib: int = 64
+        self,
+        host: Host,
+        connect: Callable[[], socket.socket],
+        *,
+        callers: int = 4,
+        kib: int = 64,
+        pause: float = 0,
     ) -> None:
         """Take `connect`, which connects to a service `http` (see `services`) from the host's network.
 
-        Each answer is `kib` KiB, whose sha256 has to be right.
+        Each answer is `kib` KiB, whose sha256 has to be right. Before its next call, a thread waits for
+        `pause` seconds.
         """
-        self._host, self._connect, self._kib = host, connect, kib
+        self._host, self._connect, self._kib, self._pause = host, connect, kib, pause
         self._callers = [threading.Thread(target=self._call_on_and_on) for _ in range(callers)]
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -78,6 +85,7 @@ class Load:
                 with self._lock:
                     self.served += 1
                     self.slowest = max(self.slowest, time.monotonic() - began)
+                self._stop.wait(self._pause)
 
     def _call(self) -> None:
         try:

@@ -20,8 +20,8 @@ def serve(system: System, edge: Host, directory: Path) -> list[str | Path]:
         f"SetEnv HOME={directory}\n"  # no start-up files of whoever runs the tests
     )
     Path("/run/sshd").mkdir(exist_ok=True)
-    system.start("sshd", edge, "/usr/sbin/sshd", "-D", "-e", "-f", config)
-    system.until(lambda: system.listens(edge, 22), "sshd")
+    system.start(f"sshd-{edge.name}", edge, "/usr/sbin/sshd", "-D", "-e", "-f", config)
+    system.until(lambda: system.listens(edge, 22), f"sshd-{edge.name}")
     system.map_port("22=10264")
     known = directory / "known"
     known.write_text(f"{edge.address} {(directory / 'host.pub').read_text()}")

@@ -111,7 +111,7 @@ def test_ssh_at_the_edges_own_address(system: System, tmp_path: Path) -> None:
     command = [*ssh.serve(system, edge, tmp_path), "cat; ip -4 -o addr show dev lan"]
     body = "x" * 1_000_000
     done = cloud.run(command, stdin=body)
-    assert done.returncode == 0, done.stderr + system.processes.tail("sshd")
+    assert done.returncode == 0, done.stderr + system.processes.tail("sshd-edge-1")
     assert done.stdout.startswith(body)
     assert EDGE_1 in done.stdout
 

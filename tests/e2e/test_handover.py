@@ -48,11 +48,11 @@ def running(own: System) -> str:
 
 def take_over(own: System, config: Path | None = None) -> tuple[str, str]:
     """The names of the old and the new process, once the new one alone serves."""
-    old, before = running(own), own.status()["instance"]
+    old, before, nodes = running(own), own.status()["instance"], own.connected()
     new = successor(own, config=config)
     own.until(lambda: "has taken over" in own.log(old), old, new, timeout=20)
     own.until(lambda: own.status()["instance"] != before, new)
-    own.until(lambda: own.connected() == {"edge-1"}, new)
+    own.until(lambda: own.connected() == nodes, new)
     return old, new
 
 

@@ -4,7 +4,8 @@ import random
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -13,12 +14,14 @@ from tests.e2e.system import BIN, EDGE_1, System, curl, curl_json
 
 FIXED = 19081
 URL = f"http://{EDGE_1}:9081/"
+STATUS = "http://127.0.0.1:10266/status"
 BACK = 2.0
 """Seconds from when a program answers again to the first call that is served, at the median."""
 AT_MOST = 10.0
 """The same from its start, for each: the machine may have much else to do."""
 AGENT = {"backoff_max": 1}
 """It is killed, or its server, every other second: else it would wait longer from time to time."""
+ONE = MappingProxyType({"edge-1": 1})
 SETTINGS = {"listen": [f"127.0.0.1:{FIXED}=edge-1:9081"]}
 
 
@@ -113,16 +116,22 @@ def healthy(own: System) -> bool:
     return curl(own.topology.edge(1), "http://127.0.0.1:10266/healthz").returncode == 0
 
 
-def nothing_is_left(own: System) -> None:
-    """No call, no session but one, no connection of the agent's, no task that hangs."""
-    cloud, edge = own.topology.cloud, own.topology.edge(1)
+def nothing_is_left(own: System, links: Mapping[str, int] = ONE) -> None:
+    """No call, no session and no link but these (how many, by node), no connection to a target."""
+    cloud = own.topology.cloud
 
     def quiet() -> bool:
         status = own.status()
         return (status["calls_open"], status["calls_suspended"]) == (0, 0) and not status["memory_used_bytes"]
 
     own.until(quiet, "server", timeout=10)
-    own.until(lambda: curl_json(edge, "http://127.0.0.1:10266/status")["streams"] == 0, "edge-1", timeout=10)
+    for name in links:
+        edge = own.topology.host(name)
+        own.until(lambda edge=edge: curl_json(edge, STATUS)["streams"] == 0, name, timeout=10)
+        established = edge.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
+        assert not re.findall(r":2379 [0-9A-F]+:[0-9A-F]{4} 01", established)  # 9081
+        assert "Traceback" not in own.log(name)
+    assert "Traceback" not in own.log("server")
 
     def gauges() -> dict[str, float]:
         text = curl(cloud, "http://127.0.0.1:10265/metrics").stdout
@@ -131,11 +140,14 @@ def nothing_is_left(own: System) -> None:
         )
         return {name: float(value) for name, value in found}
 
-    only = {"links": 1, "sessions": 1, "nodes_connected": 1, "streams_suspended": 0}
+    nodes = len(links)
+    only = {
+        "links": sum(links.values()),
+        "sessions": nodes,
+        "nodes_connected": nodes,
+        "streams_suspended": 0,
+    }
     own.until(lambda: gauges() == only, "server", timeout=10)
-    established = edge.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
-    assert not re.findall(r":2379 [0-9A-F]+:[0-9A-F]{4} 01", established)  # 9081
-    assert "Traceback" not in own.log("server") + own.log("edge-1")
 
 
 def rules(own: System) -> str:

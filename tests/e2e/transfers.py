@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from tests.e2e import services, ssh
 from tests.e2e.network import accept, dial, listen, read_to_end
-from tests.e2e.system import EDGE_1, System
+from tests.e2e.system import System
 
 MIB = 1 << 20
 _RATE = 250_000
@@ -29,19 +29,21 @@ A_FEW = {kind: count // 4 for kind, count in A_HUNDRED.items()}
 
 
 class Transfers:
-    """So many of each kind, from the cloud to edge-1, each `seconds` long if nothing holds it up."""
+    """So many of each kind, from the cloud to an edge, each `seconds` long if nothing holds it up."""
 
-    def __init__(self, own: System, kinds: Mapping[str, int], seconds: float) -> None:
+    def __init__(
+        self, own: System, kinds: Mapping[str, int], seconds: float, *, edge: str = "edge-1"
+    ) -> None:
         self._own = own
+        self._edge = own.topology.host(edge)
         self._kinds = kinds
         self._seconds = seconds
         self._mib = round(seconds * _RATE / MIB)
-        self._directory = own.directory / "transfers"
+        self._directory = own.directory / f"transfers-{edge}"
         self._directory.mkdir()
-        edge = own.topology.edge(1)
         for kind, port in (("http", 9081), ("websocket", 9084)):
-            own.serve(edge, kind, port)
-        self._ssh = ssh.serve(own, edge, self._directory)
+            own.serve(self._edge, kind, port)
+        self._ssh = ssh.serve(own, self._edge, self._directory)
         for port in (9081, 9082, 9084):
             own.map_port(f"{port}=10264")
 
@@ -49,7 +51,7 @@ class Transfers:
         """Begin all of them; again, once they have finished."""
         self._callers: list[Future[None]] = []
         self._targets: list[Future[None]] = []
-        self._target = listen(self._own.topology.edge(1), ("0.0.0.0", 9082))
+        self._target = listen(self._edge, ("0.0.0.0", 9082))
         for number in range(self._kinds["download"]):
             self._got(number).unlink(missing_ok=True)
         run = {
@@ -101,14 +103,14 @@ class Transfers:
 
     def _download(self, number: int) -> None:
         got = self._got(number)
-        url = f"http://{EDGE_1}:9081/pattern?mib={self._mib}&seconds={self._seconds}"
+        url = f"http://{self._edge.address}:9081/pattern?mib={self._mib}&seconds={self._seconds}"
         with self._curl("-N", "-o", got, url) as curl:
             _, said = curl.communicate(timeout=_PATIENCE)
         assert curl.returncode == 0, said
         assert hashlib.sha256(got.read_bytes()).hexdigest() == services.pattern_digest(self._mib)
 
     def _upload(self, _: int) -> None:
-        with self._curl("-T", "-", f"http://{EDGE_1}:9081/upload") as curl:
+        with self._curl("-T", "-", f"http://{self._edge.address}:9081/upload") as curl:
             assert curl.stdin is not None
             for piece in services.paced(self._mib, self._seconds):
                 curl.stdin.write(piece)
@@ -128,8 +130,10 @@ class Transfers:
 
     def _websocket(self, number: int) -> None:
         with (
-            dial(self._own.topology.cloud, (EDGE_1, 9084)) as sock,
-            connect(f"ws://{EDGE_1}:9084/", sock=sock, proxy=None, ping_interval=None) as websocket,
+            dial(self._own.topology.cloud, (self._edge.address, 9084)) as sock,
+            connect(
+                f"ws://{self._edge.address}:9084/", sock=sock, proxy=None, ping_interval=None
+            ) as websocket,
         ):
             sock.settimeout(None)
             for step in range(round(self._seconds / services.STEP)):
@@ -140,7 +144,7 @@ class Transfers:
 
     def _half_closed(self, number: int) -> None:
         said = number.to_bytes(4) + services.random.Random(number).randbytes(300_000)
-        with dial(self._own.topology.cloud, (EDGE_1, 9082)) as sock:
+        with dial(self._own.topology.cloud, (self._edge.address, 9082)) as sock:
             sock.settimeout(_PATIENCE)
             sock.sendall(said)
             sock.shutdown(socket.SHUT_WR)

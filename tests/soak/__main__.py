@@ -1,8 +1,9 @@
 """`make soak`: real programs under mixed load, with faults at random, for as long as is given.
 
-In rounds of about a quarter of a minute: downloads, uploads, ssh, WebSockets and half-closed connections, new
-connections all the while, and faults meanwhile. Each round ends when its transfers do; then nothing may be
-left of it, and no process may hold more than at first. What a round does follows from seed and number.
+One agent has one link, another has two. In rounds of about a quarter of a minute: downloads, uploads, ssh,
+WebSockets and half-closed connections, new connections all the while, and faults meanwhile. Each round ends
+when its transfers do; then nothing may be left of it, and no process may hold more than at first. What a
+round does follows from seed and number.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.e2e.load import Load, to
-from tests.e2e.system import EDGE_1, System
+from tests.e2e.system import EDGE_1, EDGE_2, System
 from tests.e2e.test_handover import running
 from tests.e2e.test_kills import nothing_is_left, rules
 from tests.e2e.transfers import Transfers
@@ -27,8 +28,12 @@ from tests.soak import faults, readings
 from tunnelctl.demo.processes import Processes
 from tunnelctl.demo.topology import Topology, TopologyError, check_prerequisites
 
-KINDS = {"download": 6, "upload": 4, "ssh": 2, "websocket": 3, "half-closed": 3}
+KINDS = {"download": 3, "upload": 2, "ssh": 1, "websocket": 2, "half-closed": 2}
+"""To each edge."""
 SECONDS = 8.0
+KIB = (1, 64, 900)
+PAUSE = 0.2
+"""Seconds between the calls of one caller: the machine is for faults, not for a benchmark."""
 FIXED = 19081
 REPLACED = 0.2
 """The share of rounds in which a process is replaced. In the others they live on, and could leak."""
@@ -45,8 +50,10 @@ class Soak:
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         own.start_server(listen=[f"127.0.0.1:{FIXED}=edge-1:9081"])
-        own.add_edge(own.topology.edge(1), **faults.AGENT)
-        self._transfers = Transfers(own, KINDS, SECONDS)
+        self._transfers: dict[str, Transfers] = {}
+        for name, links in faults.LINKS.items():
+            own.add_edge(own.topology.host(name), links=links, **faults.AGENT)
+            self._transfers[name] = Transfers(own, KINDS, SECONDS, edge=name)
 
     def round(self) -> None:
         """One round; says what happened. Raises AssertionError: something was lost, or is left."""
@@ -54,46 +61,52 @@ class Soak:
         chance = random.Random(f"{self._seed} {number}")
         replaced = chance.random() < REPLACED
         planned = [chance.choice(faults.REPLACING)] if replaced else chance.sample(faults.GENTLE, 2)
-        ends = any(fault.ends for fault in planned)
-        own, cloud = self._own, self._own.topology.cloud
+        calm = [name for name in faults.LINKS if not any(it.ends and it.befalls(name) for it in planned)]
+        own, cloud, every = self._own, self._own.topology.cloud, sum(KINDS.values())
         began = time.monotonic()
         with (
-            Load(cloud, to(EDGE_1, 9081), callers=2, kib=chance.choice([1, 64, 900])) as captured,
-            Load(cloud, to("127.0.0.1", FIXED), callers=2) as fixed,
+            Load(cloud, to(EDGE_1, 9081), callers=2, kib=chance.choice(KIB), pause=PAUSE) as captured,
+            Load(cloud, to("127.0.0.1", FIXED), callers=1, pause=PAUSE) as fixed,
+            Load(cloud, to(EDGE_2, 9081), callers=2, kib=chance.choice(KIB), pause=PAUSE) as second,
         ):
-            if not ends:
-                self._transfers.start()
-                every = sum(KINDS.values())
-                own.until(lambda: own.nodes()["edge-1"]["open_calls"] >= every, running(own), "edge-1")
+            for name in calm:
+                self._transfers[name].start()
+            for name in calm:
+                self._has(name, every)
             for fault in planned:
                 time.sleep(chance.uniform(0, 1))
                 fault.inflict(own, chance)
                 self.faults[fault.name] += 1
-            own.wait_ready("edge-1")
-            if not ends:
-                self._transfers.finish()
+            for name in faults.LINKS:
+                own.wait_ready(name)
+            for name in calm:
+                self._transfers[name].finish()
                 self.counts["transfers, each whole"] += every
-        failures = [*captured.failures, *fixed.failures]
         self.counts["rounds"] = number
-        self.counts["calls served"] += captured.served + fixed.served
-        self.counts["calls reset or refused during a fault"] += len(failures)
-        assert captured.hanging() + fixed.hanging() == []
-        assert captured.wrong() + fixed.wrong() == []
-        assert not failures or any(fault.refuses for fault in planned), failures
+        for edge, load in (("edge-1", captured), ("edge-1", fixed), ("edge-2", second)):
+            self.counts["calls served"] += load.served
+            self.counts["calls reset or refused during a fault"] += len(load.failures)
+            assert load.hanging() + load.wrong() == []
+            assert not load.failures or any(it.refuses and it.befalls(edge) for it in planned), load.failures
         self._settle(", ".join(fault.name for fault in planned), time.monotonic() - began)
+
+    def _has(self, name: str, calls: int) -> None:
+        own = self._own
+        own.until(lambda: own.nodes()[name]["open_calls"] >= calls, running(own), name)
 
     def _settle(self, what: str, took: float) -> None:
         own, name = self._own, running(self._own)
-        nothing_is_left(own)
+        nothing_is_left(own, faults.LINKS)
         table = re.sub(r"packets \d+ bytes \d+", "", rules(own))
         self._table = self._table or table
         assert table == self._table, f"the rules are others:\n{table}\n--- at first:\n{self._table}"
-        server = self._watch.note("server", lambda: readings.of_server(own, name))
-        agent = self._watch.note("agent", lambda: readings.of_agent(own))
+        held = {name: self._watch.note("server", lambda: readings.of_server(own, name))}
+        for edge in faults.LINKS:
+            held[edge] = self._watch.note(edge, lambda edge=edge: readings.of_agent(own, edge))
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         say(
             f"{minutes:3}:{seconds:02} round {self.counts['rounds']}, {took:.0f} s: {what}; calls: "
-            f"{self.counts['calls served']}; {name}: {server}; edge-1: {agent}"
+            f"{self.counts['calls served']}; {'; '.join(f'{who}: {it}' for who, it in held.items())}"
         )
 
     def summary(self) -> None:

@@ -11,7 +11,11 @@ from tests.e2e.network import dropping, rebind
 from tests.e2e.system import System
 from tests.e2e.test_handover import running, take_over
 from tests.e2e.test_kills import rules
+from tests.e2e.test_several_links import ports
+from tunnelctl.demo.topology import Host
 
+LINKS = {"edge-1": 1, "edge-2": 2}
+"""The agents, and how many links each has. The second lives as long as the run."""
 AGENT = {"backoff_max": 1, "refresh_interval": 1}
 _ADDRESSES = ("203.0.113.11", "203.0.113.12")
 
@@ -26,6 +30,11 @@ class Fault:
     """New calls may fail meanwhile: the edge is away for longer than they wait."""
     ends: bool = False
     """Open calls end, too."""
+    only: str = ""
+    """The one edge that it befalls. Whoever calls the other must not notice."""
+
+    def befalls(self, edge: str) -> bool:
+        return self.only in ("", edge)
 
 
 def _silence(own: System, chance: random.Random) -> None:
@@ -48,6 +57,32 @@ def _rebound(own: System, _: random.Random) -> None:
     rebind(nat, old, new)
 
 
+def _flapping(own: System, chance: random.Random) -> None:
+    """The second edge's cable is loose, and as often as not its machine drops the connections each time."""
+    nat, edge = own.topology.host("nat"), own.topology.edge(2)
+    for _ in range(chance.randint(4, 8)):
+        _port(nat, "down")
+        try:
+            if chance.random() < 0.5:
+                edge.run(["ss", "-K", "dport", "=", ":10262"])
+            time.sleep(chance.uniform(0.2, 2))
+        finally:
+            _port(nat, "up")
+        time.sleep(chance.uniform(0.5, 2))
+
+
+def _port(nat: Host, state: str) -> None:
+    done = nat.run(["ip", "link", "set", "dev", "edge-2", state])
+    assert done.returncode == 0, done.stderr
+
+
+def _one_lost(own: System, chance: random.Random) -> None:
+    """One of the second edge's two links is reset."""
+    edge = own.topology.edge(2)
+    own.until(lambda: len(ports(edge)) == 2, running(own), "edge-2")
+    edge.run(["ss", "-K", "sport", "=", f":{chance.choice(sorted(ports(edge)))}"])
+
+
 def _taken_over(own: System, _: random.Random) -> None:
     """Another server takes the place of the one that runs."""
     old, _new = take_over(own)
@@ -65,7 +100,7 @@ def _rolled(own: System, _: random.Random) -> None:
         return status
 
     for step in ("start", "switch", "finish"):
-        own.until(lambda step=step: roll(step), running(own), "edge-1")  # refused until all are ready
+        own.until(lambda step=step: roll(step), running(own), *LINKS)  # refused until all are ready
 
 
 def _reloaded(own: System, chance: random.Random) -> None:
@@ -97,14 +132,16 @@ GENTLE = (
     Fault("silence", _silence, refuses=True),
     Fault("unplugged", _unplugged, refuses=True),
     Fault("another NAT address", _rebound),
+    Fault("edge-2 flapping", _flapping, refuses=True, only="edge-2"),
+    Fault("edge-2 loses one of its links", _one_lost, only="edge-2"),
     Fault("configuration", _reloaded),
     Fault("authority rolled", _rolled),
 )
 """A process lives through these, and so do its calls."""
 REPLACING = (
     Fault("taken over", _taken_over),
-    Fault("agent killed", _agent_killed, refuses=True, ends=True),
-    Fault("agent stopped", _agent_stopped, refuses=True, ends=True),
+    Fault("edge-1 killed", _agent_killed, refuses=True, ends=True, only="edge-1"),
+    Fault("edge-1 stopped", _agent_stopped, refuses=True, ends=True, only="edge-1"),
     Fault("server killed", _server_killed, refuses=True, ends=True),
 )
 """These end a process, whose readings end with it."""

@@ -36,10 +36,10 @@ def of_server(own: System, name: str) -> Reading:
     return _reading(own.processes[name].pid, float(found[1]))
 
 
-def of_agent(own: System) -> Reading:
-    """edge-1's agent."""
-    status = curl_json(own.topology.edge(1), "http://127.0.0.1:10266/status")
-    return _reading(own.processes["edge-1"].pid, status["tasks"])
+def of_agent(own: System, name: str) -> Reading:
+    """The agent of the edge `name`."""
+    status = curl_json(own.topology.host(name), "http://127.0.0.1:10266/status")
+    return _reading(own.processes[name].pid, status["tasks"])
 
 
 def _reading(pid: int, tasks: float) -> Reading:

@@ -78,6 +78,14 @@ class AgentConfig:
         live=True,
     )
     backoff_max: float = setting(60.0, doc="... up to this", unit="seconds", check=between(0.1), live=True)
+    failover_delay: float = setting(
+        30.0,
+        doc="with several servers: how long open connections whose link was lost wait for theirs, which "
+        "alone can go on with them, while another one answers; not beyond what it keeps them for itself",
+        unit="seconds",
+        check=between(0, 86_400),
+        live=True,
+    )
     useful_after: float = setting(
         10.0,
         doc="a link that lived this long starts the back-off again at backoff-min",

@@ -22,6 +22,7 @@ from tunnel_agent.resolve import Lookup, Resolver, UnresolvableError
 from tunnel_agent.tcp import connect_tcp
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.client_hello import Http2Offer
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import splice
 
@@ -132,7 +133,7 @@ class Dialer:
         self._status.opened += 1
         self._status.streams += 1
         try:
-            await splice(stream, sock)
+            await splice(stream, sock, is_pooled=Http2Offer(), caller_is_far=True)
         finally:
             self._status.streams -= 1
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from tunnel_agent.connect import ConnectError, connect
-from tunnel_agent.home import LOYALTY
 from tunnel_agent.proxy import choose_proxy
 
 if TYPE_CHECKING:
@@ -209,7 +208,7 @@ class Dialling:
             self._failed(
                 f"{made.server}:elsewhere",
                 f"{made.server} answers, but what is open through {home} waits for that one, "
-                f"{LOYALTY:g} s at most",
+                f"{self._home.failover_delay:g} s at most",
             )
             made.give_up("the session is with another server")
             return False

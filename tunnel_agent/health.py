@@ -45,6 +45,7 @@ class Health:
 
     async def _details(self, _request: Request) -> Response:
         status = self._status
+        waiting = status.waiting()
         return Response.json(
             {
                 "version": status.version,
@@ -58,6 +59,9 @@ class Health:
                 "last_failure_at": _moment(status.last_failure_at),
                 "dialling": status.dialling,
                 "streams": status.streams,
+                "suspended": waiting.streams,
+                "suspended_pooled": waiting.pooled,
+                "waits_for": waiting.server or None,
                 "tasks": trio.lowlevel.current_statistics().tasks_living,
                 "opened": status.opened,
                 "refused": dict(status.refused),

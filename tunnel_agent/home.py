@@ -17,20 +17,22 @@ if TYPE_CHECKING:
     from tunnel_agent.endpoint import Endpoint
     from tunnel_wire.session import Session
 
-LOYALTY = 30.0
-"""Seconds for which streams wait for their server while another one answers.
-
-While that one answers, it is not our uplink that is down, but their server, or the way to it. A switch that
-starts again or a machine that moves is back within that; a machine that has died is not, and then its node is
-away for all new calls. While nobody answers, nothing is lost by waiting, and no time counts.
-"""
-
 
 class Home:
     """The server that a session is with, if it is with one."""
 
-    def __init__(self, session: Session, is_linked: Callable[[], bool]) -> None:
+    def __init__(
+        self, session: Session, is_linked: Callable[[], bool], *, failover_delay: float = 30.0
+    ) -> None:
         """Take `is_linked`: whether some link of the session stands."""
+        self.failover_delay = failover_delay
+        """Seconds for which streams wait for their server while another one answers.
+
+        While that one answers, it is not our uplink that is down, but their server, or the way to it. A
+        switch that starts again or a machine that moves is back within that; a machine that has died is not,
+        and then its node is away for all new calls. While nobody answers, nothing is lost by waiting, and no
+        time counts. May be changed at any time.
+        """
         self.server: Endpoint | None = None
         self._session = session
         self._is_linked = is_linked
@@ -55,8 +57,13 @@ class Home:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether to try no other server for now: one has answered, and this one may still come back."""
-        return trio.current_time() < self._elsewhere + LOYALTY < math.inf
+        """Whether to try no other server for now: one has answered, and this one may still come back.
+
+        Not for streams that it would not have any more then: kube-apiserver's one connection for all its
+        requests, which is hardly ever closed, would otherwise keep the node away for each of them.
+        """
+        until = min(self._elsewhere + self.failover_delay, self._session.suspended.kept_until())
+        return self._elsewhere < math.inf and trio.current_time() < until
 
     def admits(self, server: Endpoint, instance: str) -> bool:
         """Whether to be linked to the process that has just said hello at `server`.

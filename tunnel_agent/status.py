@@ -5,6 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Waiting(NamedTuple):
+    """Streams whose link was lost."""
+
+    streams: int = 0
+    pooled: int = 0
+    """Of these, those that many requests share."""
+    server: str = ""
+    """For which they wait though another one answers."""
 
 
 @dataclass(slots=True)
@@ -29,6 +43,8 @@ class AgentStatus:
     """Connections to targets opened since the start."""
     refused: Counter[str] = field(default_factory=Counter)
     """Streams refused since the start, by cause."""
+    waiting: Callable[[], Waiting] = Waiting
+    """What waits for a link now."""
 
     def linked(self, server: str) -> None:
         """A link to `server` is up."""

@@ -23,6 +23,7 @@ from tunnel_agent.credentials import Credentials, CredentialsError, load_credent
 from tunnel_agent.dialling import Dialling, Round
 from tunnel_agent.home import Home
 from tunnel_agent.outbound_link import OutboundLink
+from tunnel_agent.status import Waiting
 from tunnel_agent.tls_errors import explain_end, is_refused
 from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
@@ -52,7 +53,7 @@ _HANDOVER = 5.0
 _IDLE_CHECK = 1.0
 """Seconds between two looks whether an old link still carries something."""
 
-_dialling = attrgetter("servers", "proxy", "backoff_min", "backoff_max", "duplicate_delay")
+_dialling = attrgetter("servers", "proxy", "backoff_min", "backoff_max", "failover_delay", "duplicate_delay")
 """Of a configuration: whom to dial, and when."""
 
 
@@ -98,16 +99,22 @@ class Supervisor:
             limits=WireLimits(max_streams=config.max_streams),
             first_key=1 << 63,  # for streams of stock peers, which bring none: apart from the server's keys
         )
+        self._home = Home(
+            self._session,
+            lambda: any(each.stands for each in self._links.values()),
+            failover_delay=config.failover_delay,
+        )
         self._dialling = Dialling(
             config,
             environment,
             uniform,
             session=self._session,
-            home=Home(self._session, lambda: any(each.stands for each in self._links.values())),
+            home=self._home,
             credentials=self._credentials,
             make=self._make,
             failed=self._failed,
         )
+        status.waiting = self._waiting
         self._nursery: trio.Nursery | None = None
         """Of the links that run."""
 
@@ -121,8 +128,14 @@ class Supervisor:
         """Obey this from now on. Links stay; who waits, and would dial otherwise now, dials at once."""
         before, self._config, self._dialling.config = self._config, config, config
         self._session.budget.total = config.memory_budget
+        self._home.failover_delay = config.failover_delay
         if _dialling(config) != _dialling(before):
             self._wake()
+
+    def _waiting(self) -> Waiting:
+        suspended = self._session.suspended
+        pooled = sum(stream.is_pooled for stream in suspended)
+        return Waiting(len(suspended), pooled, str(self._home.server) if self._home.is_awaited else "")
 
     def _wake(self) -> None:
         self._changed.set()

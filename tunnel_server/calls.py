@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.addresses import format_endpoint
-from tunnel_server.client_hello import Http2Offer
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.client_hello import Http2Offer
 from tunnel_wire.failures import forget, watch
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import End, SpliceResult, splice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -80,7 +81,13 @@ class Links:
         self._domain = domain
         grace = int(limits.resume_grace)
         capabilities = frozenset({RESUME} if grace else ())
-        self._hello = Hello(version, instance=instance, capabilities=capabilities, grace=grace)
+        self._hello = Hello(
+            version,
+            instance=instance,
+            capabilities=capabilities,
+            grace=grace,
+            grace_pooled=math.ceil(limits.resume_grace_pooled) if grace else None,
+        )
         self._limits = limits
         self._acceptance = acceptance
         self._attempts = attempts

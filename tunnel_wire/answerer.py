@@ -141,7 +141,8 @@ class AnswererConnection(Connection):
             session.instance = hello.instance
         self.resumes = RESUME in hello.capabilities and RESUME in self._hello.capabilities and hello.grace > 0
         if self.resumes:
-            session.suspended.grace = hello.grace + _LONGER
+            pooled = hello.grace if hello.grace_pooled is None else hello.grace_pooled
+            session.suspended.set_graces(hello.grace, pooled, longer=_LONGER)
 
     def _on_resumed(self, links: frozenset[int] | None) -> None:
         """The server has named every stream that it still has, and its links."""

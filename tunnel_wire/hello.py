@@ -61,6 +61,8 @@ class Hello:
     """Of the sender's clock, in seconds since the epoch; None if it does not say."""
     grace: int = 0
     """Seconds for which the server resumes streams."""
+    grace_pooled: int | None = None
+    """The same for those that many requests share; None if it does not say."""
     links: frozenset[int] | None = None
     """Indices of the agent's links that live, this one included; None if it does not say."""
 
@@ -73,6 +75,8 @@ class Hello:
             fields.append(("time", str(self.time)))
         if self.grace:
             fields.append(("grace", str(self.grace)))
+        if self.grace_pooled is not None:
+            fields.append(("grace-pooled", str(self.grace_pooled)))
         if self.links is not None:
             fields.append(("links", write_links(self.links)))
         fields.append(("capabilities", ",".join(sorted(self.capabilities))))
@@ -89,9 +93,10 @@ class Hello:
         time_text, links = fields.get("time", ""), fields.get("links")
         if time_text and read_number(time_text) is None:
             raise BadHello("tunnel-time is not a number of seconds")
-        grace = read_number(fields.get("grace", "0"))
-        if grace is None:
-            raise BadHello("tunnel-grace is not a number of seconds")
+        graces = {name: read_number(fields[name]) for name in ("grace", "grace-pooled") if name in fields}
+        for name, seconds in graces.items():
+            if seconds is None:
+                raise BadHello(f"tunnel-{name} is not a number of seconds")
         names = fields.get("capabilities", "")
         capabilities = frozenset(name.strip() for name in names.split(",") if name.strip())
         return cls(
@@ -102,7 +107,8 @@ class Hello:
             _read_link("link", fields.get("link", "0")),
             capabilities,
             int(time_text) if time_text else None,
-            grace,
+            graces.get("grace") or 0,
+            graces.get("grace-pooled"),
             None if links is None else read_links(links),
         )
 

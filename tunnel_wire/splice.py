@@ -75,6 +75,7 @@ async def splice(
     *,
     ends_by_halves: bool = False,
     is_pooled: Callable[[bytes], bool | None] | None = None,
+    caller_is_far: bool = False,
 ) -> SpliceResult:
     """Carry bytes between `sock` (non-blocking) and `tunnel` until both have ended or one is reset.
 
@@ -84,11 +85,15 @@ async def splice(
     A Unix socket knows no reset. With `ends_by_halves` its peer has promised to shut its direction down
     before it closes: when it closes both at once, it was reset or killed.
 
-    `is_pooled` is given what comes from the socket until it knows whether many requests share the connection
-    (None: more is needed). If so, it waits for `resume_grace_pooled` only when its link is lost.
+    `is_pooled` is given what the caller says until it knows whether many requests share the connection
+    (None: more is needed). If so, it waits for `resume_grace_pooled` only when its link is lost. The caller
+    is at the socket, or with `caller_is_far` at the other end of the tunnel.
     """
     splicer = _Splice(tunnel.release(), sock, result or SpliceResult(), ends_by_halves=ends_by_halves)
-    splicer.is_pooled = is_pooled
+    if caller_is_far:
+        splicer.is_pooled_far = is_pooled
+    else:
+        splicer.is_pooled = is_pooled
     await splicer.run()
     return splicer.result
 
@@ -102,6 +107,8 @@ class _Splice:
         self._ends_by_halves = ends_by_halves
         self.is_pooled: Callable[[bytes], bool | None] | None = None
         """Asked of what is read, until it knows."""
+        self.is_pooled_far: Callable[[bytes], bool | None] | None = None
+        """Asked of what comes from the tunnel."""
         self._stream = stream
         self._sock = sock
         self.result = result
@@ -326,6 +333,10 @@ class _Splice:
             sent = self._send(data)
             if sent:
                 self._stream.consume(sent, trio.current_time())
+        if self.is_pooled_far is not None:
+            pooled = self.is_pooled_far(bytes(data))
+            if pooled is not None:
+                self._stream.is_pooled, self.is_pooled_far = pooled, None
                 if sent == len(data):
                     return
                 data = data[sent:]

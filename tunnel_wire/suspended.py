@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 class Suspended:
     """Streams and when they expire; their memory can be reclaimed, of the longest suspended first."""
 
-    __slots__ = ("_budget", "_due", "_pooled_grace", "grace")
+    __slots__ = ("_budget", "_due", "_longer", "_pooled_grace", "grace")
 
     def __init__(self, budget: Budget, pooled_grace: float) -> None:
         self._budget = budget
         self._pooled_grace = pooled_grace
         """Seconds for a stream that many requests share."""
+        self._longer = 0.0
+        """Seconds that streams are held here beyond their grace."""
         self._due: dict[Stream, float] = {}
         self.grace = 0.0
         """Seconds that a stream may be here from now on; 0: none is suspended, they end with their link."""
+
+    def set_graces(self, grace: float, pooled_grace: float, *, longer: float) -> None:
+        """The other end lets streams expire, after these seconds; here they are held so much `longer`."""
+        self.grace, self._pooled_grace, self._longer = grace, pooled_grace, longer
 
     def add(self, stream: Stream, now: float, reclaim: Callable[[], None]) -> None:
         """Its link is gone. `reclaim` closes it when its memory is needed.
@@ -34,7 +40,7 @@ class Suspended:
         """
         if stream not in self._due:
             grace = min(self._pooled_grace, self.grace) if stream.is_pooled else self.grace
-            self._due[stream] = now + grace
+            self._due[stream] = now + grace + self._longer
             self._budget.reclaimable[stream] = reclaim
 
     def discard(self, stream: Stream) -> None:
@@ -54,6 +60,13 @@ class Suspended:
     def next_due(self) -> float:
         """When the first has been here for its grace."""
         return min(self._due.values(), default=math.inf)
+
+    def kept_until(self) -> float:
+        """When the last of them has been here for its grace; -inf if there is none.
+
+        Whoever decides by it has given them all up then.
+        """
+        return max(self._due.values(), default=-math.inf) - self._longer
 
     def due(self, now: float) -> list[Stream]:
         """Those that have been here for their grace."""

@@ -151,7 +151,9 @@ class ServerLink:
         self.sock = sock
         self.session = server.session or Session(budget=Budget(1 << 30))
         resumes = frozenset({RESUME} if server.grace else ())
-        hello = Hello("test", instance=server.instance, capabilities=resumes, grace=server.grace)
+        hello = Hello(
+            "test", instance=server.instance, capabilities=resumes, grace=server.grace, grace_pooled=10
+        )
         self.connection = OpenerConnection(hello, now=trio.current_time())
         self.connection.session = self.session
         self.hellos: list[Hello | None] = []

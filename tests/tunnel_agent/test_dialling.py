@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +13,14 @@ import trio.testing
 from tests.tunnel_agent.conftest import FakeServer
 from tests.tunnel_agent.paths import path_to
 from tests.tunnel_agent.test_supervisor import agent, target
+from tests.tunnel_wire.test_client_hello import hello
 from tunnel_agent import dialling as dialling_module
 from tunnel_agent.connect import ConnectError
-from tunnel_agent.home import LOYALTY
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.session import EndCause
+
+DELAY = 30.0
+"""Seconds: failover-delay."""
 
 
 @pytest.fixture
@@ -64,6 +68,7 @@ async def one_stream(pki, *servers, **settings):
     async with target() as (port, accept), trio.open_nursery() as nursery:
         paths = [await nursery.start(_held, server) for server in servers]
         names = [path.endpoint for path in paths]
+        settings = {"failover_delay": DELAY, **settings}
         async with agent(pki.state(), *names, backoff_min=20, backoff_max=20, **settings) as running:
             await until(lambda: greeted(servers[0]), 10)
             near = await servers[0].links[0].open("127.0.0.1", port)
@@ -75,7 +80,9 @@ async def one_stream(pki, *servers, **settings):
                     return await far.receive_some(10) == b"still here"
 
             assert await echoes()
-            yield SimpleNamespace(running=running, paths=paths, near=near, far=far, echoes=echoes)
+            yield SimpleNamespace(
+                running=running, paths=paths, near=near, far=far, echoes=echoes, port=port, accept=accept
+            )
         nursery.cancel_scope.cancel()
 
 
@@ -147,7 +154,7 @@ async def test_calls_wait_for_their_server_while_another_one_answers(pki, clock,
     async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
         own.paths[0].silent = True
         own.paths[0].cut()
-        await trio.sleep(LOYALTY - 5)
+        await trio.sleep(DELAY - 5)
         assert second.links, "nobody has looked whether it is the uplink"
         assert len(second.links) < 4
         assert not greeted(second)
@@ -162,7 +169,7 @@ async def test_another_server_takes_over_when_theirs_seems_gone(pki, clock):
     async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
         own.paths[0].silent = True
         own.paths[0].cut()
-        assert LOYALTY <= await until(lambda: greeted(second), 40) <= LOYALTY + 5
+        assert DELAY <= await until(lambda: greeted(second), 40) <= DELAY + 5
         with pytest.raises(trio.BrokenResourceError), trio.fail_after(1):
             await own.far.receive_some(1)
         # It stays there.
@@ -170,6 +177,35 @@ async def test_another_server_takes_over_when_theirs_seems_gone(pki, clock):
         await trio.sleep(30)
         assert len(greeted(first)) == 1
         assert own.running.status.server == own.paths[1].endpoint
+
+
+async def test_what_many_requests_share_keeps_no_node_away(pki, clock):
+    """kube-apiserver's connection to a kubelet is hardly ever closed: its server waits for 10 s."""
+    async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
+        await own.near.aclose()
+        await own.far.aclose()
+        near = await first.links[0].open("127.0.0.1", own.port)
+        far = await own.accept()
+        await near.send_all(hello("h2"))
+        assert await far.receive_some(1 << 16)
+        own.paths[0].silent = True
+        own.paths[0].cut()
+        began = trio.current_time()
+        await until(lambda: own.running.status.waiting().server, 5)
+        assert own.running.status.waiting() == (1, 1, own.paths[0].endpoint)
+        await until(lambda: greeted(second), 40)
+        assert 9 <= trio.current_time() - began <= 13
+        assert own.running.status.waiting() == (0, 0, "")
+
+
+async def test_how_long_theirs_is_waited_for_changes_while_they_wait(pki, clock):
+    async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
+        own.paths[0].silent = True
+        own.paths[0].cut()
+        await trio.sleep(5)
+        assert not greeted(second)
+        own.running.configure(replace(own.running._config, failover_delay=0.0))
+        assert await until(lambda: greeted(second), 40) < 2
 
 
 async def test_a_cut_of_all_ways_takes_no_patience(pki, clock):

@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from tunnel_agent.health import Health, serve_health
-from tunnel_agent.status import AgentStatus
+from tunnel_agent.status import AgentStatus, Waiting
 from tunnel_daemon.http1 import Request
 
 
@@ -49,6 +49,11 @@ async def test_details():
     assert details["last_failure"] is None
     assert details["refused"] == {"not-allowed": 2}
     assert details["tasks"] > 0
+    assert (details["suspended"], details["suspended_pooled"], details["waits_for"]) == (0, 0, None)
+    status.waiting = lambda: Waiting(3, 1, "tunnel.example:10262")
+    details = json.loads((await get(Health(status), "/status")).body)
+    assert (details["suspended"], details["suspended_pooled"]) == (3, 1)
+    assert details["waits_for"] == "tunnel.example:10262"
 
 
 async def test_over_http():

@@ -4,11 +4,13 @@ import pytest
 import trio
 
 from tunnel_agent.endpoint import Endpoint
-from tunnel_agent.home import LOYALTY, Home
+from tunnel_agent.home import Home
 from tunnel_wire.flow import Budget
 from tunnel_wire.session import Session
 
 HERE, THERE, NOWHERE = (Endpoint.parse(f"{name}.example:10262") for name in ("here", "there", "nowhere"))
+
+DELAY = 30.0
 
 
 class World:
@@ -17,13 +19,15 @@ class World:
     def __init__(self) -> None:
         self.linked = False
         self.session = Session(budget=Budget(1 << 30))
-        self.session.suspended.grace = 90
-        self.home = Home(self.session, lambda: self.linked)
+        self.session.suspended.set_graces(90, 10, longer=30)
+        self.home = Home(self.session, lambda: self.linked, failover_delay=DELAY)
         assert self.home.admits(THERE, "1")
         self.session.instance = "1"
 
-    def suspend(self) -> None:
-        self.session.new_stream("127.0.0.1", 80).suspend(trio.current_time())
+    def suspend(self, *, pooled: bool = False) -> None:
+        stream = self.session.new_stream("127.0.0.1", 80)
+        stream.is_pooled = pooled
+        stream.suspend(trio.current_time())
 
 
 @pytest.fixture
@@ -65,7 +69,7 @@ async def test_theirs_is_waited_for_from_when_another_has_answered(world, autoju
     assert not world.home.is_awaited
     assert not world.home.admits(HERE, "2")
     assert world.home.is_awaited
-    await trio.sleep(LOYALTY - 1)
+    await trio.sleep(DELAY - 1)
     assert not world.home.admits(NOWHERE, "3")
     await trio.sleep(2)
     assert not world.home.is_awaited
@@ -75,8 +79,46 @@ async def test_theirs_is_waited_for_from_when_another_has_answered(world, autoju
 async def test_once_it_was_back_the_time_begins_anew(world, autojump_clock):
     world.suspend()
     assert not world.home.admits(HERE, "2")
-    await trio.sleep(LOYALTY - 1)
+    await trio.sleep(DELAY - 1)
     assert world.home.admits(THERE, "1")
     assert not world.home.is_awaited
     await trio.sleep(5)
     assert not world.home.admits(HERE, "2")
+
+
+async def test_what_many_requests_share_is_waited_for_as_long_as_theirs_keeps_it(world, autojump_clock):
+    world.suspend(pooled=True)
+    assert not world.home.admits(HERE, "2")
+    await trio.sleep(9)
+    assert world.home.is_awaited
+    await trio.sleep(2)
+    assert world.session.suspended, "the agent holds them longer"
+    assert not world.home.is_awaited
+    assert world.home.admits(HERE, "2")
+
+
+async def test_one_that_is_not_shared_is_enough_to_wait_for(world, autojump_clock):
+    world.suspend(pooled=True)
+    world.suspend()
+    assert not world.home.admits(HERE, "2")
+    await trio.sleep(DELAY - 1)
+    assert not world.home.admits(HERE, "2")
+
+
+async def test_nothing_is_waited_for_that_theirs_has_given_up(world, autojump_clock):
+    world.suspend()
+    await trio.sleep(91)
+    assert world.session.suspended
+    assert world.home.admits(HERE, "2")
+
+
+async def test_how_long_changes_at_any_time(world, autojump_clock):
+    world.suspend()
+    assert not world.home.admits(HERE, "2")
+    await trio.sleep(5)
+    world.home.failover_delay = 4.0
+    assert not world.home.is_awaited
+    world.home.failover_delay = 60.0
+    assert world.home.is_awaited
+    world.home.failover_delay = 0.0
+    assert world.home.admits(HERE, "2")

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.tunnel_server.core import Agent, Core, running
-from tests.tunnel_server.test_client_hello import hello
+from tests.tunnel_wire.test_client_hello import hello
 from tunnel_daemon.http1 import Request, Response
 from tunnel_server.calls import Asked, Target
 from tunnel_server.leaving import leave

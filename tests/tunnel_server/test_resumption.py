@@ -11,10 +11,10 @@ import trio.testing
 
 from certs.revocations import Kind
 from tests.tunnel_server.core import Agent, Core, running
-from tests.tunnel_server.test_client_hello import hello
 from tests.tunnel_wire.links import tcp_pair
-from tunnel_server.client_hello import Http2Offer
+from tests.tunnel_wire.test_client_hello import hello
 from tunnel_server.frontends.joining import join
+from tunnel_wire.client_hello import Http2Offer
 from tunnel_wire.flow import Budget
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.session import EndCause, Session
@@ -292,3 +292,14 @@ async def test_connections_that_requests_share_expire_sooner(
             assert (result.end, result.detail) == (
                 (End.LINK_LOST, end.value) if end is not None else (End.CANCELLED, "")
             )
+
+
+async def test_agents_are_told_for_how_long_those_are_kept() -> None:
+    async with running(limits=WireLimits(resume_grace_pooled=0.3)) as core:
+        session = (await linked(core)).session
+        suspended = session.suspended
+        for pooled, seconds in ((True, 1.0), (False, 90.0)):
+            stream = session.new_stream("127.0.0.1", 80)
+            stream.is_pooled = pooled
+            stream.suspend(0.0)
+            assert suspended.kept_until() == seconds

@@ -80,6 +80,28 @@ def test_a_hello_that_is_not_admitted_has_no_effect(asking: Asking) -> None:
     assert not [frame for frame in asking.peer.take() if frame.kind == frames.HEADERS]
 
 
+@pytest.mark.parametrize(
+    ("fields", "until"),
+    [
+        ([], [1120, 1120]),  # of the last release: it keeps some of them for less, and does not say so
+        ([(b"tunnel-grace-pooled", b"10")], [1040, 1120]),
+        ([(b"tunnel-grace-pooled", b"0")], [1030, 1120]),
+        ([(b"tunnel-grace-pooled", b"200")], [1120, 1120]),
+    ],
+)
+def test_streams_are_held_longer_than_the_server_keeps_them(
+    asking: Asking, fields: list[tuple[bytes, bytes]], until: list[float]
+) -> None:
+    resume = [(b"tunnel-capabilities", b"resume"), (b"tunnel-grace", b"90")]
+    asking.ask(*request(b"GET", b"/hello"), *resume, *fields)
+    suspended = asking.peer.session.suspended
+    for key in (1, 2):
+        stream = asking.peer.session.new_stream("target", 80, key=key)
+        stream.is_pooled = key == 1
+        stream.suspend(1000)
+    assert list(suspended._due.values()) == until
+
+
 def test_a_malformed_hello_ends_the_link(asking: Asking) -> None:
     frame = asking.peer.headers(1, [*request(b"GET", b"/hello"), (b"tunnel-instance", b"?")], end=True)
     assert fails(asking.peer, frame) is ErrorCode.PROTOCOL_ERROR

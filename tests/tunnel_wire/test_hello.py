@@ -18,6 +18,9 @@ def test_it_reads_as_it_was_written() -> None:
     assert Hello.from_headers(alone.to_headers()) == alone
     waiting = Hello("1.2", instance=new_id(), capabilities=frozenset({RESUME}), grace=90)
     assert Hello.from_headers(waiting.to_headers()) == waiting
+    for pooled in (10, 0):
+        sooner = Hello("1.2", instance=new_id(), grace=90, grace_pooled=pooled)
+        assert Hello.from_headers(sooner.to_headers()) == sooner
     server = Hello("1.2", instance=new_id())
     assert Hello.from_headers(server.to_headers()) == server
     assert dict(server.to_headers()).keys() == {b"tunnel-version", b"tunnel-instance"}
@@ -55,6 +58,7 @@ def test_the_unknown_is_ignored() -> None:
         ("links", "0,256"),
         ("grace", "1.5"),
         ("grace", ""),
+        ("grace-pooled", "-1"),
         ("time", "-1"),
         ("time", "1e9"),
         ("time", "9" * 16),

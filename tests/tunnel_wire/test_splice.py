@@ -7,6 +7,7 @@ import os
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ import trio
 import trio.testing
 
 from tests.tunnel_wire.links import MIB, Ends, linked, tcp_pair
+from tests.tunnel_wire.test_client_hello import hello
+from tunnel_wire.client_hello import Http2Offer
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.sockets import close_with_reset
@@ -114,6 +117,32 @@ async def expect_reset(sock: socket.socket) -> bytes:
                 return bytes(data)
             assert piece, f"a clean end after {len(data)} bytes"
             data += piece
+
+
+# --- connections that many requests share --------------------------------------------------------
+
+
+@pytest.mark.parametrize(("said", "pooled"), [(hello("h2"), True), (hello("http/1.1"), False)])
+async def test_both_ends_know_them(*, said: bytes, pooled: bool) -> None:
+    async with linked(WireLimits()) as ends:
+        near, far = await ends.stream()
+        streams = [each._stream for each in (near, far)]
+        caller, near_sock = tcp_pair()
+        target, far_sock = tcp_pair()
+        with caller, target:
+            ends.nursery.start_soon(partial(splice, near, near_sock, is_pooled=Http2Offer()))
+            ends.nursery.start_soon(
+                partial(splice, far, far_sock, is_pooled=Http2Offer(), caller_is_far=True)
+            )
+            # What the other one says decides nothing.
+            target.send(hello("h2"))
+            assert await receive(caller, 5)
+            assert not any(stream.is_pooled for stream in streams)
+            for part in (said[:9], said[9:]):
+                await send(caller, part)
+                assert await receive(target, len(part)) == part
+            assert [stream.is_pooled for stream in streams] == [pooled, pooled]
+            ends.nursery.cancel_scope.cancel()
 
 
 # --- ends ----------------------------------------------------------------------------------------

@@ -51,6 +51,16 @@ def test_a_short_grace_stays_short() -> None:
     assert one.suspended.next_due() == 105
 
 
+def test_who_does_not_decide_holds_them_longer() -> None:
+    one = session()
+    one.suspended.set_graces(90, 10, longer=30)
+    assert one.suspended.kept_until() == -math.inf
+    suspended(one, 100, pooled=True)
+    assert (one.suspended.kept_until(), one.suspended.next_due()) == (110, 140)
+    suspended(one, 100)
+    assert (one.suspended.kept_until(), one.suspended.next_due()) == (190, 140)
+
+
 def test_the_longest_suspended_goes_first_whosesoever_it_is() -> None:
     one, other = session(budget=4 * FLOOR), session()
     other.budget = one.budget

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from tunnel_server.calls import Asked
-from tunnel_server.client_hello import MAX_HELLO, NotAHello, read_server_name
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.client_hello import MAX_HELLO, NotAHello, read_server_name
 
 if TYPE_CHECKING:
     from tunnel_server.calls import Calls, Target

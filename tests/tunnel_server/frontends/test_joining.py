@@ -12,9 +12,9 @@ import trio.testing
 
 from tests.tunnel_wire.links import linked, tcp_pair
 from tests.tunnel_wire.test_tls_stream import streams as tls_streams
-from tunnel_server.client_hello import Http2Offer
 from tunnel_server.frontends import joining
 from tunnel_server.frontends.joining import join
+from tunnel_wire.client_hello import Http2Offer
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import End, SpliceResult
 from tunnel_wire.stream import TunnelStream

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from tunnel_server.client_hello import MAX_HELLO, Http2Offer
+from tunnel_wire.client_hello import MAX_HELLO, Http2Offer
 
 
 def hello(*protocols: str) -> bytes:

@@ -40,6 +40,8 @@ class AgentLink:
     version: str = ""
     clock_ahead: float | None = None
     """Seconds by which the agent's clock was ahead of ours when it said hello; None if it did not say."""
+    since: float = field(default_factory=trio.current_time)
+    """The end of its TLS handshake."""
 
     @property
     def serial(self) -> str:

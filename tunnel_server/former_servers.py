@@ -18,6 +18,8 @@ from tunnel_server.admin.views import PredecessorView
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tunnel_server.metrics import Metrics
+
 log = logging.getLogger(__name__)
 
 _EVERY = 1.0
@@ -57,6 +59,11 @@ class FormerServers:
             PredecessorView(pid=each.pid, version=each.version, calls_open=each.calls)
             for each in self._living
         )
+
+    def count(self, metrics: Metrics) -> None:
+        """Set the gauges: those processes have none that anybody could ask."""
+        metrics.predecessors.set(len(self._living))
+        metrics.predecessors_calls_open.set(sum(each.calls for each in self._living))
 
     async def reopen_logs(self) -> None:
         """Have each open its audit log again: the file was moved, and only this process has the signal."""

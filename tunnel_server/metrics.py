@@ -41,6 +41,12 @@ class Metrics:
             "streams_suspended", "Calls that wait for their agent to come back."
         )
         self.calls_open = self._gauge("calls_open", "Calls being served.")
+        self.predecessors = self._gauge(
+            "predecessors", "Processes that this one has replaced, and that have not ended yet."
+        )
+        self.predecessors_calls_open = self._gauge(
+            "predecessors_calls_open", "Calls that they still serve, together; not in calls_open."
+        )
         self.memory_used = self._gauge("memory_used_bytes", "Bytes granted or kept for all calls.")
         self.memory_budget = self._gauge("memory_budget_bytes", "What memory_used_bytes may grow to.")
         self.tasks = self._gauge("tasks", "Tasks of the event loop: as many as links, calls and waits need.")

@@ -11,6 +11,7 @@ from tunnel_server.admin.views import (
     FailureView,
     FrontendView,
     InterceptionView,
+    LinkView,
     ListenerView,
     MappingView,
     NodeView,
@@ -21,6 +22,7 @@ from tunnel_server.registry import forgetting
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tunnel_server.agent_session import AgentSession
     from tunnel_server.calls import Calls
     from tunnel_server.intercept.interception import Interception
     from tunnel_server.mappings import PortMappings
@@ -65,23 +67,39 @@ class Overview:
         return [self._node(node, captured) for _, node in sorted(self._registry.nodes.items())]
 
     def _node(self, node: Node, captured: frozenset[object]) -> NodeView:
-        # The newest: what is older goes when it is idle.
-        link = next(reversed(node.agent.links.values()), None) if node.agent else None
-        round_trip = link.connection.round_trip if link else None
+        links = self._links(node.agent) if node.agent else ()
+        newest = links[-1] if links else None
+        version = next(iter(node.agent.links.values())).version if node.agent and links else ""
         return NodeView(
             name=node.name,
             addresses=tuple(sorted(map(str, node.addresses))),
             captured=tuple(sorted(str(a) for a in node.addresses if a in captured)),
-            connected=link is not None,
+            connected=newest is not None,
             since=self._moment(node.since) if node.since is not None else None,
-            agent_version=link.version if link else "",
-            remote_address=link.remote if link else "",
-            rtt_ms=round(round_trip * 1000, 2) if round_trip is not None else None,
+            agent_version=version,
+            remote_address=newest.remote_address if newest else "",
+            rtt_ms=newest.rtt_ms if newest else None,
+            links=links,
             open_calls=node.open_calls,
             suspended_calls=_suspended(node),
             bytes_up=node.bytes_up,
             bytes_down=node.bytes_down,
             problem=self._problem(node),
+        )
+
+    def _links(self, agent: AgentSession) -> tuple[LinkView, ...]:
+        usable, now = agent.usable, trio.current_time()
+        return tuple(
+            LinkView(
+                index=index,
+                remote_address=link.remote,
+                since=self._moment(link.since),
+                calls=link.connection.load,
+                rtt_ms=None if (trip := link.connection.round_trip) is None else round(trip * 1000, 2),
+                unanswered_seconds=round(link.connection.unanswered(now), 1),
+                retiring=link not in usable,
+            )
+            for index, link in agent.links.items()
         )
 
     def _problem(self, node: Node) -> str | None:

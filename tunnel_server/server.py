@@ -246,6 +246,7 @@ class Server:
     async def _keep_gauges(self, overview: Overview) -> None:
         while True:
             overview.count()
+            self._parts.former.count(self._parts.metrics)
             self._parts.place.count(self._parts.metrics)
             if self._parts.following:
                 self._parts.following.count()

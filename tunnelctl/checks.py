@@ -1,4 +1,4 @@
-"""One step of the path to a node, judged from the server's answer (`admin.views.DiagnosisView`).
+"""One step of the path to a node, judged from the server's answer (`admin.diagnosis_views.DiagnosisView`).
 
 `checks_identity`, `checks_link` and `checks_path` judge; `doctor` walks. None of them knows a server.
 """

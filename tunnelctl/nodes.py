@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+_SILENT = 3.0
+"""Seconds without an answer, after which the server moves a link's calls to another one."""
 HEADER = ("NAME", "STATE", "FOR", "ADDRESSES", "FROM", "RTT", "CALLS", "SENT", "RECEIVED", "AGENT")
 
 
@@ -30,8 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "nodes",
         help="list the edges, and how each is doing; forget one",
         description="List the edges: whether each is connected and for how long, its addresses (in brackets "
-        "those that are not captured), where it connects from, the round trip, open calls, and bytes "
-        "sent to and received from it since the server started.",
+        "those that are not captured), where its newest link comes from (with how many there are beside it) "
+        "and the round trip there, open calls, and bytes sent to and received from it since the server "
+        "started. --json has each link.",
     )
     add_arguments(parser)
     add_cluster_arguments(parser)
@@ -109,19 +112,31 @@ def node_lines(nodes: Sequence[dict[str, Any]]) -> list[str]:
     for node in nodes:
         if node["problem"]:
             lines.append(f"{show(node['name'])}: {show(node['problem'])}")
+        lines += [f"{show(node['name'])}: {line}" for line in _silent_links(node)]
         if node["suspended_calls"]:
             lines.append(f"{show(node['name'])}: {node['suspended_calls']} calls wait for it to come back")
     return lines
 
 
+def _silent_links(node: dict[str, Any]) -> list[str]:
+    links = node.get("links", ())
+    return [
+        f"one of {len(links)} links, from {show(link['remote_address'])}, has been silent for "
+        f"{link['unanswered_seconds']:.0f} s: the others carry its calls"
+        for link in links
+        if len(links) > 1 and link["unanswered_seconds"] >= _SILENT
+    ]
+
+
 def _row(node: dict[str, Any]) -> Sequence[object]:
+    beside = len(node.get("links", ())) - 1
     addresses = [each if each in node["captured"] else f"[{each}]" for each in node["addresses"]]
     return (
         node["name"],
         "connected" if node["connected"] else "away",
         ago(node["since"]),
         ",".join(addresses),
-        node["remote_address"],
+        f"{node['remote_address']} (+{beside})" if beside > 0 else node["remote_address"],
         None if node["rtt_ms"] is None else f"{node['rtt_ms']:.1f} ms",
         node["open_calls"],
         size(node["bytes_up"]),

@@ -10,9 +10,11 @@ import pytest
 import trio
 import trio.testing
 
+from tests.tunnel_server.test_metrics import samples
 from tunnel_server import former_servers
 from tunnel_server.admin.views import PredecessorView
 from tunnel_server.former_servers import FormerServer, FormerServers, report
+from tunnel_server.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,11 +51,17 @@ async def test_each_is_known_until_it_ends_and_told_of_a_log_that_was_moved() ->
         await _until(lambda: servers.views() == (PredecessorView(pid=7, version="1.0", calls_open=3),))
         calls[0] = 12
         await _until(lambda: servers.views()[0].calls_open == 12)
+        servers.count(metrics := Metrics())
+        counted = samples(metrics)
+        assert counted["edge_tunnel_predecessors",] == 1
+        assert counted["edge_tunnel_predecessors_calls_open",] == 12
         await servers.reopen_logs()
         with trio.fail_after(5):
             await reopened.wait()
         life.cancel()
         await _until(lambda: servers.views() == ())
+        servers.count(metrics)
+        assert samples(metrics)["edge_tunnel_predecessors",] == 0
 
 
 async def test_who_takes_over_from_this_one_is_told_what_this_one_was() -> None:

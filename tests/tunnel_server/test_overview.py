@@ -68,7 +68,7 @@ async def test_a_node_that_is_connected(core: Core) -> None:
     assert overview(core).nodes()[0].captured == (), "nothing is, without interception"
 
 
-async def test_of_two_links_the_newest_is_told(core: Core) -> None:
+async def test_of_two_links_the_newest_is_told_and_each_stands_for_itself(core: Core) -> None:
     context = core.node()
     first = await core.agent(context, index=0)
     await core.agent(context, session=first.session, index=1)
@@ -77,6 +77,19 @@ async def test_of_two_links_the_newest_is_told(core: Core) -> None:
     assert node.agent is not None
     (view,) = overview(core).nodes()
     assert view.remote_address == node.agent.links[1].remote
+    assert view.links[-1].rtt_ms == view.rtt_ms
+    assert [(link.index, link.remote_address, link.retiring) for link in view.links] == [
+        (index, node.agent.links[index].remote, False) for index in (0, 1)
+    ]
+    assert view.since is not None
+    assert all(abs((link.since - view.since).total_seconds()) < 5 for link in view.links)
+    accepted: list[object] = []
+    core.on_request = lambda incoming: accepted.append(incoming.accept())
+    asked = await node.agent.open("127.0.0.1", 9)
+    first.link.connection.draining = node.agent.links[0].connection.draining = True
+    (view,) = overview(core).nodes()
+    assert [(link.calls, link.retiring) for link in view.links] == [(1, True), (0, False)]
+    await asked.aclose()
     overview(core).count()
     assert samples(core.metrics)["edge_tunnel_links",] == 2
 

@@ -13,13 +13,11 @@ from certs.files import StateDirectory
 from tunnel_server.admin.api import AdminSources
 from tunnel_server.admin.server import serve_admin
 from tunnel_server.admin.views import (
-    DiagnosisView,
     ForgottenView,
     InterceptionView,
     ListenerView,
     MappingView,
     NodeView,
-    ProbeView,
     StatusView,
 )
 from tunnel_server.mappings import PortMappings
@@ -28,6 +26,8 @@ from tunnelctl.cli import main
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from tunnel_server.admin.diagnosis_views import DiagnosisView, ProbeView
 
 
 @pytest.fixture

@@ -6,14 +6,8 @@ import json
 
 import pytest
 
-from tunnel_server.admin.views import (
-    AddressView,
-    DiagnosisView,
-    InterceptionView,
-    MappingView,
-    NodeView,
-    ProbeView,
-)
+from tunnel_server.admin.diagnosis_views import AddressView, DiagnosisView, ProbeView
+from tunnel_server.admin.views import InterceptionView, MappingView, NodeView
 from tunnelctl.checks import Check, State
 from tunnelctl.doctor import lines
 

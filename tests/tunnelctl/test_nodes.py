@@ -3,7 +3,7 @@
 import datetime
 import json
 
-from tunnel_server.admin.views import ForgottenView, NodeView
+from tunnel_server.admin.views import ForgottenView, LinkView, NodeView
 from tunnelctl.cli import main
 
 
@@ -28,6 +28,30 @@ async def test_nodes_are_a_table_and_problems_stand_below(tunnelctl, core) -> No
         "edge-22  away       -      [10.0.0.1],10.0.0.2  -               -      2      0 B       0 B  -",
         "edge-22: a?[31m?b",
         "edge-22: 2 calls wait for it to come back",
+    ]
+
+
+async def test_of_several_links_the_others_are_counted_and_a_silent_one_is_named(tunnelctl, core) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    links = tuple(
+        LinkView(
+            index=index, remote_address=f"10.1.1.9:{port}", since=now, calls=1, unanswered_seconds=silent
+        )
+        for index, port, silent in ((1, 5001, 7.4), (0, 5002, 2.9))
+    )
+    core.nodes = [
+        NodeView(name="edge-1", connected=True, since=now, remote_address="10.1.1.9:5002", links=links),
+        NodeView(name="edge-2", connected=True, since=now, remote_address="10.1.1.9:5001", links=links[:1]),
+    ]
+    lines = (await tunnelctl("nodes"))[1].splitlines()
+    assert [line.split()[4:6] for line in lines[1:3]] == [["10.1.1.9:5002", "(+1)"], ["10.1.1.9:5001", "-"]]
+    assert lines[3:] == [
+        "edge-1: one of 2 links, from 10.1.1.9:5001, has been silent for 7 s: the others carry its calls"
+    ]
+    told = json.loads((await tunnelctl("nodes", "--json"))[1])["nodes"][0]["links"]
+    assert [(link["index"], link["calls"], link["retiring"]) for link in told] == [
+        (1, 1, False),
+        (0, 1, False),
     ]
 
 

@@ -15,18 +15,12 @@ from tunnel_daemon.http1 import Handler, HttpError, Request, Response
 from tunnel_daemon.router import Router
 from tunnel_server.admin.diagnosis_api import DiagnosisApi, read_port
 from tunnel_server.admin.unix_socket import Credentials, SocketUsers
-from tunnel_server.admin.views import (
-    Doctor,
-    ForgottenView,
-    Mappings,
-    MappingView,
-    NodeView,
-    StatusView,
-    to_json,
-)
+from tunnel_server.admin.views import ForgottenView, Mappings, MappingView, NodeView, StatusView, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from tunnel_server.admin.diagnosis_views import Doctor
 
 log = logging.getLogger(__name__)
 _REFUSED_EVERY = 60.0

@@ -11,7 +11,7 @@ from tunnel_daemon.http1 import HttpError, Request, Response
 from tunnel_server.admin.views import to_json
 
 if TYPE_CHECKING:
-    from tunnel_server.admin.views import Doctor
+    from tunnel_server.admin.diagnosis_views import Doctor
 
 LOOPBACK = "127.0.0.1"
 

@@ -12,23 +12,23 @@ import trio
 
 from certs.identity import Identity, Role
 from certs.validity import BACK_DATED
-from tunnel_server.admin.probe import probe
-from tunnel_server.admin.views import (
+from tunnel_server.admin.diagnosis_views import (
     AddressView,
     ClaimantView,
     DiagnosisView,
     HandshakeView,
     LinkEndView,
-    NodeView,
     ProbeView,
     TokenView,
 )
+from tunnel_server.admin.probe import probe
 from tunnel_server.calls import Target
 
 if TYPE_CHECKING:
     from certs.addresses import IPAddress
     from certs.nodes import NodeRecord, NodeStore
     from certs.tokens import TokenRecord, TokenStore
+    from tunnel_server.admin.views import NodeView
     from tunnel_server.attempts import Attempts
     from tunnel_server.calls import Calls
     from tunnel_server.intercept.interception import Interception

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel_server.admin.views import ProbeView
+from tunnel_server.admin.diagnosis_views import ProbeView
 from tunnel_wire.causes import Cause, OpenFailed
 
 if TYPE_CHECKING:

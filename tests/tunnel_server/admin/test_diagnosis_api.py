@@ -9,8 +9,9 @@ import pytest
 from certs.files import StateError
 from tunnel_daemon.http1 import HttpError, Request
 from tunnel_server.admin.api import AdminApi, AdminSources
+from tunnel_server.admin.diagnosis_views import DiagnosisView, ProbeView
 from tunnel_server.admin.unix_socket import Credentials
-from tunnel_server.admin.views import DiagnosisView, InterceptionView, ProbeView
+from tunnel_server.admin.views import InterceptionView
 
 ME = Credentials(os.getpid(), os.geteuid(), os.getegid())
 

@@ -127,12 +127,22 @@ class Agent:
         self._answers = answers
         self.asked: list[float] = []
         connection = SimpleNamespace(
-            last_received=trio.current_time() - 2, round_trip=0.003, limits=WireLimits(), draining=False
+            last_received=trio.current_time() - 2,
+            round_trip=0.003,
+            limits=WireLimits(),
+            draining=False,
+            load=0,
+            unanswered=lambda _now: 0.0,
         )
         link = SimpleNamespace(
-            connection=connection, version="1", remote="203.0.113.11:5", clock_ahead=-200.04
+            connection=connection,
+            version="1",
+            remote="203.0.113.11:5",
+            clock_ahead=-200.04,
+            since=trio.current_time(),
         )
         self.links = {0: link}
+        self.usable = [link]
 
     async def answers(self, patience: float) -> bool:
         self.asked.append(patience)

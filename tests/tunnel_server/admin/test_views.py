@@ -20,6 +20,7 @@ def test_a_node_is_its_fields() -> None:
     assert to_json(view) == {
         "name": "edge-1", "addresses": ["192.168.2.143"], "captured": [], "connected": True,
         "since": "2026-11-21T08:00:00Z", "agent_version": "", "remote_address": "", "rtt_ms": 1.5,
+        "links": [],
         "open_calls": 0, "suspended_calls": 0, "bytes_up": 0, "bytes_down": 0, "problem": None,
     }  # fmt: skip
 

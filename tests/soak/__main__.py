@@ -97,7 +97,7 @@ class Soak:
     def _settle(self, what: str, took: float) -> None:
         own, name = self._own, running(self._own)
         nothing_is_left(own, faults.LINKS)
-        table = re.sub(r"packets \d+ bytes \d+", "", rules(own))
+        table = re.sub(r"packets \d+ bytes \d+|netlink port \d+", "", rules(own))
         self._table = self._table or table
         assert table == self._table, f"the rules are others:\n{table}\n--- at first:\n{self._table}"
         held = {name: self._watch.note("server", lambda: readings.of_server(own, name))}

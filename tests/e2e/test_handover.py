@@ -1,4 +1,8 @@
-"""A server takes over from the one that runs: no caller is refused, and no open call ends."""
+"""A server takes over from the one that runs: no caller is refused, and no open call ends.
+
+Twelve servers are started here, one after another, each of which imports all that a server has: a second, or
+two where the processors have other work. So it takes half a minute.
+"""
 
 import contextlib
 import hashlib
@@ -18,6 +22,8 @@ from tests.e2e.network import dial, read_to_end
 from tests.e2e.system import BIN, EDGE_1, System, curl, toml
 
 FIXED, TAKEN = 19081, 19999
+PAUSE = 0.03
+"""Seconds between a caller's calls: they leave some of the processor to the server that starts."""
 _count = itertools.count(2)
 
 
@@ -69,8 +75,8 @@ def test_nobody_is_refused_and_nothing_open_ends(
     }
     with contextlib.ExitStack() as stack:
         download = stack.enter_context(dial(cloud, (EDGE_1, 9081), timeout=30))
-        download.sendall(f"GET /pattern?mib=4&seconds={3 * times} HTTP/1.0\r\n\r\n".encode())
-        loads = {way: stack.enter_context(Load(cloud, connect)) for way, connect in ways.items()}
+        download.sendall(f"GET /pattern?mib=4&seconds={2 * times} HTTP/1.0\r\n\r\n".encode())
+        loads = {way: stack.enter_context(Load(cloud, connect, pause=PAUSE)) for way, connect in ways.items()}
         oldest = running(own)
         for _ in range(times):
             time.sleep(0.5)  # real time, in which all is as ever
@@ -100,7 +106,10 @@ def test_what_does_not_come_up_changes_nothing(
 ) -> None:
     cloud, before = own.topology.cloud, own.status()["instance"]
     (config := tmp_path / "bad.toml").write_text(toml({**own.server_settings, **settings}))
-    with Load(cloud, to(EDGE_1, 9081)) as load, Load(cloud, to("127.0.0.1", FIXED)) as fixed:
+    with (
+        Load(cloud, to(EDGE_1, 9081), pause=PAUSE) as load,
+        Load(cloud, to("127.0.0.1", FIXED), pause=PAUSE) as fixed,
+    ):
         failed = successor(own, config=config)
         own.until(lambda: failed in own.processes.ended())
         assert why in own.log(failed)

@@ -328,15 +328,15 @@ class _Splice:
 
     def on_data(self, data: memoryview) -> None:
         """Pass it on at once where that is possible, else queue a copy."""
+        if self.is_pooled_far is not None:
+            pooled = self.is_pooled_far(bytes(data))
+            if pooled is not None:
+                self._stream.is_pooled, self.is_pooled_far = pooled, None
         queue = self._stream.incoming.queue
         if not queue and not self._failed:
             sent = self._send(data)
             if sent:
                 self._stream.consume(sent, trio.current_time())
-        if self.is_pooled_far is not None:
-            pooled = self.is_pooled_far(bytes(data))
-            if pooled is not None:
-                self._stream.is_pooled, self.is_pooled_far = pooled, None
                 if sent == len(data):
                     return
                 data = data[sent:]

@@ -42,7 +42,7 @@ def test_killed_under_load(
     own.map_port("9081=10264")
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    chance, links = random.Random(seed), 1
     took: dict[str, list[tuple[float, float]]] = {"server": [], "edge-1": []}
     cloud = own.topology.cloud
     with (
@@ -53,16 +53,18 @@ def test_killed_under_load(
             time.sleep(chance.uniform(0, 0.5))
             victim = chance.choice(sorted(took))
             kill(own, victim, chance)
+            if victim != "server":
+                links = chance.choice((1, 2))
             if chance.random() < 0.2:  # once more while it starts, or has just linked
-                start(own, victim)
+                start(own, victim, links)
                 time.sleep(chance.uniform(0, 1))
                 kill(own, victim, chance)
-            took[victim].append(back(own, victim))
+            took[victim].append(back(own, victim, links))
     for load in (captured, fixed):
         assert load.hanging() == []
         assert load.wrong() == []
         assert load.served > kills
-    nothing_is_left(own)
+    nothing_is_left(own, {"edge-1": links})
     for victim, times in took.items():
         if times:
             from_start, from_answer = zip(*times, strict=True)
@@ -86,18 +88,19 @@ def kill(own: System, victim: str, chance: random.Random) -> None:
     time.sleep(chance.uniform(0, 0.3))
 
 
-def start(own: System, victim: str) -> None:
+def start(own: System, victim: str, links: int) -> None:
+    """Start it; if it is the agent, with so many links."""
     if victim == "server":
         words = ["--config", str(own.directory / "server.toml")]
         own.start("server", own.topology.cloud, BIN / "tunnel-server", *words)
     else:
-        own.start_agent(own.topology.edge(1), **AGENT)
+        own.start_agent(own.topology.edge(1), links=links, **AGENT)
 
 
-def back(own: System, victim: str) -> tuple[float, float]:
+def back(own: System, victim: str, links: int) -> tuple[float, float]:
     """Start it; the seconds until a call is served, from then, and from when it answers."""
     began = time.monotonic()
-    start(own, victim)
+    start(own, victim, links)
     own.until(own.answers if victim == "server" else lambda: healthy(own), victim, timeout=AT_MOST)
     answered = time.monotonic()
 

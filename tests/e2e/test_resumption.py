@@ -19,10 +19,11 @@ ELSEWHERE = "192.168.2.77"
 
 @pytest.mark.alone
 @pytest.mark.parametrize(
-    ("kinds", "cut"),
+    ("kinds", "cut", "links"),
     [
-        pytest.param(A_FEW, CUT, id="short"),
-        pytest.param(A_HUNDRED, 60.0, id="long", marks=[pytest.mark.long, pytest.mark.timeout(400)]),
+        pytest.param(A_FEW, CUT, 1, id="short"),
+        pytest.param(A_FEW, CUT, 2, id="two-links", marks=pytest.mark.long),
+        pytest.param(A_HUNDRED, 60.0, 1, id="long", marks=[pytest.mark.long, pytest.mark.timeout(400)]),
     ],
 )
 def test_transfers_lose_nothing(
@@ -30,11 +31,12 @@ def test_transfers_lose_nothing(
     figure: Callable[[str, float], None],
     kinds: Mapping[str, int],
     cut: float,
+    links: int,
 ) -> None:
     own = deploy()
     own.start_server()
     edge, nat = own.topology.edge(1), own.topology.host("nat")
-    own.add_edge(edge)
+    own.add_edge(edge, links=links)
     transfers = Transfers(own, kinds, 7 if kinds is A_FEW else 30)
     transfers.start()
     every = sum(kinds.values())
@@ -71,3 +73,4 @@ def test_transfers_lose_nothing(
         transfers.finish()
     assert usual < MEDIAN
     assert own.nodes()["edge-1"]["suspended_calls"] == 0
+    assert len(own.nodes()["edge-1"]["links"]) == links

@@ -30,7 +30,7 @@ from tunnelctl.demo.topology import Topology, TopologyError, check_prerequisites
 
 KINDS = {"download": 3, "upload": 2, "ssh": 1, "websocket": 2, "half-closed": 2}
 """To each edge."""
-SECONDS = 8.0
+SECONDS = 12.0
 KIB = (1, 64, 900)
 PAUSE = 0.2
 """Seconds between the calls of one caller: the machine is for faults, not for a benchmark."""
@@ -62,17 +62,14 @@ class Soak:
         replaced = chance.random() < REPLACED
         planned = [chance.choice(faults.REPLACING)] if replaced else chance.sample(faults.GENTLE, 2)
         calm = [name for name in faults.LINKS if not any(it.ends and it.befalls(name) for it in planned)]
-        own, cloud, every = self._own, self._own.topology.cloud, sum(KINDS.values())
+        own, cloud = self._own, self._own.topology.cloud
         began = time.monotonic()
         with (
             Load(cloud, to(EDGE_1, 9081), callers=2, kib=chance.choice(KIB), pause=PAUSE) as captured,
             Load(cloud, to("127.0.0.1", FIXED), callers=1, pause=PAUSE) as fixed,
             Load(cloud, to(EDGE_2, 9081), callers=2, kib=chance.choice(KIB), pause=PAUSE) as second,
         ):
-            for name in calm:
-                self._transfers[name].start()
-            for name in calm:
-                self._has(name, every)
+            self._begin(calm)
             for fault in planned:
                 time.sleep(chance.uniform(0, 1))
                 fault.inflict(own, chance)
@@ -81,7 +78,7 @@ class Soak:
                 own.wait_ready(name)
             for name in calm:
                 self._transfers[name].finish()
-                self.counts["transfers, each whole"] += every
+                self.counts["transfers, each whole"] += sum(KINDS.values())
         self.counts["rounds"] = number
         for edge, load in (("edge-1", captured), ("edge-1", fixed), ("edge-2", second)):
             self.counts["calls served"] += load.served
@@ -90,9 +87,21 @@ class Soak:
             assert not load.failures or any(it.refuses and it.befalls(edge) for it in planned), load.failures
         self._settle(", ".join(fault.name for fault in planned), time.monotonic() - began)
 
-    def _has(self, name: str, calls: int) -> None:
-        own = self._own
-        own.until(lambda: own.nodes()[name]["open_calls"] >= calls, running(own), name)
+    def _begin(self, names: Sequence[str]) -> None:
+        """Start the transfers to these edges; return when all of them are open."""
+        own, every = self._own, sum(KINDS.values())
+        for name in names:
+            self._transfers[name].start()
+
+        def all_open() -> bool:
+            for name in names:
+                if not self._transfers[name].open():  # a busy machine ended the first before the last began
+                    self._transfers[name].finish()
+                    self._transfers[name].start()
+            nodes = own.nodes()
+            return all(nodes[name]["open_calls"] >= every for name in names)
+
+        own.until(all_open, running(own), *names)
 
     def _settle(self, what: str, took: float) -> None:
         own, name = self._own, running(self._own)

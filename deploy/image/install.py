@@ -26,9 +26,10 @@ UNUSED_PACKAGES = (
     "aiohttp", "aiohttp-retry", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidict", "propcache",
     "setuptools", "yarl",
 )  # fmt: skip
-CHECK = """
+OURS = ("certs", "tunnel_agent", "tunnel_daemon", "tunnel_server", "tunnel_wire", "tunnelctl")
+CHECK = f"""
 import importlib, pkgutil
-for package in ("certs", "tunnel_agent", "tunnel_daemon", "tunnel_server", "tunnel_wire", "tunnelctl"):
+for package in {OURS}:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -55,7 +56,9 @@ def main() -> None:
         _compile(packages)
     if options.wheel:
         _pip(options.pip, "install", "--no-deps", "--no-index", options.wheel)
-        _compile(packages)
+        # Not what is compiled already: it would all be in the image once more, in this layer too.
+        for package in OURS:
+            _compile(packages / package)
         subprocess.run([TARGET / "bin" / "python", "-c", CHECK], check=True)
 
 

@@ -3,18 +3,18 @@
 import hashlib
 import io
 import json
-import platform
 import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.cluster.emulation import NATIVE
+
 BUSYBOX = "localhost/busybox:1"
 PAUSE = "localhost/pause:1"
 _PROGRAM = "/bin/busybox"
 _TYPE = "application/vnd.oci.image"
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def write(path: Path) -> None:
@@ -30,11 +30,17 @@ def write_program(path: Path, name: str, program: Path) -> None:
     write_images(path, [content.getvalue()], {name: _config(f"/{program.name}")})
 
 
-def write_images(path: Path, layers: Sequence[bytes], images: Mapping[str, Mapping[str, Any]]) -> None:
+def write_images(
+    path: Path,
+    layers: Sequence[bytes],
+    images: Mapping[str, Mapping[str, Any]],
+    *,
+    architecture: str = NATIVE,
+) -> None:
     """Write an archive of images that have the same layers, each a tar, and each its OCI `config`."""
     blobs: dict[str, bytes] = {}
     listed_layers = [_blob(blobs, layer, f"{_TYPE}.layer.v1.tar") for layer in layers]
-    kind = {"architecture": _ARCHITECTURES[platform.machine()], "os": "linux"}
+    kind = {"architecture": architecture, "os": "linux"}
     manifests = []
     for name, stated in images.items():
         config = {

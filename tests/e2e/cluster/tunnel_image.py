@@ -1,13 +1,14 @@
 """The tunnel's image, as deploy/image makes it, without a registry and without a container.
 
-`python -m tests.e2e.cluster.tunnel_image` makes it and says how large it is. What takes long, Debian and the
-dependencies, is kept beside the cluster's programs and made again when the lock or the recipe changes.
+`python -m tests.e2e.cluster.tunnel_image` makes it and says how large it is, with `--architecture` that of
+another computer. What takes long, Debian and the dependencies, is kept beside the cluster's programs and made
+again when the lock or the recipe changes.
 """
 
+import argparse
 import hashlib
 import io
 import os
-import platform
 import shutil
 import stat
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 import pip
 
 import tunnel_wire
-from tests.e2e.cluster import images
+from tests.e2e.cluster import emulation, images
 from tests.e2e.cluster.components import cache
 
 NAME = f"edge-tunnel:{tunnel_wire.__version__}"
@@ -48,29 +49,32 @@ _USERS = "root:x:0:0:root:/:/usr/sbin/nologin\nedge-tunnel:x:65532:65532::/:/usr
 _GROUPS = "root:x:0:\nedge-tunnel:x:65532:\n"
 
 
-_KEPT = 5
-"""Each change of the sources makes another image, of 128 MiB; somebody may be at work with one of before."""
+_KEPT = 8
+"""Each change of the sources makes two more, of 120 MiB; somebody may be at work with those of before."""
 
 
 class ImageError(Exception):
     """It cannot be made; one line."""
 
 
-def archive() -> Path:
-    """Return an archive in OCI's layout; containerd imports it as `docker.io/library/NAME`."""
-    base = cache.make(_base_name(), _make_base)
+def archive(architecture: str = emulation.NATIVE) -> Path:
+    """Return an archive in OCI's layout; containerd imports it as `docker.io/library/NAME`.
+
+    Raises ImageError; NotEmulatedError where it has to be made and this computer cannot run what is in it.
+    """
+    base = cache.make(_base_name(architecture), lambda folder: _make_base(folder, architecture))
     digest = hashlib.sha256(base.name.encode())
     for file in _sources():
         digest.update(f"{file.relative_to(_SOURCE)}\n".encode() + file.read_bytes())
     name = f"image-{digest.hexdigest()[:16]}"
-    made = cache.make(name, lambda folder: _make(base, folder))
+    made = cache.make(name, lambda folder: _make(base, folder, architecture))
     made.touch()  # the newest by its use
     cache.forget("image-" + "[0-9a-f]" * 16, _KEPT)
     return made / "edge-tunnel.tar"
 
 
-def _base_name() -> str:
-    digest = hashlib.sha256(repr((_SUITE, _PACKAGES, _UNUSED, _USERS, platform.machine())).encode())
+def _base_name(architecture: str) -> str:
+    digest = hashlib.sha256(repr((_SUITE, _PACKAGES, _UNUSED, _USERS, architecture)).encode())
     for file in (_INSTALL, _LOCK):
         digest.update((_SOURCE / file).read_bytes())
     return f"image-base-{digest.hexdigest()[:16]}"
@@ -84,25 +88,26 @@ def _sources() -> Iterator[Path]:
                 yield file
 
 
-def _make_base(folder: Path) -> None:
+def _make_base(folder: Path, architecture: str) -> None:
     """Debian's Python and the locked dependencies, as a folder `root` and as a layer."""
     root, wheels = folder / "root", folder / "wheels"
-    _run("mmdebstrap", "--variant=extract", f"--include={_PACKAGES}", "--quiet", _SUITE, root)
+    what = (f"--architectures={architecture}", "--variant=extract", f"--include={_PACKAGES}")
+    _run("mmdebstrap", *what, "--quiet", _SUITE, root)
     for unused in _UNUSED:
         shutil.rmtree(root / unused, ignore_errors=True)
     (root / "etc/passwd").write_text(_USERS)
     (root / "etc/group").write_text(_GROUPS)
     _run(
         sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary=:all:",
-        f"--python-version={_PYTHON}", *_platforms(), f"--dest={wheels}", "-r", _SOURCE / _LOCK,
+        f"--python-version={_PYTHON}", *_platforms(architecture), f"--dest={wheels}", "-r", _SOURCE / _LOCK,
     )  # fmt: skip
     words = ("--wheels=/source/wheels", "--requirements=/source/runtime.txt")
-    _install(root, *words, files=[_SOURCE / _LOCK], wheels=wheels)
+    _install(root, architecture, *words, files=[_SOURCE / _LOCK], wheels=wheels)
     shutil.rmtree(wheels)
     (folder / "layer.tar").write_bytes(_layer(root, root.rglob("*")))
 
 
-def _make(base: Path, folder: Path) -> None:
+def _make(base: Path, folder: Path, architecture: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         copy, root = Path(temporary, "source"), Path(temporary, "root")
         for file in _sources():
@@ -113,13 +118,16 @@ def _make(base: Path, folder: Path) -> None:
         (wheel,) = Path(temporary).glob("*.whl")
         shutil.copytree(base / "root", root, symlinks=True)
         before = {path: _identity(path) for path in root.rglob("*")}
-        _install(root, f"--wheel=/source/{wheel.name}", files=[wheel])
+        _install(root, architecture, f"--wheel=/source/{wheel.name}", files=[wheel])
         changed = [path for path in root.rglob("*") if _identity(path) != before.get(path)]
         layers = [(base / "layer.tar").read_bytes(), _layer(root, changed)]
-    images.write_images(folder / "edge-tunnel.tar", layers, {f"docker.io/library/{NAME}": CONFIG})
+    named = {f"docker.io/library/{NAME}": CONFIG}
+    images.write_images(folder / "edge-tunnel.tar", layers, named, architecture=architecture)
 
 
-def _install(root: Path, *words: str, files: Iterable[Path] = (), wheels: Path | None = None) -> None:
+def _install(
+    root: Path, architecture: str, *words: str, files: Iterable[Path] = (), wheels: Path | None = None
+) -> None:
     """Run deploy/image/install.py in `root`, with these files in /source; nothing of that stays."""
     source = root / "source"
     for folder in ("source", "tmp", "dev"):
@@ -133,16 +141,18 @@ def _install(root: Path, *words: str, files: Iterable[Path] = (), wheels: Path |
         if wheels:
             shutil.copytree(wheels, source / "wheels")
         python = ("chroot", root, "/usr/bin/python3", "-B")
-        _run(*python, "/source/install.py", "--pip=/source/pip", *words)
+        with emulation.runner(architecture) as runner:
+            _run(*runner, *python, "/source/install.py", "--pip=/source/pip", *words)
     finally:
         shutil.rmtree(source)
         shutil.rmtree(root / "dev")
 
 
-def _platforms() -> Iterator[str]:
+def _platforms(architecture: str) -> Iterator[str]:
+    machine = emulation.MACHINES[architecture]
     for release in ("2_28", "2_17", "2_12", "2_5"):
-        yield f"--platform=manylinux_{release}_{platform.machine()}"
-    yield f"--platform=manylinux2014_{platform.machine()}"
+        yield f"--platform=manylinux_{release}_{machine}"
+    yield f"--platform=manylinux2014_{machine}"
 
 
 def _identity(path: Path) -> object:
@@ -173,5 +183,12 @@ def _run(*words: object) -> None:
 
 
 if __name__ == "__main__":
-    made = archive()
-    print(f"{NAME} is {made}, {made.stat().st_size / 2**20:.0f} MiB")
+    parser = argparse.ArgumentParser(description="Make the tunnel's image, once; say where it is.")
+    parser.add_argument("--architecture", choices=emulation.MACHINES, default=emulation.NATIVE)
+    options = parser.parse_args()
+    try:
+        made = archive(options.architecture)
+    except (ImageError, emulation.NotEmulatedError) as error:
+        sys.exit(str(error))
+    size = made.stat().st_size / 2**20
+    print(f"{NAME} for {options.architecture} is {made}, {size:.0f} MiB")

@@ -3,7 +3,7 @@
 import functools
 import sys
 
-from tests.e2e.cluster import tunnel_image
+from tests.e2e.cluster import emulation, tunnel_image
 from tests.e2e.cluster.components import build, go
 from tests.e2e.cluster.components.released import COREDNS, HELM, METRICS_SERVER
 
@@ -14,6 +14,10 @@ try:
     say(f"cluster: CoreDNS is {COREDNS.make(say)}")
     say(f"cluster: helm is {HELM.make(say)}")
     say(f"cluster: our image is {tunnel_image.archive()}")
+    try:
+        say(f"cluster: and for {emulation.OTHER} {tunnel_image.archive(emulation.OTHER)}")
+    except emulation.NotEmulatedError as error:
+        say(f"cluster: not for {emulation.OTHER}: {error}")
 except (go.BuildError, tunnel_image.ImageError) as error:
     sys.exit(f"cluster: {error}")
 except KeyboardInterrupt:

@@ -3,12 +3,13 @@
 import functools
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tests.e2e.cluster.emulation import NATIVE
 
 NEEDED = (1, 24)
 """What the Kubernetes that we build wants."""
@@ -16,7 +17,6 @@ NEEDED = (1, 24)
 _TOOLCHAIN = "1.24.13"
 """Which is fetched where there is only an older one, as Debian 12's."""
 _PLACES = ("/usr/local/go/bin/go", "/usr/lib/go/bin/go")
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # Neither a C compiler nor the checkout's state goes into what is built, nor where: so the cache is of use.
 _SETTINGS = {
     "CGO_ENABLED": "0",
@@ -46,7 +46,7 @@ def go() -> str:
 
 def _newer(old: str) -> str:
     """Have an old Go fetch a newer one, which is published as a module, and verified as any is."""
-    module = f"golang.org/toolchain@v0.0.1-go{_TOOLCHAIN}.linux-{_ARCHITECTURES[platform.machine()]}"
+    module = f"golang.org/toolchain@v0.0.1-go{_TOOLCHAIN}.linux-{NATIVE}"
     words = [old, "mod", "download", "-json", module]
     # Elsewhere, a go.mod that it cannot read would be in its way.
     done = subprocess.run(words, cwd="/", capture_output=True, text=True, check=False)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tunnel_wire.session import Session, Stream
 
 
+_END_WEIGHT = 2048
+"""An end's receipt frees a stream's memory: so many bytes more to ask for."""
 _MARGIN = 0.9
 """Of the resets a second that the peer bears: what is sent evenly need not arrive so."""
 
@@ -40,7 +42,7 @@ class Carrier:
         self._sender = Sender(
             max_frame=min(frames.DEFAULT_MAX_FRAME, limits.max_frame),
             on_framed=self._on_framed,
-            sent=self._life.sent,
+            note_sent=self._life.note_sent,
         )
         self._streams: dict[int, Stream] = {}
         """Streams attached to this link, by HTTP/2 id, until both of their directions have ended."""
@@ -165,7 +167,7 @@ class Carrier:
             stream.reset(stream.pending_reset)
         elif outgoing.end is not None and not outgoing.end_sent:
             outgoing.end_sent = True
-            self._life.sent.add(stream)
+            self._life.note_sent(stream, _END_WEIGHT)
             self.send_end(stream.stream_id)
 
     # --- requests, responses, resets --------------------------------------------------------------

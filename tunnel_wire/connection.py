@@ -18,6 +18,8 @@ from tunnel_wire.frames import ErrorCode, Violation
 from tunnel_wire.receiver import Receiver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tunnel_wire.events import Event
     from tunnel_wire.flow import Buffer
     from tunnel_wire.limits import WireLimits
@@ -44,6 +46,8 @@ class Connection(Receiver):
         super().__init__(client=client, limits=limits, now=now)
         self._reader = FrameReader(self, limits, preface=not client)
         self._failed: ConnectionFailed | None = None
+        self.take: Callable[[int], list[Buffer]] = self._sender.take
+        """What to send next: as `Sender.take`."""
 
     def receive(self, data: memoryview, now: float) -> list[Event]:
         """Take bytes from the peer. The events' data are views of `data`.
@@ -68,14 +72,6 @@ class Connection(Receiver):
         if self._failed is not None and not events:
             raise self._failed
         return events
-
-    def take(self, size: int) -> list[Buffer]:
-        """What to send next: control frames, then one DATA frame a stream in turn, until about `size` bytes.
-
-        An empty list means that nothing is due. The buffers must be encrypted before anything else happens
-        here.
-        """
-        return self._sender.take(size)
 
     def deadline(self) -> float:
         """When `tick` is due."""

@@ -29,6 +29,7 @@ class Life:
         "_limits",
         "_queue",
         "_soonest",
+        "_unasked",
         "last_received",
         "least_round_trip",
         "outstanding",
@@ -51,6 +52,8 @@ class Life:
         """When the PING was queued whose answer is still to come."""
         self._asked: list[tuple[Stream, int, int, bool]] = []
         """What the outstanding PING stands behind: stream, its epoch, offset, whether its end was sent."""
+        self._unasked = 0
+        """Bytes sent since then."""
         self._count = 0
         self._last_ping = now - limits.heartbeat_after
         self._deadlines: dict[Stream, float] = {}
@@ -63,18 +66,30 @@ class Life:
 
     # --- PING -------------------------------------------------------------------------------------
 
+    def note_sent(self, stream: Stream, size: int) -> None:
+        """The stream has sent `size` bytes."""
+        self.sent.add(stream)
+        self._unasked += size
+
+    @property
+    def receipt_due(self) -> float:
+        """When to ask for receipt, if there is something to ask for and the last question was answered.
+
+        Each question has both ends woken, and their timers: a few bytes can wait for others.
+        """
+        limits = self._limits
+        soon = self._unasked >= limits.receipt_size
+        return self._last_ping + (limits.receipt_interval if soon else limits.receipt_patience)
+
     def ask_for_receipt(self, now: float) -> bool:
-        """Queue a PING behind what was sent, if there is something to ask for and the last was answered."""
-        if (
-            not self.sent
-            or self.outstanding is not None
-            or now < self._last_ping + self._limits.receipt_interval
-        ):
+        """Queue a PING behind what was sent, if that is due."""
+        if not self.sent or self.outstanding is not None or now < self.receipt_due:
             return False
         self._asked = [
             (stream, stream.epoch, stream.outgoing.sent, stream.outgoing.end_sent) for stream in self.sent
         ]
         self.sent.clear()
+        self._unasked = 0
         self._ping(now)
         return True
 
@@ -145,12 +160,13 @@ class Life:
     def deadline(self) -> float:
         """When time has something to do here next."""
         limits = self._limits
-        due = self.last_received + limits.silence_limit
-        if self.outstanding is None:
-            due = min(due, self.last_received + limits.heartbeat_after)
-            if self.sent:
-                due = min(due, self._last_ping + limits.receipt_interval)
-        return min(due, self._soonest)
+        if self.outstanding is not None:
+            due = self.last_received + limits.silence_limit
+        else:
+            due = self.last_received + limits.heartbeat_after
+            if self.sent and (receipt := self.receipt_due) < due:
+                due = receipt
+        return min(self._soonest, due)
 
 
 def _nowhere(frame: bytes) -> None:

@@ -53,6 +53,12 @@ class WireLimits:
     """Silence after which the link is given up; with the heartbeat's own delay below 15 s."""
     receipt_interval: float = 0.005
     """Shortest time between two PINGs that ask for receipt."""
+    receipt_size: int = 32 * KIB
+    """Bytes sent since the last one for which the next is that soon ..."""
+    receipt_patience: float = 0.05
+    """... and the time after which fewer have theirs. A stream's floor holds them meanwhile, and each question
+    wakes both ends and sets their timers: with 5 ms for all, echoes took half as much CPU again.
+    """
     hello_timeout: float = 10.0
     """From the end of the TLS handshake to hello."""
     reset_behind_data: float = 1.0

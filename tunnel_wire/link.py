@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from tunnel_wire.flow import Buffer
     from tunnel_wire.hello import Hello
     from tunnel_wire.session import Stream
 
@@ -92,11 +93,13 @@ class Link:
         self._on_drain = on_drain
         self._on_request = on_request
         self._pumping = False
-        self._unsent = memoryview(b"")
+        self._unsent: Buffer = b""
         self._frame_size = FrameSize(self._sock, connection.limits)
         self._watch: Watch | None = None
         self._buffers = of_this_loop()
         self._timer = Timer(self._on_time, self._on_defect)
+        self._time = trio.lowlevel.current_clock().current_time
+        """As `trio.current_time`, without looking for the clock each time."""
         self._scope = trio.CancelScope()
         self._ending: LinkEnded | None = None
         self._for_good = False
@@ -117,7 +120,7 @@ class Link:
                 self._watch = watch(self._sock, self._on_ready, self._on_defect, READABLE)
                 with self._scope:
                     # What came with the end of the handshake is in TLS already.
-                    self._receive()
+                    self._receive(self._time())
                     self._on_time()
                     await trio.sleep_forever()
             except Exception:
@@ -223,9 +226,10 @@ class Link:
     def _read(self) -> None:
         """One turn: the socket calls again while there is more."""
         sock, tls, buffer = self._sock, self._tls, self._buffers.ciphertext
-        left, ends = _READ_TURN, trio.current_time() + _READ_TIME
+        now = self._time()
+        left, ends = _READ_TURN, now + _READ_TIME
         try:
-            while self._ending is None and left > 0 and trio.current_time() < ends:
+            while True:
                 size, more = 0, True
                 try:
                     # What comes in small pieces is handled in large ones.
@@ -241,14 +245,14 @@ class Link:
                     self._end(LinkEnded("the connection was cut"))
                     return
                 tls.feed(buffer[:size])
-                self._receive()
-                if not more:
-                    return
+                self._receive(now)
                 left -= size
+                if not more or left <= 0 or self._ending is not None or (now := self._time()) >= ends:
+                    return
         except OSError as exc:
             self._end(LinkEnded(f"the connection was lost: {exc.strerror or exc}"))
 
-    def _receive(self) -> None:
+    def _receive(self, now: float) -> None:
         """Decrypt and dispatch everything that is in TLS, then send what that made due."""
         buffers, tls = self._buffers, self._tls
         connection = self.connection
@@ -258,10 +262,10 @@ class Link:
                 size = tls.read_into(buffers.plaintext)
                 if tls.encrypted != encrypted:
                     answers = (tls.encrypted - encrypted) / KEY_UPDATE_SIZE
-                    connection.note_key_updates(answers, trio.current_time())
+                    connection.note_key_updates(answers, now)
                 if not size:
                     break
-                for event in connection.receive(buffers.plaintext[:size], trio.current_time()):
+                for event in connection.receive(buffers.plaintext[:size], now):
                     if type(event) is DataReceived:
                         face = event.stream.face
                         if face is not None:
@@ -328,24 +332,23 @@ class Link:
         left = _TURN
         while True:
             if not self._unsent:
+                # There may be output of TLS's own: an answer to a key update.
                 if not tls.encrypted:
                     out = connection.take(frame_size.target)
-                    if not out and connection.ask_for_receipt(trio.current_time()):
+                    if not out and connection.ask_for_receipt(self._time()):
                         out = connection.take(0)
-                    if out:
-                        frame_size.framed = sum(map(len, out))
-                        tls.write(out, frame_size.framed)
-                    # Without output of ours there may still be TLS's own: an answer to a key update.
-                    if not tls.encrypted:
+                    if not out:
                         return
-                self._unsent = memoryview(tls.ciphertext(PIECE))
+                    frame_size.framed = sum(map(len, out))
+                    tls.write(out, frame_size.framed)
+                self._unsent = tls.ciphertext(PIECE)
             size = len(self._unsent)
             try:
                 sent = sock.send(self._unsent)
             except BlockingIOError:
                 sent = 0
             left -= sent
-            self._unsent = self._unsent[sent:]
+            self._unsent = memoryview(self._unsent)[sent:] if sent < size else b""
             if (
                 self._unsent
                 or left <= 0
@@ -353,7 +356,7 @@ class Link:
             ):
                 self._wait_for_kernel()
                 return
-            if not tls.encrypted:
+            if frame_size.framed >= frame_size.target and not tls.encrypted:
                 frame_size.note_taken()
 
     def _wait_for_kernel(self) -> None:

@@ -25,14 +25,14 @@ class LinkWindow:
         """Since the mark."""
         self._mark_time = now
 
-    def admit(self, size: int) -> None:
-        """Check a DATA frame's length at its header. Raises `CreditExceeded`."""
+    def take(self, size: int, now: float, round_trip: float | None) -> int:
+        """A DATA frame of this length comes, and counts as read.
+
+        Returns credit to send in WINDOW_UPDATE, in eighths. Raises `CreditExceeded`.
+        """
         if size > self._left:
             raise CreditExceeded(f"{size - self._left} bytes beyond the connection's window")
         self._left -= size
-
-    def spend(self, size: int, now: float, round_trip: float | None) -> int:
-        """An admitted frame counts as read. Returns credit to send in WINDOW_UPDATE, in eighths."""
         self._spent += size
         if self._spent * 8 < self.size:
             return 0

@@ -76,7 +76,7 @@ class Receiver(Carrier):
     def begin_data(self, length: int, flags: int, stream_id: int) -> None:
         """Every check that h2 would make, before the payload comes."""
         try:
-            self._window.admit(length)
+            increment = self._window.take(length, self._now, self._life.least_round_trip)
         except CreditExceeded as exc:
             raise Violation(ErrorCode.FLOW_CONTROL_ERROR, str(exc)) from None
         ends = bool(flags & frames.FLAG_END_STREAM)
@@ -92,7 +92,7 @@ class Receiver(Carrier):
             stream.reset(ErrorCode.CANCEL)
             stream = None
         self._data_stream, self._data_id, self._data_ends = stream, stream_id, ends
-        if increment := self._window.spend(length, self._now, self._life.least_round_trip):
+        if increment:
             self._sender.answer(frames.window_update(0, increment))
 
     def _refuse_data(self, stream: Stream, length: int) -> ErrorCode | None:

@@ -39,10 +39,10 @@ class Sender:
 
     __slots__ = (
         "_control",
+        "_note_sent",
         "_on_framed",
         "_ready",
         "_reserve",
-        "_sent",
         "_urgent",
         "caused",
         "closed",
@@ -51,11 +51,13 @@ class Sender:
         "updates_due",
     )
 
-    def __init__(self, *, max_frame: int, on_framed: Callable[[Stream], None], sent: set[Stream]) -> None:
+    def __init__(
+        self, *, max_frame: int, on_framed: Callable[[Stream], None], note_sent: Callable[[Stream, int], None]
+    ) -> None:
         self._on_framed = on_framed
         """Called when everything that a stream had written is framed."""
-        self._sent = sent
-        """Gets each stream that sends."""
+        self._note_sent = note_sent
+        """Told of each stream that sends, and how many bytes."""
         self._control = bytearray()
         self._urgent: deque[Stream] = deque()
         self._ready: deque[Stream] = deque()
@@ -99,7 +101,7 @@ class Sender:
         if stream.scheduled or stream.state is not State.OPEN:
             return
         outgoing = stream.outgoing
-        if outgoing.sendable() > 0 or (
+        if (outgoing.sent < outgoing.written and outgoing.sent < outgoing.limit) or (
             outgoing.end is not None and not outgoing.end_sent and not outgoing.queued
         ):
             stream.scheduled = True
@@ -147,13 +149,13 @@ class Sender:
                 total += allowed + HEADER_SIZE
                 out.append(frames.frame_header(allowed, frames.DATA, 0, stream.stream_id))
                 out += pieces
-                self._sent.add(stream)
-                if allowed >= _DRIBBLE or not outgoing.queued:
+                self._note_sent(stream, allowed)
+                if allowed >= _DRIBBLE or outgoing.sent == outgoing.written:
                     due = self.updates_due + 2 + (allowed >> _CREDIT_PIECE)
                     self.updates_due = min(due, _MOST_UPDATES)
-            if outgoing.queued:
+            if outgoing.sent < outgoing.written:
                 self.schedule(stream)
-            else:
+            elif outgoing.end is not None or stream.pending_reset is not None:
                 self._on_framed(stream)
                 if self._control:
                     # END_STREAM or a reset goes right behind the stream's last DATA.

@@ -78,7 +78,8 @@ def test_receipt_lets_go_of_what_was_sent_before_the_ping(answerer: Handmade) ->
     answerer.take()
     assert connection.ask_for_receipt(answerer.now)
     (ping,) = answerer.take()
-    stream.write(b"behind")
+    behind = b"behind" * 6000
+    stream.write(behind)
     answerer.take()
     # One question at a time.
     assert not connection.ask_for_receipt(answerer.now + 1)
@@ -92,7 +93,24 @@ def test_receipt_lets_go_of_what_was_sent_before_the_ping(answerer: Handmade) ->
     connection.tick(answerer.now)
     (ping,) = answerer.take()
     answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
-    assert stream.outgoing.acknowledged == 12
+    assert stream.outgoing.acknowledged == 6 + len(behind)
+
+
+def test_receipt_for_a_few_bytes_can_wait(answerer: Handmade) -> None:
+    """Each question wakes both ends: a call of a few bytes now and then would pay for it each time."""
+    stream, connection = answerer.accepted(), answerer.connection
+    for _ in range(3):
+        stream.write(b"a little")
+        answerer.take()
+        if connection.ask_for_receipt(answerer.now):
+            (ping,) = answerer.take()
+            answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
+    assert connection.deadline() == answerer.now + 0.05
+    answerer.now += 0.05
+    connection.tick(answerer.now)
+    (ping,) = answerer.take()
+    answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
+    assert stream.outgoing.acknowledged == 24
 
 
 def test_credit_is_no_receipt(answerer: Handmade) -> None:

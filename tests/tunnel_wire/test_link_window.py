@@ -12,18 +12,12 @@ from tunnel_wire.link_window import LinkWindow
 KIB = 1024
 
 
-def read(window: LinkWindow, size: int, now: float, round_trip: float | None) -> int:
-    window.admit(size)
-    return window.spend(size, now, round_trip)
-
-
 def test_the_links_credit_goes_back_in_eighths() -> None:
     window = LinkWindow(80 * KIB, 800 * KIB, 0.0)
-    assert read(window, 10 * KIB - 1, 1.0, None) == 0
-    assert read(window, 1, 1.0, None) == 10 * KIB
-    window.admit(80 * KIB)
+    assert window.take(10 * KIB - 1, 1.0, None) == 0
+    assert window.take(1, 1.0, None) == 10 * KIB
     with pytest.raises(CreditExceeded, match="1 bytes beyond"):
-        window.admit(1)
+        window.take(80 * KIB + 1, 1.0, None)
 
 
 def test_the_links_window_grows_when_a_round_trip_needs_it() -> None:
@@ -33,7 +27,7 @@ def test_the_links_window_grows_when_a_round_trip_needs_it() -> None:
         for _ in range(4):
             # A whole window arrives in a round trip: more would, were more allowed.
             now += 0.025
-            credit = read(window, window.size // 4, now, 0.1)
+            credit = window.take(window.size // 4, now, 0.1)
         assert window.size == size * KIB
         window = LinkWindow(window.size, 500 * KIB, 0.0)
     assert credit == 100 * KIB
@@ -42,7 +36,7 @@ def test_the_links_window_grows_when_a_round_trip_needs_it() -> None:
 def test_the_links_window_stays_when_reading_is_the_limit() -> None:
     window = LinkWindow(100 * KIB, 800 * KIB, 0.0)
     for count in range(1, 100):
-        assert read(window, 25 * KIB, count * 0.01, 0.001) == 25 * KIB
+        assert window.take(25 * KIB, count * 0.01, 0.001) == 25 * KIB
     assert window.size == 100 * KIB
 
 
@@ -53,9 +47,9 @@ def test_the_links_window_is_a_balance(frames: list[tuple[int, float]]) -> None:
         now += pause
         if admitted + size > granted:
             with pytest.raises(CreditExceeded):
-                window.admit(size)
+                window.take(size, now, 0.05)
             continue
         admitted += size
-        granted += read(window, size, now, 0.05)
+        granted += window.take(size, now, 0.05)
         assert granted - admitted <= window.size <= 1600
         assert granted - admitted > window.size * 7 // 8 - 1

@@ -526,7 +526,7 @@ class Resumption(Pipes):
                     self._flush(wire, one, 3000)
                     self._deliver(wire, one, 4000)
             self.read(other(end), index, appetite)
-            self.now += 0.006
+            self.now += 0.051
 
     # --- what must hold ---------------------------------------------------------------------------
 

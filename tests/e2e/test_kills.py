@@ -16,7 +16,9 @@ FIXED = 19081
 URL = f"http://{EDGE_1}:9081/"
 STATUS = "http://127.0.0.1:10266/status"
 BACK = 2.0
-"""Seconds from when a program answers again to the first call that is served, at the median."""
+"""Seconds to the first call that is served, at the median: from when a program answers again; where nothing
+else is at work, from when it is started.
+"""
 AT_MOST = 10.0
 """The same from its start, for each: the machine may have much else to do."""
 AGENT = {"backoff_max": 1}
@@ -25,12 +27,13 @@ ONE = MappingProxyType({"edge-1": 1})
 SETTINGS = {"listen": [f"127.0.0.1:{FIXED}=edge-1:9081"]}
 
 
+SOME = 10
 _LONG = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize(
-    "kills", [10, *(pytest.param(25, marks=_LONG, id=f"part-{part}-of-8") for part in range(1, 9))]
+    "kills", [SOME, *(pytest.param(25, marks=_LONG, id=f"part-{part}-of-8") for part in range(1, 9))]
 )
 def test_killed_under_load(
     deploy: Callable[..., System], kills: int, figure: Callable[[str, float], None]
@@ -75,7 +78,7 @@ def test_killed_under_load(
             figure(
                 f"s at most; from its first answer: {statistics.median(from_answer):.2f} s", max(from_start)
             )
-            assert statistics.median(from_answer) < BACK
+            assert statistics.median(from_answer if kills == SOME else from_start) < BACK
     figure(
         f"calls served, {len(captured.failures) + len(fixed.failures)} not", captured.served + fixed.served
     )

@@ -11,8 +11,8 @@ from tests.e2e.transfers import A_FEW, A_HUNDRED, Transfers
 
 CUT = 14.0
 """Seconds: the server has given the link up by then."""
-MEDIAN = 3.0
-"""Seconds to the first byte; 2 where nothing else is at work."""
+MEDIAN, BUSY = 2.0, 3.0
+"""Seconds to the first byte, at the median of the downloads; the second where other work may be going on."""
 ELSEWHERE = "192.168.2.77"
 """The address that the edge dials from after the cut."""
 
@@ -48,6 +48,8 @@ def test_transfers_lose_nothing(
     usual, most = transfers.first_bytes(began, before)
     figure("s from another NAT address to the first byte, median of the downloads", usual)
     figure("s ..., the last of them", most)
+    within = MEDIAN if kinds is A_HUNDRED else BUSY
+    assert usual < within
 
     # Silence; and when it ends, the edge has another address, whose old one leads nowhere.
     with dropping(nat, f"ip saddr {EDGE_1}"):
@@ -71,6 +73,6 @@ def test_transfers_lose_nothing(
         figure(f"s from the end of a cut of {cut:.0f} s to the first byte, median of the downloads", usual)
         figure("s ..., the last of them", most)
         transfers.finish()
-    assert usual < MEDIAN
+    assert usual < within
     assert own.nodes()["edge-1"]["suspended_calls"] == 0
     assert len(own.nodes()["edge-1"]["links"]) == links

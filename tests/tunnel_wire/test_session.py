@@ -64,7 +64,7 @@ def test_half_close_lets_the_other_direction_go_on() -> None:
     assert consume(near, 100, pair.now) == b"answer"
     far.write_end()
     pair.settle()
-    pair.pass_time(0.06)
+    pair.pass_time(0.07)
     pair.settle()
     assert near.end_cause is far.end_cause is EndCause.FINISHED
     assert pair.near.session.budget.used == pair.far.session.budget.used == 0

@@ -1,9 +1,9 @@
 """Many agents in one process: `python -m bench.light_agents`, until its stdin ends.
 
 Each has a real TCP connection, TLS 1.3 with a certificate of its own, and this project's own protocol code
-(`tunnel_wire`); it answers hello and PING, dials again after a cut with the agent's back-off, and carries no
-streams. What the server holds for it is what it holds for an agent in a process of its own. They share a key:
-making thousands is not what is measured.
+(`tunnel_wire`); it answers hello and PING, dials again after a cut with the agent's back-off, at once and
+beside its link when its server goes, and carries no streams. What the server holds for it is what it holds
+for an agent in a process of its own. They share a key: making thousands is not what is measured.
 
 Whenever all are linked it prints a line of JSON: at which times (the monotonic clock) the first was dialled,
 and a half, 99 % and the last of them were linked.
@@ -30,48 +30,40 @@ from tunnel_daemon.backoff import full_jitter
 from tunnel_server.heap import set_survivors_aside
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.connection import ConnectionFailed
-from tunnel_wire.events import HelloReceived
+from tunnel_wire.events import DrainReceived, HelloReceived
 from tunnel_wire.flow import Budget
-from tunnel_wire.hello import Hello
+from tunnel_wire.hello import DrainReason, Hello
 from tunnel_wire.session import Session
 from tunnel_wire.tls import TlsEnded, TlsPump, strict_context
 
 BACKOFF_S = (1.0, 60.0)  # the agent's defaults
 LOOK_S = 0.5  # between two looks at the clocks of all connections
 CONNECT_S = 15.0  # for TCP, TLS and hello; the agent's default
+HANDOVER_S = 5.0  # that a link stays beside the one that takes its place; the agent's
 AT_ONCE = 128  # dial and shake hands at once, the first time
 RECEIVE = 64 * 1024
 
 _buffer = memoryview(bytearray(RECEIVE))
 
 
-class LightAgent:
-    """One node, and its link if it has one."""
+class LightLink:
+    """One connection of an agent, from its dial to its end."""
 
-    def __init__(self, number: int, name: str, context: ssl.SSLContext) -> None:
-        self.number = number  # its place among the others
-        self._name = name
-        self.linked = False
-        self.dialled_at = 0.0
-        self.sock: socket.socket | None = None
-        self._context = context
-        self._session = Session(budget=Budget(1 << 20))
-        self._delays: Iterator[float] | None = None
-
-    def dial(self, address: tuple[str, int], now: float) -> socket.socket:
+    def __init__(self, agent: "LightAgent", address: tuple[str, int], now: float) -> None:
         """Begin to connect; the socket is to be watched."""
+        self.agent = agent
+        self.linked = False
+        self.replaced_at: float | None = None  # when its server said that it goes
+        self.dialled_at = now
         self.sock = socket.socket()
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.connect_ex(address)
-        self.dialled_at = now
-        self._tls = TlsPump(self._context, server_hostname=address[0])
+        self._tls = TlsPump(agent.context, server_hostname=address[0])
         self._connection: AnswererConnection | None = None
-        return self.sock
 
     def began(self, now: float) -> None:
         """TCP is connected, or has failed: the handshake's first bytes. Raises OSError."""
-        assert self.sock is not None
         if error := self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(error, "connect")
         self.dialled_at = now
@@ -80,7 +72,6 @@ class LightAgent:
 
     def readable(self, now: float) -> None:
         """Take what has come, and answer. Raises OSError (also for TLS), TlsEnded, ConnectionFailed."""
-        assert self.sock is not None
         size = self.sock.recv_into(_buffer)
         if not size:
             raise ConnectionResetError("cut")
@@ -90,12 +81,14 @@ class LightAgent:
             self.sock.send(self._tls.ciphertext())
             if not done:
                 return
-            hello = Hello("bench", session=self._session.identifier, node=self._name)
-            self._connection = AnswererConnection(self._session, hello, now=now)
+            hello = Hello("bench", session=self.agent.session.identifier, node=self.agent.name)
+            self._connection = AnswererConnection(self.agent.session, hello, now=now)
         while size := self._tls.read_into(_buffer):
             for event in self._connection.receive(_buffer[:size], now):
                 if isinstance(event, HelloReceived):
-                    self.linked, self._delays = True, None
+                    self.linked = True
+                elif isinstance(event, DrainReceived) and event.reason == DrainReason.SHUTDOWN.value:
+                    self.replaced_at = now
         self._flush()
 
     def tick(self, now: float) -> None:
@@ -105,22 +98,36 @@ class LightAgent:
             self._flush()
         if not self.linked and now > self.dialled_at + CONNECT_S:
             raise TimeoutError("no link in time")
-
-    def lost(self) -> float:
-        """The link, or the try, is over; seconds until the next."""
-        assert self.sock is not None
-        self.sock.close()
-        self.sock, self.linked, self._connection = None, False, None
-        self._delays = self._delays or full_jitter(*BACKOFF_S)
-        return next(self._delays)
+        if self.replaced_at is not None and now > self.replaced_at + HANDOVER_S:
+            raise TimeoutError("it carries nothing")
 
     def _flush(self) -> None:
         assert self._connection is not None
-        assert self.sock is not None
         if out := self._connection.take(0):
             self._tls.write(out, sum(map(len, out)))
         if ciphertext := self._tls.ciphertext():
             self.sock.send(ciphertext)  # a few dozen bytes: the kernel takes them
+
+
+class LightAgent:
+    """One node: what its links have in common."""
+
+    def __init__(self, number: int, name: str, context: ssl.SSLContext) -> None:
+        self.number = number  # its place among the others
+        self.name = name
+        self.context = context
+        self.session = Session(budget=Budget(1 << 20))
+        self.newest: LightLink | None = None
+        self._delays: Iterator[float] | None = None
+
+    def found(self) -> None:
+        """It is linked."""
+        self._delays = None
+
+    def lost(self) -> float:
+        """Its link, or its try, is over; seconds until the next."""
+        self._delays = self._delays or full_jitter(*BACKOFF_S)
+        return next(self._delays)
 
 
 class Crowd:
@@ -130,7 +137,7 @@ class Crowd:
         now = time.monotonic()
         self._agents = agents
         self._address = address
-        self._by_fd: dict[int, LightAgent] = {}
+        self._by_fd: dict[int, LightLink] = {}
         self._first = deque(agents)
         self._due: list[tuple[float, int]] = []
         self._began = now
@@ -155,38 +162,45 @@ class Crowd:
                 self._dial(self._agents[heapq.heappop(self._due)[1]], now)
             if now >= self._next_look:
                 self._next_look = now + LOOK_S
-                for agent in list(self._by_fd.values()):
-                    self._guard(agent, agent.tick, now)
+                for link in list(self._by_fd.values()):
+                    self._guard(link, link.tick, now)
 
     def _dial(self, agent: LightAgent, now: float) -> None:
-        fd = agent.dial(self._address, now).fileno()
-        self._by_fd[fd] = agent
-        self._poll.register(fd, select.EPOLLOUT)
+        link = agent.newest = LightLink(agent, self._address, now)
+        self._by_fd[link.sock.fileno()] = link
+        self._poll.register(link.sock, select.EPOLLOUT)
 
-    def _serve(self, agent: LightAgent, event: int, now: float) -> None:
-        was_linked = agent.linked
-        assert agent.sock is not None
+    def _serve(self, link: LightLink, event: int, now: float) -> None:
+        was_linked, was_replaced = link.linked, link.replaced_at is not None
         if event & select.EPOLLOUT:
-            self._poll.modify(agent.sock, select.EPOLLIN)
-            self._guard(agent, agent.began, now)
+            self._poll.modify(link.sock, select.EPOLLIN)
+            self._guard(link, link.began, now)
         else:
-            self._guard(agent, agent.readable, now)
-        if agent.linked and not was_linked:
+            self._guard(link, link.readable, now)
+        agent = link.agent
+        if link.linked and not was_linked:
+            agent.found()
             self._linked_at[agent] = now
             if len(self._linked_at) == len(self._agents):
                 half, most, last = percentiles(list(self._linked_at.values()), 50, 99, 100)
                 told = {"began": self._began, "half": half, "most": most, "last": last}
                 print(json.dumps(told), flush=True)
+        if link.replaced_at is not None and not was_replaced and agent.newest is link:
+            self._linked_at.pop(agent, None)
+            self._dial(agent, now)  # the link goes on beside it
 
-    def _guard(self, agent: LightAgent, action: Callable[[float], None], now: float) -> None:
-        """Do it; if that ends the link, dial again later."""
+    def _guard(self, link: LightLink, action: Callable[[float], None], now: float) -> None:
+        """Do it; if that ends the link, and there is no newer one, dial again later."""
         try:
             action(now)
         except (OSError, TlsEnded, ConnectionFailed):
-            assert agent.sock is not None
-            del self._by_fd[agent.sock.fileno()]
-            self._linked_at.pop(agent, None)
-            heapq.heappush(self._due, (now + agent.lost(), agent.number))
+            agent = link.agent
+            del self._by_fd[link.sock.fileno()]
+            link.sock.close()
+            if agent.newest is link:
+                agent.newest = None
+                self._linked_at.pop(agent, None)
+                heapq.heappush(self._due, (now + agent.lost(), agent.number))
 
 
 def make_agents(state: Path, first: int, count: int) -> list[LightAgent]:

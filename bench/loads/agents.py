@@ -1,4 +1,5 @@
-"""Many agents on one server: what each costs when idle, and how they come back when the server restarts.
+"""Many agents on one server: what each costs when idle, and how they come back when the server restarts, or
+another process takes over from it.
 
 For this project only. The agents are simulated by one process (`bench.light_agents`), because 10,000
 processes fit on few machines; the server can't tell the difference.
@@ -9,17 +10,24 @@ import resource
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Self
 
-from bench.accounting import cpu_seconds, memory_kib
+from bench.accounting import cpu_seconds, memory_kib, peak_kib, reset_peaks
+from bench.loads.client import connect_idle
 from bench.loads.load import Figure, Load, LoadFailed, Trial
 from bench.peers.programs import Programs
-from bench.peers.tunnel import prepare_server, server_state, start_server
+from bench.peers.tunnel import prepare_server, server_state, start_agent, start_server, start_successor
+from tunnelctl.admin_client import ask
+from tunnelctl.errors import CommandError
 
 LINKED_S = 300.0  # that all agents together may take
+LOOK_S = 0.02  # between two looks at how many are linked
+CALL_S = 0.01  # between a call and the next
 SETTLE_S = 1.0
 
 
@@ -59,13 +67,98 @@ def reconnect_storm(trial: Trial, count: int) -> Mapping[str, float]:
     return {key: back[key] - listens for key in ("half", "most", "last")}
 
 
+def handover(trial: Trial, count: int) -> Mapping[str, float]:
+    """Seconds from when another process serves until it has the agents; what callers see of that, and memory.
+
+    A real agent is among them, and one caller after the other asks for its service all the while.
+    """
+    count = _count(trial, count)
+    running = _server(trial)
+    start_agent(running, trial.stage)
+    running.wait_until_it_carries()
+    with _agents(trial, count) as told, connect_idle(running.entrance):
+        _wait(told)
+        time.sleep(SETTLE_S)
+        (old,) = running.processes["server"]
+        reset_peaks([old])
+        with Callers(running.entrance) as callers:
+            began = time.monotonic()
+            new = start_successor(running, trial.stage)
+            times = _watch_links(trial, new, count + 1)
+            time.sleep(SETTLE_S)
+        peaks = {"old": peak_kib([old]) / 1024, "new": peak_kib([new.pid]) / 1024}
+        if old not in running.processes["server"]:
+            raise LoadFailed("the old process has not waited for its open call")
+    serves, half, most, last = times
+    return {
+        "serves": serves - began,
+        "half": half - serves,
+        "most": most - serves,
+        "last": last - serves,
+        "refused": len(callers.failures),
+        "slowest": callers.slowest,
+        **peaks,
+    }
+
+
+def _watch_links(
+    trial: Trial, process: subprocess.Popen[bytes], count: int
+) -> tuple[float, float, float, float]:
+    """When that process serves, and has a half, 99 % and all of so many agents."""
+    marks = [0, count // 2, int(count * 0.99), count]
+    times: list[float] = []
+    deadline = time.monotonic() + LINKED_S
+    while len(times) < len(marks):
+        if time.monotonic() > deadline:
+            raise LoadFailed(f"not all agents had changed within {LINKED_S:g} s")
+        if process.poll() is not None:
+            raise LoadFailed("the process that was to take over has ended")
+        with suppress(CommandError):
+            status = ask(trial.stage.scratch / "admin.sock", "GET", "/v1/status")
+            if any(each["pid"] != process.pid for each in status["predecessors"]):
+                linked = status["nodes_connected"]
+                times += [time.monotonic() for mark in marks[len(times) :] if linked >= mark]
+        time.sleep(LOOK_S)
+    serves, half, most, last = times
+    return serves, half, most, last
+
+
+class Callers:
+    """One after the other: connects, gets a byte, closes; while the block runs."""
+
+    def __init__(self, entrance: tuple[str, int]) -> None:
+        self._entrance = entrance
+        self._thread = threading.Thread(target=self._call_on_and_on)
+        self._over = threading.Event()
+        self.slowest = 0.0  # seconds
+        self.failures: list[OSError] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _call_on_and_on(self) -> None:
+        while not self._over.wait(CALL_S):
+            began = time.monotonic()
+            try:
+                connect_idle(self._entrance).close()
+            except OSError as error:
+                self.failures.append(error)
+            self.slowest = max(self.slowest, time.monotonic() - began)
+
+
 def _count(trial: Trial, full: int) -> int:
     return max(10, full // 50) if trial.quick else full
 
 
 def _server(trial: Trial) -> Programs:
     assert isinstance(trial.running, Programs)
-    prepare_server(trial.stage, ("127.0.0.1", trial.stage.free_port()))
+    trial.running.entrance = ("127.0.0.1", trial.stage.free_port())
+    prepare_server(trial.stage, trial.running.entrance)
     start_server(trial.running, trial.stage)
     return trial.running
 
@@ -133,6 +226,23 @@ LOADS = (
             Figure("last", "all", "s", "less"),
         ),
         partial(reconnect_storm, count=2000),
+        alone=True,
+        once=True,
+        patience=4,
+    ),
+    Load(
+        "500 agents are handed over",
+        (
+            Figure("serves", "another process serves after", "s", "less"),
+            Figure("half", "a half of them are linked to it after", "s", "less"),
+            Figure("most", "99 %", "s", "less"),
+            Figure("last", "all", "s", "less"),
+            Figure("refused", "calls refused", "", "less"),
+            Figure("slowest", "the slowest call", "s", "less"),
+            Figure("old", "the old process had at most", "MiB", "less"),
+            Figure("new", "the new one", "MiB", "less"),
+        ),
+        partial(handover, count=500),
         alone=True,
         once=True,
         patience=4,

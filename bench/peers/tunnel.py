@@ -60,9 +60,18 @@ def start_server(programs: Programs, stage: Stage, *within: str | Path) -> subpr
     `within` is a command that takes the program's module and words.
     """
     program = [*within, "tunnel_server.cli"] if within else [BIN / "tunnel-server"]
-    process = programs.launch("server", [*program, "--config", stage.scratch / "server.toml"])
+    process = programs.launch("server", [*program, *_server_words(stage)])
     programs.wait_until_it_listens(stage.wan_server)
     return process
+
+
+def start_successor(programs: Programs, stage: Stage) -> subprocess.Popen[bytes]:
+    """Start another, which takes over from the one that runs; return at once."""
+    return programs.launch("server", [BIN / "tunnel-server", *_server_words(stage), "--take-over"])
+
+
+def _server_words(stage: Stage) -> list[str | Path]:
+    return ["--config", stage.scratch / "server.toml"]
 
 
 def start_agent(programs: Programs, stage: Stage, *within: str | Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.loads.agents import idle_agents, reconnect_storm
+from bench.loads.agents import handover, idle_agents, reconnect_storm
 from bench.loads.load import Trial
 from bench.peers.programs import Programs
 from bench.routes import LOOPBACK
@@ -27,3 +27,11 @@ def test_all_agents_are_back_after_a_restart(trial: Trial) -> None:
     figures = reconnect_storm(trial, count=500)
     assert figures["half"] <= figures["most"] <= figures["last"]
     assert len(trial.running.processes["server"]) == 1
+
+
+def test_agents_are_handed_over_and_no_call_is_refused(trial: Trial) -> None:
+    figures = handover(trial, count=500)
+    assert figures["refused"] == 0
+    assert 0 <= figures["half"] <= figures["most"] <= figures["last"]
+    assert figures["slowest"] > 0
+    assert min(figures["old"], figures["new"]) > 10

@@ -45,10 +45,11 @@ class AnswererConnection(Connection):
         *,
         now: float,
         admits: Callable[[Hello], bool] = lambda _hello: True,
+        on_no_room: Callable[[str], None] = lambda _why: None,
     ) -> None:
         """Take `admits`: asked before the server's hello is answered, and before it has any effect.
 
-        Who says no closes the link.
+        Who says no closes the link. `on_no_room` is told why a stream was refused before anybody was asked.
         """
         super().__init__(client=False, limits=session.limits, now=now)
         self.session = session
@@ -58,6 +59,7 @@ class AnswererConnection(Connection):
         self._hello = hello
         self.index = hello.link
         self._admits = admits
+        self._on_no_room = on_no_room
         self._orphans = [(stream, stream.epoch) for stream in session.suspended]
         """Streams that have no link as this one begins: the server names those that it still has."""
         self.instance = ""
@@ -69,6 +71,11 @@ class AnswererConnection(Connection):
         self._elders = [each for each in session.answering if each.is_known]
         """Links that it knew as this one began: it names those that it still has."""
         session.answering.append(self)
+
+    def dispose(self) -> None:
+        """As every connection; nobody is asked whether to admit it any more."""
+        super().dispose()
+        self._admits = _is_over
 
     def accept(self, stream: Stream) -> None:
         """Answer 200: the dial succeeded, and data may come. Nothing happens if the stream has gone.
@@ -195,7 +202,11 @@ class AnswererConnection(Connection):
                     raise answer
             if fields.get("state", "opening") != "opening":
                 raise OpenFailed(Cause.GONE, "the stream is not known here")
-            stream = self.session.new_stream(*target, key=key)
+            try:
+                stream = self.session.new_stream(*target, key=key)
+            except OpenFailed as exc:
+                self._on_no_room(exc.detail)
+                raise OpenFailed(exc.cause, f"at the agent, {exc.detail}") from None
         except OpenFailed as exc:
             self.send_refusal(stream_id, exc)
             return
@@ -272,3 +283,7 @@ def read_key(text: str) -> int:
     if len(text) != 16 or not set(text) <= set("0123456789abcdef"):
         raise Violation(ErrorCode.PROTOCOL_ERROR, "a stream's key is not 64 bits in hex")
     return int(text, 16)
+
+
+def _is_over(hello: Hello) -> bool:
+    return False

@@ -146,6 +146,8 @@ class Link:
                 # A defect here as well: the streams must hear of the end all the same.
                 log.exception("a link's last words failed")
             self._end_streams()
+            # Who made the link knows it: in a circle, both would stay until a collector comes by.
+            self._on_hello, self._on_drain, self._on_request = _unheard, _unheard, None
             with self._sock, suppress(OSError):
                 if patience:
                     await hang_up(self._sock, last, patience)
@@ -384,4 +386,8 @@ class Link:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _unheard(*said: object) -> None:
     pass

@@ -1,8 +1,10 @@
 import contextlib
 import dataclasses
+import gc
 import logging
 import socket
 import ssl
+import weakref
 from contextlib import asynccontextmanager
 
 import pytest
@@ -182,6 +184,30 @@ async def test_comes_back_with_the_same_session(server, pki, caplog):
             assert running.status.links == 2
     assert f"{server.endpoint}: the link ended after 0 s" in caplog.text
     assert first not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["closed", "cut"])
+async def test_an_ended_link_leaves_nothing_to_collect(server, pki, how):
+    """A loose cable ends many before a collector comes by: an agent held 20 MiB of them."""
+    server.grace = 90
+    async with agent(pki.state(servers=[server.endpoint])) as running:
+        gc.collect()
+        gc.disable()
+        try:
+            async with linked(server) as link:
+                made = running._links[0]
+                left = [weakref.ref(each) for each in (made, made.link, made.connection, made.link._tls)]
+                del made
+                if how == "closed":
+                    link.link.close("enough")
+                else:
+                    link.sock.shutdown(socket.SHUT_RDWR)
+                await until(lambda: running.status.linked_since is None)
+            async with linked(server):
+                await settle()
+                assert [each() for each in left] == [None] * 4
+        finally:
+            gc.enable()
 
 
 async def test_another_process_is_another_session(server, pki):

@@ -13,7 +13,7 @@ from tunnel_server.kube.references import ObjectReference
 from tunnel_server.kube.resources import DAEMON_SETS, ENDPOINT_SLICES, NODES
 from tunnelctl.checks import Check, State
 from tunnelctl.cluster_callers import check_pods
-from tunnelctl.cluster_pods import pods_of, server_pod, why_not_ready, why_not_running
+from tunnelctl.cluster_pods import last_words, pods_of, server_pod, why_not_ready, why_not_running
 from tunnelctl.errors import CommandError
 from tunnelctl.install.manifests import AGENT, pod_spec
 from tunnelctl.install.preflight import check_version
@@ -43,7 +43,7 @@ def examine(cluster: Cluster, namespace: str, name: str, port: int | None) -> It
         yield check_node(node)
         yield from check_agents_pod(cluster, namespace, node)
     pod = server_pod(cluster, namespace)
-    yield check_servers_pod(pod, namespace)
+    yield check_servers_pod(cluster, namespace, pod)
     if pod is None or why_not_running(pod):
         return
     wanted = port or kubelet_port(node)
@@ -138,16 +138,17 @@ def judge_agent(cluster: Cluster, namespace: str, pod: Object | None, node: str)
     return Check("agent", State.FAILED, f"pod {name}: {why}", remedy)
 
 
-def check_servers_pod(pod: Object | None, namespace: str) -> Check:
-    """Judge the server's pod."""
+def check_servers_pod(cluster: Cluster, namespace: str, pod: Object | None) -> Check:
+    """Judge the server's pod, with its last words if it ended."""
+    words = [] if pod is None else last_words(cluster, pod)
     if why := why_not_running(pod):
         remedy = f"kubectl -n {namespace} describe pods -l app.kubernetes.io/component=server"
-        return Check("server's pod", State.FAILED, why, remedy)
+        return Check("server's pod", State.FAILED, "; ".join([why, *words]), remedy)
     assert pod is not None
     text = f"{pod['metadata']['name']} on {pod['spec'].get('nodeName')}"
     if not is_ready(pod):
         remedy = f"kubectl -n {namespace} logs {pod['metadata']['name']}"
-        return Check("server's pod", State.WARNING, f"{text} is not ready", remedy)
+        return Check("server's pod", State.WARNING, "; ".join([f"{text} is not ready", *words]), remedy)
     return Check("server's pod", State.OK, text)
 
 

@@ -70,7 +70,7 @@ def why_not_ready(cluster: Cluster, pod: Object) -> str:
     Raises ApiFailure.
     """
     phase = (pod.get("status") or {}).get("phase", "unknown")
-    reasons = [*waiting_reasons(pod), *_last_words(cluster, pod)]
+    reasons = [*waiting_reasons(pod), *last_words(cluster, pod)]
     if phase == "Pending":
         reasons = reasons or [phase]
         reasons += filter(None, [last_warning(cluster, pod)])
@@ -106,17 +106,19 @@ def _time(event: Object) -> str:
     return str(found or "")
 
 
-def _last_words(cluster: Cluster, pod: Object) -> list[str]:
+def last_words(cluster: Cluster, pod: Object) -> list[str]:
     """Return how containers ended, and the end of their logs, as far as these can be had."""
     words = []
     status = pod.get("status") or {}
     for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
-        ended = (each.get("lastState") or {}).get("terminated")
+        now = (each.get("state") or {}).get("terminated")
+        ended = now or (each.get("lastState") or {}).get("terminated")
         if each.get("ready") or not ended:
             continue
         text = (ended.get("message") or "").strip()
         with contextlib.suppress(ApiFailure):
-            text = text or container_log(cluster, pod, each["name"], lines=_LOG_LINES, previous=True).strip()
+            log = text or container_log(cluster, pod, each["name"], lines=_LOG_LINES, previous=not now)
+            text = log.strip()
         words.append(
             f"it ended with {ended['exitCode']} ({ended.get('reason')})" + (f": {text}" if text else "")
         )

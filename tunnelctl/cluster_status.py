@@ -80,7 +80,7 @@ def look(cluster: Cluster, namespace: str) -> ClusterStatus:
     nodes = [each for each in cluster.all_of(NODES) if selects(pod_spec(agents), each)]
     pods = {each["spec"].get("nodeName"): each for each in pods_of(cluster, namespace, "agent")}
     pod = server_pod(cluster, namespace)
-    state = check_servers_pod(pod, namespace)
+    state = check_servers_pod(cluster, namespace, pod)
     server, known = None, {}
     if pod is not None and not why_not_running(pod):
         try:
@@ -88,7 +88,7 @@ def look(cluster: Cluster, namespace: str) -> ClusterStatus:
             known = {each["name"]: each for each in ask_server(cluster, pod, "nodes")["nodes"]}
         except (ApiFailure, CommandError) as error:
             remedy = f"kubectl -n {namespace} logs {pod['metadata']['name']}"
-            state = Check(state.name, State.FAILED, str(error), remedy)
+            state = Check(state.name, State.FAILED, f"{state.text}: {error}", remedy)
     linked = [each["metadata"]["name"] for each in nodes if _connected(known, each)]
     with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
         kubelets = dict(

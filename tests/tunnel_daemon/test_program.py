@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import subprocess
 import sys
 
@@ -67,16 +69,17 @@ def test_a_taken_port_costs_one_line_in_a_real_process() -> None:
         "from tunnel_daemon.listeners import open_tcp_listeners\n"
         "from tunnel_daemon.program import run_program\n"
         "async def main():\n"
-        "    [first] = await open_tcp_listeners(['127.0.0.1'], 0, setting='meta-port')\n"
         "    async with trio.open_nursery() as nursery:\n"
-        "        port = first.socket.getsockname()[1]\n"
-        "        await open_tcp_listeners(['127.0.0.1'], port, setting='meta-port')\n"
+        "        await open_tcp_listeners(['127.0.0.1'], int(sys.argv[1]), setting='meta-port')\n"
         "sys.exit(run_program('tunnel-server', main))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
-    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(taken.getsockname()[1])],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert line.startswith("tunnel-server: can't listen on 127.0.0.1:")
-    assert line.endswith(": another program has the port; stop it, or set another meta-port")
+    assert ": another program has the port, " in line
+    assert line.endswith(f" (process {os.getpid()}); stop it, or set another meta-port")

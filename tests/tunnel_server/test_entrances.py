@@ -108,7 +108,7 @@ async def test_a_listener_that_cannot_be_had_leaves_all_as_it_was(tmp_path: Path
     async with opened(tmp_path) as (entrances, config, _):
         before = entrances.views()
         taken = int(place(entrances, "insecure").rpartition(":")[2])
-        with pytest.raises(ProgramError, match="another program has the port"):
+        with pytest.raises(ProgramError, match="this program has the port already"):
             await entrances.prepare(replace(config, listen=(FixedListener("127.0.0.1", taken, "edge-1", 1),)))
         assert entrances.views() == before
 

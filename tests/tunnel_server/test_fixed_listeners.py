@@ -82,7 +82,7 @@ async def test_nothing_is_opened_when_one_cannot_be() -> None:
             entries = [
                 FixedListener("127.0.0.1", port, "edge-1", 80) for port in (free, taken.getsockname()[1])
             ]
-            with pytest.raises(ProgramError, match="another program has the port"):
+            with pytest.raises(ProgramError, match="this program has the port already"):
                 await listeners.open(entries)
         with socket.create_server(("127.0.0.1", free)):
             pass

@@ -93,21 +93,42 @@ def test_an_agents_pod_that_works() -> None:
 
 
 def test_the_servers_pod() -> None:
-    assert check_servers_pod(None, "edge-tunnel").text == "the server has no pod"
+    assert check_servers_pod(SILENCE, "edge-tunnel", None).text == "the server has no pod"
     unscheduled = {
         "type": "PodScheduled",
         "status": "False",
         "reason": "Unschedulable",
         "message": "no ports",
     }
-    assert (
-        "does not run: Unschedulable: no ports"
-        in check_servers_pod(pod(conditions=[unscheduled]), "edge-tunnel").text
-    )
-    assert check_servers_pod(running(), "edge-tunnel").state is State.WARNING
-    assert check_servers_pod(running(**READY), "edge-tunnel") == Check(
+    check = check_servers_pod(SILENCE, "edge-tunnel", pod(conditions=[unscheduled]))
+    assert "does not run: Unschedulable: no ports" in check.text
+    assert check_servers_pod(SILENCE, "edge-tunnel", running()).state is State.WARNING
+    assert check_servers_pod(SILENCE, "edge-tunnel", running(**READY)) == Check(
         "server's pod", State.OK, "tunnel-server-1 on cp-1"
     )
+
+
+ENDED = {"terminated": {"exitCode": 1, "reason": "Error", "message": "the port is taken\n"}}
+BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff"}}
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (
+            {"state": BACK_OFF, "lastState": ENDED},
+            "pod tunnel-server-1 on cp-1 does not run: c: CrashLoopBackOff",
+        ),
+        ({"state": ENDED}, "pod tunnel-server-1 on cp-1 does not run: Running"),
+        ({"state": {"running": {}}, "lastState": ENDED}, "tunnel-server-1 on cp-1 is not ready"),
+    ],
+)
+def test_the_last_words_of_a_server_that_ended(states: dict[str, Any], said: str) -> None:
+    """Of one that is started again and again, at whatever moment it is asked."""
+    there = pod(phase="Running", containerStatuses=[{"name": "c", "ready": False, **states}])
+    check = check_servers_pod(SILENCE, "edge-tunnel", there)
+    assert check.text == f"{said}; it ended with 1 (Error): the port is taken"
+    assert check.state is not State.OK
 
 
 def test_remedies_are_those_of_a_cluster() -> None:

@@ -224,7 +224,7 @@ def ending(plan: InstallPlan, namespace: str, *, dry_run: bool, waited: bool) ->
         return ["nothing was changed: all is as it would be installed"]
     if waited:
         return ["", "installed, and running"]
-    return ["", f"installed; see it start: kubectl -n {namespace} get pods"]
+    return ["", f"installed; see it start: kubectl -n {namespace} get pods; what keeps it: tunnelctl status"]
 
 
 def report(plan: InstallPlan, result: InstallResult, *, dry_run: bool, done: bool) -> str:

@@ -248,7 +248,7 @@ def check_ports(
             "ports", state, text, "stop it, or give it another port" if fatal else "ours will not start there"
         )
     if not problems:
-        yield Check("ports", State.OK, "no pod has those that ours need")
+        yield Check("ports", State.OK, "no pod has those that ours need; other programs show when ours start")
 
 
 def _taken(pods: list[Object], namespace: str, node: str, wanted: set[int], freed: set[str]) -> list[str]:

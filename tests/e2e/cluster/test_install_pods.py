@@ -1,7 +1,9 @@
 """Installing into a whole cluster, by `tunnelctl` and by kubectl: it runs, is seen, and leaves nothing."""
 
 import json
+import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +23,10 @@ pytestmark = pytest.mark.timeout(240)
 STATE = "/var/lib/edge-tunnel-agent"
 SOCKETS = "/run/edge-tunnel"
 PODS = "10.244.0.0/16"
+HOLDS_A_PORT = (
+    "import socket, sys; s = socket.create_server(('', int(sys.argv[1]))); print(flush=True); input()"
+)
+TAKEN = re.compile("can't listen on 0.0.0.0:10262: another program has the port, one of user 0: `(ss .*?)`")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -95,6 +101,30 @@ def test_a_failed_install_takes_back_what_its_pods_did(fresh: Cluster, tunnelctl
     fresh.until(lambda: _kernel(fresh) == rules)
     assert not fresh.nodes[EDGE].try_(["ls", "-d", STATE]).stdout
     assert not fresh.nodes["cloud"].try_(["ls", "-d", SOCKETS]).stdout
+
+
+def test_a_port_that_a_program_of_the_host_has(fresh: Cluster, tunnelctl: Run) -> None:
+    """The server alone sees it; `status` repeats its words, and what they say names the program."""
+    cloud = fresh.topology.cloud
+    options = ["--edge-networks", "192.168.0.0/16", "--server-address", f"{cloud.address}:10262"]
+    command = [sys.executable, "-c", HOLDS_A_PORT, "10262"]
+    with subprocess.Popen(cloud.command(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        try:
+            told = tunnelctl("install", *options).stdout
+            assert (
+                "✓ ports           no pod has those that ours need; other programs show when ours start"
+                in told
+            )
+            assert told.endswith("get pods; what keeps it: tunnelctl status\n")
+            fresh.until(lambda: TAKEN.search(tunnelctl("status", code=FAILED).stdout), timeout=40)
+            said = tunnelctl("status", code=FAILED).stdout  # whether it is just being started, or waits
+            assert (found := TAKEN.search(said)), said
+            assert f"pid={holder.pid}," in cloud.run(["sh", "-c", found[1]]).stdout
+            tunnelctl("uninstall")
+        finally:
+            holder.kill()
 
 
 def test_the_plain_manifests(fresh: Cluster) -> None:

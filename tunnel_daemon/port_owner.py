@@ -1,0 +1,81 @@
+"""Who listens on a port already, as far as this process may see it, by /proc."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+_PROC = Path("/proc")
+_LISTENING = "0A"
+
+
+def why_taken(host: str, port: int, setting: str) -> str:
+    """Return who has `port` where a listener on the address `host` needs it, and what to do.
+
+    A process is named only if it is in this one's view of /proc, and this one may look into it; else its
+    user is, and what names it. It takes milliseconds, more with many processes.
+    """
+    stop = f"stop it, or set another {setting}"
+    found = next((each for each in _listening(port) if _is_in_the_way(each[0], host)), None)
+    if found is None:
+        return f"another program has the port; {stop}"
+    _, user, inode = found
+    owner = _holder(inode)
+    if owner is None:
+        outside = f"`ss -ltnp 'sport = {port}'`, as root on this host, names it"
+        return f"another program has the port, one of user {user}: {outside}; {stop}"
+    if owner == os.getpid():
+        return f"this program has the port already, for another setting; set another {setting}"
+    return f"another program has the port, {_name(owner)} (process {owner}); {stop}"
+
+
+def _listening(port: int) -> list[tuple[IPv4Address | IPv6Address, str, str]]:
+    """Return the addresses of listening sockets, with their users and inodes: proc(5), /proc/net/tcp."""
+    found = []
+    for file in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in (_PROC / "self" / "net" / file).read_text().splitlines()[1:]:
+                fields = line.split()
+                address, _, number = fields[1].partition(":")
+                if fields[3] == _LISTENING and int(number, 16) == port:
+                    found.append((_address(address), fields[7], fields[9]))
+    return found
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Read words of 32 bits, each as this machine's memory has it."""
+    raw = bytes.fromhex(text)
+    if sys.byteorder == "little":
+        raw = b"".join(raw[start : start + 4][::-1] for start in range(0, len(raw), 4))
+    address = ip_address(raw)
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_in_the_way(theirs: IPv4Address | IPv6Address, host: str) -> bool:
+    try:
+        ours = ip_address(host)
+    except ValueError:
+        return True
+    return theirs == ours or theirs.is_unspecified or ours.is_unspecified
+
+
+def _holder(inode: str) -> int | None:
+    """Return the first process that has the socket open."""
+    for process in sorted(int(each.name) for each in _PROC.iterdir() if each.name.isdecimal()):
+        with suppress(OSError):  # it has ended, or is not ours to look into
+            for descriptor in (_PROC / str(process) / "fd").iterdir():
+                with suppress(OSError):
+                    if os.readlink(descriptor) == f"socket:[{inode}]":  # noqa: PTH115 -- no path
+                        return process
+    return None
+
+
+def _name(process: int) -> str:
+    try:
+        text = (_PROC / str(process) / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return "unnamed"
+    return "".join(each if each.isprintable() else "?" for each in text)

@@ -56,8 +56,9 @@ class WireLimits:
     receipt_size: int = 32 * KIB
     """Bytes sent since the last one for which the next is that soon ..."""
     receipt_patience: float = 0.05
-    """... and the time after which fewer have theirs. A stream's floor holds them meanwhile, and each question
-    wakes both ends and sets their timers: with 5 ms for all, echoes took half as much CPU again.
+    """... and the time after which fewer have theirs: a stream's floor holds them meanwhile.
+
+    Each question wakes both ends and sets timers: with 5 ms for all, echoes took half as much CPU again.
     """
     hello_timeout: float = 10.0
     """From the end of the TLS handshake to hello."""

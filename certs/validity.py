@@ -3,14 +3,15 @@
 Standard library only.
 """
 
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 BACK_DATED = timedelta(hours=1)
 """Certificates begin this long before they were issued: the reader's clock may be slow."""
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,7 @@ class Validity:
     @classmethod
     def from_peer_certificate(cls, certificate: Mapping[str, object]) -> "Validity":
         """Read `ssl.SSLObject.getpeercert()`."""
-        return cls(
-            ssl.cert_time_to_seconds(str(certificate["notBefore"])),
-            ssl.cert_time_to_seconds(str(certificate["notAfter"])),
-        )
+        return cls(_seconds(str(certificate["notBefore"])), _seconds(str(certificate["notAfter"])))
 
     @property
     def issued(self) -> float:
@@ -40,6 +38,18 @@ class Validity:
         if now >= self.not_after:
             return f"expired at {moment(self.not_after)}, and the server's clock says {moment(now)}"
         return None
+
+
+def _seconds(text: str) -> float:
+    """`Jun  9 12:00:00 2030 GMT`, as OpenSSL prints times, in seconds since the epoch.
+
+    `ssl.cert_time_to_seconds` has strptime read it, which costs each agent 150 KiB and 4 ms of its start for
+    month names in the local language.
+    """
+    month, day, clock, year, _ = text.split()
+    hour, minute, second = map(int, clock.split(":"))
+    date = int(year), _MONTHS.index(month) + 1, int(day)
+    return datetime(*date, hour, minute, second, tzinfo=UTC).timestamp()
 
 
 def moment(seconds: float) -> str:

@@ -7,17 +7,13 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from certs.files import StateError
 from tunnel_agent.config import DEFAULT_CONFIG, AgentConfig
-from tunnel_agent.credentials import CredentialsError, load_credentials
 from tunnel_agent.yurt_flags import ALIASES, check_identity
 from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.program import report, run_program
-from tunnel_daemon.reloading import Source
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
 from tunnel_daemon.settings_flags import OneLineParser, add_setting_flags, settings_from_flags
-from tunnel_daemon.signals import ignore_hangups
 from tunnel_wire import __version__
 
 if TYPE_CHECKING:
@@ -38,6 +34,16 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code: 0, 1 for a failure, 2 for wrong use."""
+    options = _parse(arguments)
+    if getattr(options, "version", False):
+        print(f"{PROGRAM} {__version__}")  # noqa: T201
+        return 0
+    code: int = options.run(options)
+    return code
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    # On its own: the parsers with all their flags are of no use to a running agent.
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in {"run", *_COMMANDS, "-h", "--help", "--version"}:
         words.insert(0, "run")
@@ -64,12 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for command, line in _COMMANDS.items():
             subparsers.add_parser(command, help=line)
     # `run` on its own, so that it is its own flags that a mistyped one is compared with.
-    options = run_parser.parse_args(words[1:]) if words[0] == "run" else parser.parse_args(words)
-    if getattr(options, "version", False):
-        print(f"{PROGRAM} {__version__}")  # noqa: T201
-        return 0
-    code: int = options.run(options)
-    return code
+    return run_parser.parse_args(words[1:]) if words[0] == "run" else parser.parse_args(words)
 
 
 def _add_run_parser(
@@ -92,6 +93,12 @@ def _add_run_parser(
 
 
 def _run(options: argparse.Namespace) -> int:
+    # Here, because --help and --version are answered sooner without an event loop.
+    from certs.files import StateError
+    from tunnel_agent.credentials import CredentialsError, load_credentials
+    from tunnel_daemon.reloading import Source
+    from tunnel_daemon.signals import ignore_hangups
+
     try:
         aliased = _read_aliases(options)
         source = Source(options.config or DEFAULT_CONFIG, lambda: read_config(options, aliased))

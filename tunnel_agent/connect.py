@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tunnel_agent.credentials import Credentials, check_server
-from tunnel_agent.proxy import Proxy, ProxyError, open_tunnel
+from tunnel_agent.proxy import Proxy, ProxyError
 from tunnel_agent.tls_errors import TlsFailedError, explain
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.tls import TlsPump, handshake
@@ -64,6 +64,9 @@ async def _connect(
     try:
         if proxy is not None:
             doing[0] = f"CONNECT through {proxy}"
+            # Most agents have no proxy, and no use for h11.
+            from tunnel_agent.proxy_tunnel import open_tunnel
+
             await open_tunnel(sock, proxy, server)
         doing[0] = "TLS"
         pump = TlsPump(credentials.context, server_hostname=server.host)

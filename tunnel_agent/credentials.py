@@ -16,6 +16,7 @@ from certs.attested import is_attested
 from certs.files import StateDirectory, StateError
 from certs.identity import Identity, Role
 from certs.shown import shown_certificate
+from certs.validity import Validity
 from tunnel_agent.endpoint import Endpoint
 from tunnel_agent.proxy import ProxyChoice
 from tunnel_agent.tls_errors import TlsFailedError, clock_text
@@ -105,11 +106,12 @@ def _load(path: Path) -> Credentials:
         raise CredentialsError(f"{path / CERTIFICATE}: {error}") from None
     if identity.role is not Role.NODE:
         raise CredentialsError(f"{path / CERTIFICATE} is for {identity.uri}, not for a node")
+    validity = Validity.from_peer_certificate(certificate)
     return Credentials(
         identity=identity,
         addresses=_addresses(certificate),
-        not_before=ssl.cert_time_to_seconds(str(certificate["notBefore"])),
-        not_after=ssl.cert_time_to_seconds(str(certificate["notAfter"])),
+        not_before=validity.not_before,
+        not_after=validity.not_after,
         servers=servers,
         context=context,
         proxy=proxy,

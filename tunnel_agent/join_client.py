@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel_agent.proxy import Proxy, ProxyError, choose_proxy, open_tunnel
+from tunnel_agent.proxy import Proxy, ProxyError, choose_proxy
 from tunnel_agent.tls_errors import TlsFailedError, explain, is_cut
 from tunnel_wire.tls import strict_context
 
@@ -152,6 +152,8 @@ async def _dial(client: Client) -> socket.socket:
         try:
             sock.setblocking(False)
             if client.proxy is not None:
+                from tunnel_agent.proxy_tunnel import open_tunnel
+
                 await open_tunnel(sock, client.proxy, client.server)
         except BaseException:
             sock.close()

@@ -9,9 +9,9 @@ handler's business (`tunnel_daemon.router`), and accepting is the caller's
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 HEADER_READ = 4096  # small reads while a header block is incomplete keep h11's own bound tight
 BODY_READ = 65536
 BODILESS = frozenset({204, 304})
+DATE = "%a, %d %b %Y %H:%M:%S GMT"  # in English: no program of ours calls locale.setlocale
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,7 @@ class _Connection:
         return response
 
     async def send(self, response: Response, *, keep: bool) -> None:
-        headers = [("date", email.utils.formatdate(usegmt=True)), *response.headers.items()]
+        headers = [("date", time.strftime(DATE, time.gmtime())), *response.headers.items()]
         if response.status not in BODILESS:
             headers += [("content-type", response.content_type), ("content-length", str(len(response.body)))]
         if not keep:

@@ -6,8 +6,6 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-import trio
-
 from tunnel_daemon.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -38,6 +36,8 @@ def run_program(
     one line each on stderr, out of exception groups too. Anything else is a defect: one line
     naming it and its place, and the traceback in the log at level debug.
     """
+    import trio  # half of a start; --help does without
+
     try:
         trio.run(main)
     except BaseException as error:  # noqa: BLE001 - the last place that can say it in one line

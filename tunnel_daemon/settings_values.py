@@ -8,7 +8,6 @@ Every function raises ValueError with words for the person who wrote the file.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 import math
@@ -165,6 +164,8 @@ def toml_value(value: object, unit: str) -> str:
 
 def nearest(word: str, known: typing.Iterable[str]) -> str | None:
     """Return the known word that `word` was probably meant to be."""
+    import difflib  # 140 KiB, for a mistake
+
     close = difflib.get_close_matches(word.replace("_", "-").lower(), list(known), n=1, cutoff=0.6)
     return close[0] if close else None
 

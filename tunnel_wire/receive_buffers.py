@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import trio
 
 from tunnel_wire.flow import SEGMENT
@@ -19,8 +21,9 @@ class ReceiveBuffers:
     __slots__ = ("ciphertext", "plaintext")
 
     def __init__(self) -> None:
-        self.ciphertext = memoryview(bytearray(PIECE))
-        self.plaintext = memoryview(bytearray(PIECE))
+        # A bytearray would be filled with zeros, and 1 MiB resident in an agent that has nothing to carry.
+        self.ciphertext = memoryview(mmap.mmap(-1, PIECE, flags=mmap.MAP_PRIVATE))
+        self.plaintext = memoryview(mmap.mmap(-1, PIECE, flags=mmap.MAP_PRIVATE))
 
 
 _shared: trio.lowlevel.RunVar[ReceiveBuffers] = trio.lowlevel.RunVar("tunnel_wire receive buffers")

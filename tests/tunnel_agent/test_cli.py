@@ -76,6 +76,26 @@ def test_not_joined_is_one_line_with_the_remedy(tmp_path):
     assert "tunnel-agent join" in done.stderr
 
 
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_what_can_be_said_without_an_event_loop_is_not_kept_waiting_for_one(flag):
+    program = (
+        "import sys\n"
+        "from tunnel_agent.cli import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except SystemExit as ended:\n"
+        "    assert ended.code == 0\n"
+        "print(*sys.modules, sep='\\n', file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, flag], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert "tunnel-agent" in done.stdout
+    loaded = done.stderr.split()
+    assert "tunnel_agent.config" in loaded
+    assert {"trio", "ssl", "h2", "h11"}.isdisjoint(loaded)
+
+
 def test_version(capsys, monkeypatch):
     """The program's own, wherever it runs: an image or a zip without the package's metadata too."""
     monkeypatch.setattr(importlib.metadata, "version", None)

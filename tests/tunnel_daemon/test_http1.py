@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import ssl
 import subprocess
+import time
+from email.utils import parsedate_to_datetime
 
 import h11
 import pytest
@@ -68,7 +70,8 @@ async def test_a_request_is_read_whole_and_answered() -> None:
     [(status, headers, body)] = parse(await exchange(GET))
     assert status == 200
     assert headers[b"content-type"] == b"application/json"
-    assert headers[b"date"].endswith(b"GMT")
+    assert headers[b"date"].endswith(b" GMT")
+    assert abs(parsedate_to_datetime(headers[b"date"].decode()).timestamp() - time.time()) < 60
     assert b'"path":"/hello","query":{"a":"1","b":""}' in body
     assert b'"peer":"me"' in body
 

@@ -6,6 +6,7 @@ the first one that happens to answer after a cut must not be taken: that would e
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from tunnel_agent.endpoint import Endpoint
     from tunnel_wire.session import Session
+
+
+log = logging.getLogger(__name__)
 
 
 class Home:
@@ -79,5 +83,12 @@ class Home:
                 self._elsewhere = min(self._elsewhere, trio.current_time())
                 if self.is_awaited:
                     return False
+        if instance != session.instance and session.suspended:
+            log.warning(
+                "%d connections that waited for %s are reset: %s is another process",
+                len(session.suspended),
+                self.server,
+                server if server != self.server else "what answers there now",
+            )
         self.server, self._elsewhere = server, math.inf
         return True

@@ -128,6 +128,13 @@ def test_what_does_not_come_up_changes_nothing(
         assert {each["port"] for each in own.status()["mappings"]} >= {9081, port}
 
 
+def predecessors(own: System) -> dict[str, float]:
+    """The metrics of them."""
+    text = curl(own.topology.cloud, "http://127.0.0.1:10265/metrics").stdout
+    found = re.findall(r"^edge_tunnel_predecessors(\S*) (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
 def running_before(own: System, name: str) -> str:
     names = [each for each in own.processes.names() if each.startswith("server")]
     return names[names.index(name) - 1]
@@ -161,6 +168,7 @@ def test_the_old_one_can_be_stopped_and_the_new_one_removes_all(own: System) -> 
         before = [{"pid": own.processes[old].pid, "version": own.status()["version"], "calls_open": 1}]
         own.until(lambda: own.status()["predecessors"] == before, new)
         assert f"process {own.processes[old].pid}" in own.ctl("status")
+        own.until(lambda: predecessors(own) == {"": 1, "_calls_open": 1}, new)
         # Whose audit log has been moved away.
         (audit := own.directory / "audit.log").rename(own.directory / "audit.log.1")
         own.processes[new].send_signal(signal.SIGHUP)
@@ -174,6 +182,7 @@ def test_the_old_one_can_be_stopped_and_the_new_one_removes_all(own: System) -> 
         assert "/events" not in audit.read_text()
         assert audit.read_text().count('"end":"cancelled"') == 1
         own.until(lambda: own.status()["predecessors"] == [], new)
+        own.until(lambda: predecessors(own) == {"": 0, "_calls_open": 0}, new)
     assert curl(cloud, f"http://{EDGE_1}:9081/").returncode == 0
     assert json.loads(own.ctl("status", "--json"))["nodes_connected"] == 1
     assert own.kill(new, signal.SIGTERM) == 0

@@ -76,6 +76,22 @@ async def test_theirs_is_waited_for_from_when_another_has_answered(world, autoju
     assert world.home.admits(NOWHERE, "3")
 
 
+async def test_what_waited_in_vain_is_in_the_log(world, caplog):
+    assert world.home.admits(THERE, "1")
+    world.suspend()
+    world.suspend()
+    assert world.home.admits(THERE, "1")
+    assert caplog.messages == []
+    assert world.home.admits(THERE, "2")
+    world.home.failover_delay = 0.0
+    assert world.home.admits(HERE, "3")
+    waited = "2 connections that waited for there.example:10262 are reset:"
+    assert caplog.messages == [
+        f"{waited} what answers there now is another process",
+        f"{waited} here.example:10262 is another process",
+    ]
+
+
 async def test_once_it_was_back_the_time_begins_anew(world, autojump_clock):
     world.suspend()
     assert not world.home.admits(HERE, "2")

@@ -14,7 +14,7 @@ from tunnel_wire.limits import DEFAULT_LIMITS
 from tunnel_wire.session import EndCause, State
 
 if TYPE_CHECKING:
-    from tests.tunnel_wire.test_resumption_machine import Wire
+    from tests.tunnel_wire.wires import Wire
     from tunnel_wire.opener import OpenerConnection
     from tunnel_wire.session import Stream
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,8 @@ class Settings:
     node: str
     token_file: str
     ca_file: str
+    known: dict[str, list[str]] = field(default_factory=dict)
+    """What DNS said last to the agent, by name; an agent that was upgraded meanwhile does not say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def attest(settings: Settings) -> Outcome:
     body = json.dumps(fields).encode()
     silent = []
     for server in settings.servers:
-        client = Client.to(Endpoint.parse(server), settings.proxy or proxy, settings.timeout)
+        client = Client.to(Endpoint.parse(server), settings.proxy or proxy, settings.timeout, settings.known)
         who: list[Identity] = []
         try:
             answer = client.ask(

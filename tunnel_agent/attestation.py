@@ -61,12 +61,16 @@ class Attestation:
         *,
         uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.time,
+        known: Callable[[], dict[str, list[str]]] = dict,
     ) -> None:
-        """Take `clock`, the one on the wall, in seconds since the epoch."""
+        """Take `clock`, the one on the wall, in seconds since the epoch; `known`: what DNS said last of each
+        name.
+        """
         self._config = config
         self._status = status
         self._uniform = uniform
         self._clock = clock
+        self._known = known
         self._failures = FailureLog(log)
         self._poked = trio.Event()
         self._refused = ("", "")
@@ -168,6 +172,7 @@ class Attestation:
                 "node": config.node_name,
                 "token_file": str(config.service_account_token),
                 "ca_file": str(config.ca_file),
+                "known": self._known(),
             },
         )
         log.info("%s has attested this agent as %s", outcome["server"], outcome["node"])

@@ -62,6 +62,8 @@ class Health:
                 "suspended": waiting.streams,
                 "suspended_pooled": waiting.pooled,
                 "waits_for": waiting.server or None,
+                "names": status.names(),
+                "lookups": status.lookups(),
                 "tasks": trio.lowlevel.current_statistics().tasks_living,
                 "opened": status.opened,
                 "refused": dict(status.refused),

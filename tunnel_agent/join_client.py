@@ -13,17 +13,18 @@ import socket
 import ssl
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
 from tunnel_agent.proxy import Proxy, ProxyError, choose_proxy
+from tunnel_agent.server_names import ServerNames
 from tunnel_agent.tls_errors import TlsFailedError, explain, is_cut
 from tunnel_wire.tls import strict_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tunnel_agent.endpoint import Endpoint
 
@@ -79,11 +80,15 @@ class Client:
     proxy: Proxy | None
     timeout: float
     """Seconds, for connecting, and for each piece of the answer."""
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What DNS said last to the agent, by name."""
 
     @classmethod
-    def to(cls, server: Endpoint, proxy: str, timeout: float) -> Client:
+    def to(
+        cls, server: Endpoint, proxy: str, timeout: float, known: Mapping[str, Sequence[str]] | None = None
+    ) -> Client:
         """Choose the way: `proxy` as in the agent's configuration. Raises ValueError for a bad proxy."""
-        return cls(server, choose_proxy(proxy, os.environ, server), timeout)
+        return cls(server, choose_proxy(proxy, os.environ, server), timeout, known or {})
 
     def ask(
         self,
@@ -145,6 +150,7 @@ class Client:
 
 
 async def _dial(client: Client) -> socket.socket:
+    trio.socket.set_custom_hostname_resolver(ServerNames(client.known))
     with trio.fail_after(client.timeout):
         first = client.proxy.endpoint if client.proxy else client.server
         stream = await trio.open_tcp_stream(first.host, first.port)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import ssl
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,8 @@ class Settings:
     """Seconds, for one server."""
     due: bool
     """Renew, whatever the server says."""
+    known: dict[str, list[str]] = field(default_factory=dict)
+    """What DNS said last to the agent, by name; an agent that was upgraded meanwhile does not say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,10 @@ def renew(settings: Settings) -> Outcome:
     shown = state.read(CERTIFICATE)
     servers = [Endpoint.parse(each) for each in settings.servers] or list(credentials.servers)
     client, answer = _ask_first(
-        [Client.to(server, settings.proxy or credentials.proxy, settings.timeout) for server in servers],
+        [
+            Client.to(server, settings.proxy or credentials.proxy, settings.timeout, settings.known)
+            for server in servers
+        ],
         state,
         credentials,
     )

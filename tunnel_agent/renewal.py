@@ -53,8 +53,10 @@ class Renewal:
         on_refused: Callable[[str, str], None] = lambda _serial, _why: None,
         uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.time,
+        known: Callable[[], dict[str, list[str]]] = dict,
     ) -> None:
-        """Take `clock`, the one on the wall, in seconds since the epoch.
+        """Take `clock`, the one on the wall, in seconds since the epoch; `known`: what DNS said last of each
+        name.
 
         `on_refused` is called with the serial of a certificate that the server does not take, and why.
         """
@@ -65,6 +67,7 @@ class Renewal:
         self._look_every = config.refresh_interval
         self._uniform = uniform
         self._clock = clock
+        self._known = known
         self._failures = FailureLog(log)
         self._share = uniform(EARLIEST, LATEST)
         self._read: tuple[tuple[int, int] | None, Credentials | None] = (None, None)
@@ -131,6 +134,7 @@ class Renewal:
             "proxy": config.proxy.text,
             "timeout": config.connect_timeout,
             "due": due,
+            "known": self._known(),
         }
         outcome = await run_apart("tunnel_agent.renew", settings)
         if outcome["trust"]:

@@ -14,6 +14,8 @@ from tunnel_agent.credentials import load_credentials
 from tunnel_agent.dialer import Dialer
 from tunnel_agent.health import serve_health
 from tunnel_agent.renewal import Renewal
+from tunnel_agent.resolve import Resolver
+from tunnel_agent.server_names import ServerNames
 from tunnel_agent.status import AgentStatus
 from tunnel_agent.supervisor import Supervisor
 from tunnel_daemon.descriptors import raise_open_files
@@ -46,6 +48,9 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
         by_machine = credentials.attested  # by another agent here: one of a DaemonSet, before a static pod
     raise_open_files()
     log.info("tunnel-agent %s: node %s, servers %s", version, status.node, ", ".join(map(str, servers)))
+    names, resolver = ServerNames(), Resolver()
+    trio.socket.set_custom_hostname_resolver(names)
+    status.names, status.lookups = names.describe, lambda: len(names.lookups) + len(resolver.lookups)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_health, status, config.health_address, config.health_port)
         dialer = Dialer(
@@ -55,11 +60,14 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
             dial_timeout=config.dial_timeout,
             max_dials=config.max_dials_in_flight,
             by_machine=by_machine,
+            lookup=resolver,
         )
-        attestation = _attestation(config, status) if attested else None
+        attestation = _attestation(config, status, names) if attested else None
         on_refused = attestation.refused if attestation else _nothing
         supervisor = Supervisor(config, dialer, status, os.environ, on_refused=on_refused)
-        renewal = Renewal(config, status, on_renewed=supervisor.renewed, on_refused=on_refused)
+        renewal = Renewal(
+            config, status, on_renewed=supervisor.renewed, on_refused=on_refused, known=names.known
+        )
 
         async def apply(changed: AgentConfig) -> None:
             dialer.configure(
@@ -83,11 +91,11 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
         await supervisor.run()
 
 
-def _attestation(config: AgentConfig, status: AgentStatus) -> Attestation:
+def _attestation(config: AgentConfig, status: AgentStatus, names: ServerNames) -> Attestation:
     # Most agents have no use for it.
     from tunnel_agent.attestation import Attestation
 
-    return Attestation(config, status)
+    return Attestation(config, status, known=names.known)
 
 
 def _nothing(_serial: str, _why: str) -> None:

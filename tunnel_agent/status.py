@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,10 @@ class AgentStatus:
     """Streams refused since the start, by cause."""
     waiting: Callable[[], Waiting] = Waiting
     """What waits for a link now."""
+    names: Callable[[], dict[str, Any]] = dict
+    """Of the names that the agent dials by itself: where they lead, and whether DNS answers."""
+    lookups: Callable[[], int] = int
+    """Threads that ask DNS now, also those that nobody waits for any more."""
 
     def linked(self, server: str) -> None:
         """A link to `server` is up."""

@@ -3,16 +3,20 @@
 import ipaddress
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import outcome
 import pytest
 import trio
+from outcome import Outcome
 
 from certs.authority import Authority
 from certs.requests import key_pem, new_key
+from tunnel_agent import lookups
 from tunnel_agent.credentials import details
 from tunnel_agent.endpoint import Endpoint
 from tunnel_wire.flow import Budget
@@ -206,3 +210,43 @@ def refusing():
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
+
+
+class Dns:
+    """What the system's resolver says, without the threads that wait for it: nothing while it is silent."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answers: dict[str, list[str]] = {}
+        self.silent = False
+        self._waiting: list[Callable[[], object]] = []
+
+    def answer(self, host: str, *addresses: str) -> None:
+        """Speak again, if it was silent: this name has these addresses from now on."""
+        self.answers[host] = list(addresses)
+        self.silent = False
+        while self._waiting:
+            self._waiting.pop(0)()
+
+    def start(self, look: Callable[[], object], deliver: Callable[[Outcome], object], name: str) -> None:
+        """As `trio.lowlevel.start_thread_soon`."""
+        self.asked.append(name.removeprefix("lookup of "))
+        if self.silent:
+            self._waiting.append(lambda: deliver(outcome.capture(look)))
+        else:
+            deliver(outcome.capture(look))
+
+    def look(self, host: bytes) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+        """As the system."""
+        if host.decode() not in self.answers:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [ipaddress.ip_address(each) for each in self.answers[host.decode()]]
+
+
+@pytest.fixture
+def dns(monkeypatch):
+    """In place of the system's resolver."""
+    made = Dns()
+    monkeypatch.setattr(lookups, "getaddrinfo", made.look)
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", made.start)
+    return made

@@ -102,7 +102,9 @@ def watching(pki, tmp_path, monkeypatch):
             }
         )
         status = AgentStatus("test")
-        attestation = Attestation(config, status, uniform=lambda _low, high: high, clock=clock)
+        attestation = Attestation(
+            config, status, uniform=lambda _low, high: high, clock=clock, known=lambda: {"s": ["127.0.0.7"]}
+        )
         watched = Watching(attestation, asked, status)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(attestation.run, watched.got)
@@ -127,6 +129,7 @@ async def test_without_an_identity_one_is_asked_for(watching, tmp_path):
         "node": "edge-1",
         "token_file": str(tmp_path / "token"),
         "ca_file": str(tmp_path / "mounted.crt"),
+        "known": {"s": ["127.0.0.7"]},
     }
 
 

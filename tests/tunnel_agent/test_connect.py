@@ -1,4 +1,5 @@
 import socket
+import ssl
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tunnel_agent.connect import ConnectError, connect
 from tunnel_agent.credentials import load_credentials
 from tunnel_agent.endpoint import Endpoint
 from tunnel_agent.proxy import Proxy
+from tunnel_agent.server_names import ServerNames
 
 
 @pytest.fixture
@@ -42,6 +44,25 @@ async def failed_handshake(context, credentials) -> ConnectError:
         error = await failure(f"127.0.0.1:{port}", credentials)
         nursery.cancel_scope.cancel()
     return error
+
+
+async def test_a_name_of_which_dns_says_nothing(server, credentials, dns):
+    """It is dialled where it was; where nothing is known, that is said."""
+    trio.socket.set_custom_hostname_resolver(names := ServerNames())
+    port = server.endpoint.rpartition(":")[2]
+    dns.silent = True
+    assert "no answer within 0.1 s" in str(await failure(f"a.example:{port}", credentials, timeout=0.1))
+    trio.socket.set_custom_hostname_resolver(ServerNames({"a.example": ["127.0.0.1"]}))
+    async with trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            with pytest.raises((ssl.SSLError, trio.BrokenResourceError)):
+                await server.accept()
+
+        nursery.start_soon(accept)
+        # It is there, and has not this name.
+        assert "does not name a.example" in str(await failure(f"a.example:{port}", credentials))
+    assert len(names.lookups) == 1
 
 
 async def test_connects_and_shows_the_certificate(server, credentials):

@@ -56,6 +56,14 @@ async def test_details():
     assert details["waits_for"] == "tunnel.example:10262"
 
 
+async def test_names_in_the_details():
+    status = AgentStatus("1")
+    name = {"addresses": ["127.0.0.7"], "unanswered_s": 12.5}
+    status.names, status.lookups = lambda: {"tunnel.example": name}, lambda: 3
+    details = json.loads((await get(Health(status), "/status")).body)
+    assert (details["names"], details["lookups"]) == ({"tunnel.example": name}, 3)
+
+
 async def test_over_http():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -198,6 +198,22 @@ async def test_through_a_proxy(context, monkeypatch):
         assert len(heads) == 3
 
 
+async def test_where_dns_is_dead_it_asks_where_the_agent_knows_it(dns, context):
+    server, client = context
+    dns.silent, known = True, {"a.example": ["127.0.0.1"]}
+
+    def call(port, known):
+        way = Client.to(Endpoint("a.example", port), "none", 3, known)
+        return way.ask(client, "POST", "/v1/join", b"{}")
+
+    async with listening(answering(server, OK, [])) as port:
+        # It is there, and has not this name.
+        with pytest.raises(TlsFailedError, match="does not name"):
+            await trio.to_thread.run_sync(call, port, known)
+        with pytest.raises(UnreachableError, match="no answer"):
+            await trio.to_thread.run_sync(call, port, {})
+
+
 async def test_a_proxy_that_says_nothing(context):
     async with listening(lambda _stream: trio.sleep_forever()) as proxy:
         with pytest.raises(UnreachableError, match=f"no answer from http://127.0.0.1:{proxy} within 0.1 s"):

@@ -65,6 +65,7 @@ def watching(pki, monkeypatch):
             on_renewed=lambda: renewed.append(looks.at[-1]),
             uniform=uniform,
             clock=lambda: wall + trio.current_time() - began,
+            known=lambda: {"s": ["127.0.0.7"]},
         )
         with trio.move_on_after(seconds):
             await watched.run()
@@ -78,6 +79,7 @@ async def test_every_hour(autojump_clock, watching):
     assert 20 <= len(looks.asked) <= 24
     assert looks.at[0] <= 120
     assert not any(asked["due"] for asked in looks.asked)
+    assert all(asked["known"] == {"s": ["127.0.0.7"]} for asked in looks.asked)
     assert not renewed
     assert looks.asked[0]["proxy"] == "http://me:secret@proxy:3128"
 

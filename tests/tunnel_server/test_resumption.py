@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 
 async def linked(core: Core, session: Session | None = None, *, index: int = 0) -> Agent:
+    """One more link, beside those of a lower index."""
     agent = await core.agent(core.node(), session=session, index=index, resumes=True)
-    await core.wait_linked("edge-1", agent.session)
+    await core.wait_linked("edge-1", agent.session, index + 1)
     return agent
 
 
@@ -99,8 +100,7 @@ async def test_another_link_of_the_session_takes_over_at_once() -> None:
     async with running() as core:
         first = await linked(core)
         near, far = await stream(core)
-        await core.agent(core.node(), session=first.session, index=1, resumes=True)
-        await core.wait_linked("edge-1", first.session, 2)
+        await linked(core, first.session, index=1)
         cut(first)
         await first.wait_over()
         await near.send_all(b"on")
@@ -148,8 +148,7 @@ async def test_a_revoked_link_that_ends_early_takes_its_streams_with_it() -> Non
     async with running() as core:
         first = await linked(core)
         near, _ = await stream(core)
-        await core.agent(core.node(), session=first.session, index=1, resumes=True)
-        await core.wait_linked("edge-1", first.session, 2)
+        await linked(core, first.session, index=1)
         held = core.registry.by_name("edge-1").agent
         assert held is not None
         core.revoke(Kind.SERIAL, serial(core))

@@ -5,44 +5,70 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PROC = Path("/proc")
 _LISTENING = "0A"
 
 
 def why_taken(host: str, port: int, setting: str) -> str:
-    """Return who has `port` where a listener on the address `host` needs it, and what to do.
-
-    A process is named only if it is in this one's view of /proc, and this one may look into it; else its
-    user is, and what names it. It takes milliseconds, more with many processes.
-    """
-    stop = f"stop it, or set another {setting}"
-    found = next((each for each in _listening(port) if _is_in_the_way(each[0], host)), None)
-    if found is None:
-        return f"another program has the port; {stop}"
-    _, user, inode = found
-    owner = _holder(inode)
-    if owner is None:
-        outside = f"`ss -ltnp 'sport = {port}'`, as root on this host, names it"
-        return f"another program has the port, one of user {user}: {outside}; {stop}"
-    if owner == os.getpid():
+    """Return who has `port` where a listener on the address `host` needs it, and what to do."""
+    found = _in_the_way(host, port)
+    if found is not None and _holder(found.inode) == os.getpid():
         return f"this program has the port already, for another setting; set another {setting}"
-    return f"another program has the port, {_name(owner)} (process {owner}); {stop}"
+    owner = find_owner(host, port)
+    return f"another program has the port{owner and f', {owner}'}; stop it, or set another {setting}"
 
 
-def _listening(port: int) -> list[tuple[IPv4Address | IPv6Address, str, str]]:
-    """Return the addresses of listening sockets, with their users and inodes: proc(5), /proc/net/tcp."""
-    found = []
+def find_owner(host: str, port: int) -> str:
+    """Return the process that has `port` where a listener on the address `host` would need it; "" for nobody.
+
+    It is named only if it is in this one's view of /proc, and this one may look into it; else its user is,
+    and what names it. It takes milliseconds, more with many processes.
+    """
+    found = _in_the_way(host, port)
+    if found is None:
+        return ""
+    process = _holder(found.inode)
+    if process is None:
+        return f"one of user {found.user}: `ss -ltnp 'sport = {port}'`, as root on this host, names it"
+    return f"{_name(process)} (process {process})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Socket:
+    """One that listens: proc(5), /proc/net/tcp."""
+
+    address: IPv4Address | IPv6Address
+    user: str
+    inode: str
+
+
+def _in_the_way(host: str, port: int) -> _Socket | None:
+    try:
+        ours = ip_address(host)
+    except ValueError:
+        return None
+    for each in _listening(port):
+        if each.address == ours or each.address.is_unspecified or ours.is_unspecified:
+            return each
+    return None
+
+
+def _listening(port: int) -> Iterator[_Socket]:
     for file in ("tcp", "tcp6"):
         with suppress(OSError):
             for line in (_PROC / "self" / "net" / file).read_text().splitlines()[1:]:
                 fields = line.split()
                 address, _, number = fields[1].partition(":")
                 if fields[3] == _LISTENING and int(number, 16) == port:
-                    found.append((_address(address), fields[7], fields[9]))
-    return found
+                    yield _Socket(_address(address), fields[7], fields[9])
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
@@ -52,14 +78,6 @@ def _address(text: str) -> IPv4Address | IPv6Address:
         raw = b"".join(raw[start : start + 4][::-1] for start in range(0, len(raw), 4))
     address = ip_address(raw)
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def _is_in_the_way(theirs: IPv4Address | IPv6Address, host: str) -> bool:
-    try:
-        ours = ip_address(host)
-    except ValueError:
-        return True
-    return theirs == ours or theirs.is_unspecified or ours.is_unspecified
 
 
 def _holder(inode: str) -> int | None:

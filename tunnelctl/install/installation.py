@@ -14,6 +14,7 @@ from tunnelctl.errors import CommandError, UsageError
 from tunnelctl.install import apply, networks, preflight, present, rollout, yurt_tunnel
 from tunnelctl.install.manifests import Options, customised, load, moved
 from tunnelctl.install.plan import Action, Step
+from tunnelctl.install.ports import check_ports
 from tunnelctl.install.traces import Traces
 from tunnelctl.install.undoing import Undoing
 from tunnelctl.interrupts import interruptible, only_by_keyboard
@@ -90,7 +91,7 @@ def look(cluster: Cluster, request: InstallRequest) -> InstallPlan:
     endpoints = options.server_addresses
     checks += networks.check_servers(endpoints, survey.hosts, survey.service_ip, chosen=not named)
     checks += preflight.check_yurt_tunnel(survey, replace=replace)
-    checks += preflight.check_ports(survey, objects, namespace, replace=replace)
+    checks += check_ports(survey, objects, namespace, replace=replace)
     if any(each.state is State.FAILED for each in checks):
         # What the apiserver would have against objects that a mere user may not make is told already.
         return InstallPlan(checks, survey=survey)

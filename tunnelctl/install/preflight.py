@@ -13,7 +13,7 @@ from tunnel_server.kube.resources import DAEMON_SETS, NODES, PODS, SERVICES
 from tunnelctl.checks import Check, State, some
 from tunnelctl.install import networks, yurt_tunnel
 from tunnelctl.install.manifests import AGENT, OWN_AGENT, SERVER, named, pod_spec
-from tunnelctl.install.scheduling import host_ports, is_ready, selection, selects
+from tunnelctl.install.scheduling import is_ready, selection, selects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,52 +222,6 @@ def check_yurt_tunnel(survey: ClusterSurvey, *, replace: bool) -> Iterator[Check
             "its version leaves its iptables rules behind",
             "afterwards, on its server's host: iptables-save | grep -v TUNNEL-PORT | iptables-restore",
         )
-
-
-def check_ports(
-    survey: ClusterSurvey, objects: list[Object], namespace: str, *, replace: bool
-) -> Iterator[Check]:
-    """Judge whether pods hold the ports that ours need on a host; other programs are not seen from here."""
-    freed = {each.reference.name for each in survey.yurt_tunnel} if replace else set()
-    everywhere = True
-    problems = []
-    for kind, name, nodes in (
-        (DEPLOYMENTS.kind, SERVER, survey.hosts),
-        (DAEMON_SETS.kind, AGENT, survey.edges),
-    ):
-        wanted = host_ports(pod_spec(named(objects, kind, name)))
-        for node in nodes:
-            taken = _taken(survey.pods, namespace, node["metadata"]["name"], wanted, freed)
-            if name == SERVER and not taken:
-                everywhere = False
-            problems += [(name, text) for text in taken]
-    for name, text in problems:
-        fatal = name == SERVER and everywhere
-        state = State.FAILED if fatal else State.WARNING
-        yield Check(
-            "ports", state, text, "stop it, or give it another port" if fatal else "ours will not start there"
-        )
-    if not problems:
-        yield Check("ports", State.OK, "no pod has those that ours need; other programs show when ours start")
-
-
-def _taken(pods: list[Object], namespace: str, node: str, wanted: set[int], freed: set[str]) -> list[str]:
-    found = []
-    for pod in pods:
-        metadata = pod["metadata"]
-        ended = (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
-        if pod["spec"].get("nodeName") != node or metadata["namespace"] == namespace or ended:
-            continue
-        # yurt-tunnel's manifests do not list its ports.
-        known = {10262, 10263, 10264, 10265} if metadata["name"].startswith("yurt-tunnel-server-") else set()
-        ports = wanted & (host_ports(pod["spec"]) | known)
-        if any(metadata["name"].startswith(f"{name}-") for name in freed) or not ports:
-            continue
-        owner = next(iter(metadata.get("ownerReferences") or ()), None)
-        whose = f", of {owner['kind']} {owner['name']}" if owner else ""
-        listed = ", ".join(map(str, sorted(ports)))
-        found.append(f"{listed} on {node}: pod {metadata['namespace']}/{metadata['name']}{whose}")
-    return found
 
 
 def check_namespace(cluster: Cluster, namespace: str) -> Iterator[Check]:

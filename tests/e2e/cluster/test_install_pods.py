@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from tests.e2e.cluster.documented import put
 from tests.e2e.cluster.shipped import AGENTS, SERVER
 from tests.e2e.system import BIN
 from tunnelctl.cli import INTERRUPTED
-from tunnelctl.errors import FAILED
+from tunnelctl.demo.topology import Host
+from tunnelctl.errors import FAILED, REFUSED
 
 EDGE = "edge-3"
 pytestmark = pytest.mark.timeout(240)
@@ -45,12 +47,14 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def tunnelctl(fresh: Cluster) -> Run:
-    """The command of the cluster's administrator, on the cloud host."""
+    """The command of the cluster's administrator, on the cloud host unless it is said."""
 
-    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(
+        *words: str, code: int = 0, host: Host = fresh.topology.cloud
+    ) -> subprocess.CompletedProcess[str]:
         command = [BIN / "tunnelctl", *words, "--kubeconfig", fresh.control_plane.kubeconfig]
         done = subprocess.run(
-            fresh.topology.cloud.command([str(each) for each in command]),
+            host.command([str(each) for each in command]),
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
@@ -104,19 +108,22 @@ def test_a_failed_install_takes_back_what_its_pods_did(fresh: Cluster, tunnelctl
 
 
 def test_a_port_that_a_program_of_the_host_has(fresh: Cluster, tunnelctl: Run) -> None:
-    """The server alone sees it; `status` repeats its words, and what they say names the program."""
-    cloud = fresh.topology.cloud
+    """On that host it is named before anything changes. Elsewhere the server alone sees it: `status` repeats
+    its words, and what they say names the program."""
+    cloud, elsewhere = fresh.topology.cloud, fresh.topology.host(EDGE)
     options = ["--edge-networks", "192.168.0.0/16", "--server-address", f"{cloud.address}:10262"]
     command = [sys.executable, "-c", HOLDS_A_PORT, "10262"]
     with subprocess.Popen(cloud.command(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         try:
-            told = tunnelctl("install", *options).stdout
+            refused = tunnelctl("install", *options, code=REFUSED).stdout
+            name = Path(f"/proc/{holder.pid}/comm").read_text().strip()
             assert (
-                "✓ ports           no pod has those that ours need; other programs show when ours start"
-                in told
+                f"✗ ports           10262 on cloud: a program there, {name} (process {holder.pid})" in refused
             )
+            told = tunnelctl("install", *options, host=elsewhere).stdout
+            assert "no pod has those that ours need; other programs show when ours start" in told
             assert told.endswith("get pods; what keeps it: tunnelctl status\n")
             fresh.until(lambda: TAKEN.search(tunnelctl("status", code=FAILED).stdout), timeout=40)
             said = tunnelctl("status", code=FAILED).stdout  # whether it is just being started, or waits

@@ -2,6 +2,7 @@
 
 http       answers what came, as JSON; GET /pattern?mib=N&seconds=S, /piece?kib=N, /events; PUT digests
 websocket  echoes messages, by the websockets library
+dns        answers, over UDP, that every name has the address MACHINE
 proxy      an HTTP CONNECT proxy that wants user:secret
 pattern N  no service: writes N MiB of the pattern to standard output
 """
@@ -144,6 +145,19 @@ def serve_websocket(port: int) -> None:
         server.serve_forever()
 
 
+def serve_dns(port: int) -> None:
+    """RFC 1035, 4.1: one question, and one A record for it, which lives for no time."""
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("0.0.0.0", port))
+        while True:
+            asked, caller = server.recvfrom(512)
+            end = asked.index(0, 12) + 5
+            is_address = asked[end - 4 : end - 2] == b"\0\1"
+            counts = bytes([0, 1, 0, is_address, 0, 0, 0, 0])
+            record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + socket.inet_aton(sys.argv[3])
+            server.sendto(asked[:2] + b"\x81\x80" + counts + asked[12:end] + record * is_address, caller)
+
+
 def serve_proxy(port: int) -> None:
     credentials = base64.b64encode(PROXY_USER.encode()).decode()
     with socket.create_server(("0.0.0.0", port)) as listener:
@@ -187,4 +201,6 @@ if __name__ == "__main__":
         for part in pattern(number):
             sys.stdout.buffer.write(part)
     else:
-        {"http": serve_http, "websocket": serve_websocket, "proxy": serve_proxy}[kind](number)
+        {"http": serve_http, "websocket": serve_websocket, "dns": serve_dns, "proxy": serve_proxy}[kind](
+            number
+        )

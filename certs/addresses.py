@@ -4,6 +4,7 @@ An address is the edge's own claim, whoever relays it; the server will capture t
 accepted here, so the rule is narrow. Standard library only.
 """
 
+import errno
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -65,6 +66,7 @@ _IPV4_AT_THE_END: tuple[IPv6Network, ...] = tuple(
         "64:ff9b::/96",  # NAT64 (RFC 6052, 2.1)
     )
 )
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 """RFC 8215; of which prefix lengths (RFC 6052, 2.2), only its operator knows."""
 
@@ -155,7 +157,7 @@ def check_edge_address(address: IPAddress, networks: Iterable[IPNetwork]) -> Non
 def is_own_address(address: IPAddress) -> bool:
     """Whether this host itself has `address`, in the network namespace of the calling thread.
 
-    The kernel sends from `address` towards it only when it is local.
+    The kernel sends from `address` towards it only when it is local. Raises OSError as below.
     """
     return source_towards(address) == address
 
@@ -163,14 +165,17 @@ def is_own_address(address: IPAddress) -> bool:
 def source_towards(address: IPAddress) -> IPAddress | None:
     """The address that this host sends from towards `address`; None without a route, or such a family.
 
-    A UDP connect asks the kernel, and sends nothing.
+    A UDP connect asks the kernel, and sends nothing. Raises OSError if that takes more than there is
+    (descriptors, memory): then nothing is known.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
             probe.connect((str(address), 9))
             return ip_address(str(probe.getsockname()[0]))
-    except OSError:
+    except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise
         return None
 
 

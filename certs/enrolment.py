@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from certs.addresses import DEFAULT_EDGE_NETWORKS, IPAddress, IPNetwork, check_edge_address, is_own_address
 from certs.authority import NODE_LIFE, Authority
+from certs.files import StateError
 from certs.identity import Identity, Role
 from certs.nodes import NODES_FILE, NodeRecord, NodeStore
 from certs.renewal import RevokedError
@@ -64,12 +65,20 @@ class Enrolment:
         self._clock = clock
 
     def check_address(self, address: IPAddress) -> None:
-        """Raise AddressRefusedError unless an edge may hold `address` behind this host."""
+        """Raise AddressRefusedError unless an edge may hold `address` behind this host; StateError if that
+        cannot be told.
+        """
         try:
             check_edge_address(address, self._networks)
         except ValueError as error:
             raise AddressRefusedError(str(error)) from None
-        if self._is_own(address):
+        try:
+            is_own = self._is_own(address)
+        except OSError as error:
+            raise StateError(
+                f"whether {address} is this host's own cannot be told: {error.strerror}"
+            ) from None
+        if is_own:
             raise AddressRefusedError(f"{address} is an address of this host itself: no edge can hold it")
 
     def holders(self, address: IPAddress) -> list[str]:

@@ -6,6 +6,7 @@ moment of the change), then they are renamed. A crash in between is repaired by 
 next. Standard library only, because a running agent needs this and must not load `cryptography`.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -146,7 +147,7 @@ class StateDirectory:
         except FileNotFoundError:
             raise StateError(f"{path} does not exist") from None
         except OSError as error:
-            raise StateError(f"{path} cannot be read: {error.strerror}") from None
+            raise StateError(f"{path} cannot be read: {_why(error)}") from None
         if len(data) > _MAX_FILE:
             raise StateError(f"{path} is larger than {_MAX_FILE} bytes")
         return data
@@ -162,7 +163,7 @@ class StateDirectory:
         try:
             lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise StateError(f"{self.path} cannot be opened: {error.strerror}") from None
+            raise StateError(f"{self.path} cannot be opened: {_why(error)}") from None
         try:
             deadline = time.monotonic() + wait
             while True:
@@ -299,6 +300,12 @@ class Transaction:
             if name.startswith(".") and name.endswith(_NEW):
                 with suppress(OSError):
                     os.unlink(name, dir_fd=self._descriptor)
+
+
+def _why(error: OSError) -> str:
+    text = error.strerror or str(error)
+    limit = " (LimitNOFILE= in its unit, elsewhere `ulimit -n`)"
+    return text + limit if error.errno == errno.EMFILE else text
 
 
 def _hidden(name: str) -> str:

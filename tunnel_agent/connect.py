@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import time
@@ -13,6 +12,7 @@ import trio
 from tunnel_agent.credentials import Credentials, check_server
 from tunnel_agent.proxy import Proxy, ProxyError
 from tunnel_agent.tls_errors import TlsFailedError, explain
+from tunnel_daemon.descriptors import describe
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.tls import TlsPump, handshake
 
@@ -89,4 +89,4 @@ def _explain_os(error: OSError) -> tuple[str, str]:
         return "unresolvable", f"its name can't be resolved ({error.strerror})"
     if error.errno is None:
         return "failed", str(error)
-    return f"errno:{error.errno}", os.strerror(error.errno)
+    return f"errno:{error.errno}", describe(error)

@@ -10,7 +10,6 @@ import errno
 import ipaddress
 import logging
 import math
-import os
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -20,6 +19,7 @@ from tunnel_agent.dial_places import DialPlaces
 from tunnel_agent.own_addresses import OwnAddresses
 from tunnel_agent.resolve import Lookup, Resolver, UnresolvableError
 from tunnel_agent.tcp import connect_tcp
+from tunnel_daemon.descriptors import describe
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.client_hello import Http2Offer
@@ -184,9 +184,9 @@ class Dialer:
             return self._own.has(address)
         except OSError as error:
             # Not knowing is no permission: after a DHCP change the address may be a neighbour's.
-            text = f"this machine's addresses can't be listed ({error.strerror})"
-            self._failures.failed("netlink", text)
-            raise OpenFailed(Cause.FAILED, text) from None
+            cause = Cause.NO_ROOM if _CAUSES.get(error.errno or 0) is Cause.NO_ROOM else Cause.FAILED
+            text = f"this machine's addresses can't be listed: {describe(error)}"
+            raise OpenFailed(cause, text) from None
 
     async def _connect_any(self, addresses: list[IPAddress], port: int, deadline: float) -> socket.socket:
         """Connect to the first address that answers; each gets its share of the time that is left."""
@@ -198,9 +198,8 @@ class Dialer:
                 try:
                     return await connect_tcp(address, port)
                 except OSError as error:
-                    number = error.errno or 0
-                    cause = _CAUSES.get(number, Cause.FAILED)
-                    failures.append(OpenFailed(cause, f"{target}: {os.strerror(number).lower()}"))
+                    cause, text = _CAUSES.get(error.errno or 0, Cause.FAILED), describe(error)
+                    failures.append(OpenFailed(cause, f"{target}: {text[:1].lower()}{text[1:]}"))
                     continue
             failures.append(OpenFailed(Cause.TIMED_OUT, f"{target}: no answer within {share:.0f} s"))
         raise min(failures, key=_rank)

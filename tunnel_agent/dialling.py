@@ -107,6 +107,7 @@ class Dialling:
         """All servers, in the order in which to try them; None if there is nothing to try with."""
         read = self._credentials()
         if read is None:
+            self._next = trio.current_time() + _EVERY
             return None
         credentials, renewed = read
         servers = self._home.order(self.config.servers or credentials.servers)

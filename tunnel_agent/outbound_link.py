@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.hello import RESUME, DrainReason, Hello
 from tunnel_wire.link import Link
@@ -73,6 +74,7 @@ class OutboundLink:
         self.ended = trio.Event()
         self._on_up = on_up
         self._on_useless = on_useless
+        self._failures = FailureLog(log)
         hello = Hello(
             version,
             session=session.identifier,
@@ -83,7 +85,11 @@ class OutboundLink:
             links=frozenset({*others, index}),
         )
         self.connection = AnswererConnection(
-            session, hello, now=trio.current_time(), admits=lambda said: admits(self, said)
+            session,
+            hello,
+            now=trio.current_time(),
+            admits=lambda said: admits(self, said),
+            on_no_room=self._no_room,
         )
         self.link = Link(
             sock,
@@ -93,6 +99,9 @@ class OutboundLink:
             on_drain=self._on_drain,
             on_request=lambda stream: on_request(IncomingStream(self.connection, stream)),
         )
+
+    def _no_room(self, why: str) -> None:
+        self._failures.failed(why, f"a stream was refused: {why}; see memory-budget and max-streams")
 
     @property
     def stands(self) -> bool:

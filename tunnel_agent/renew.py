@@ -120,10 +120,8 @@ def _ask_first(
     for client in clients:
         try:
             return client, _ask(client, state, credentials, "/v1/identity", _trusted(state))
-        except UnreachableError as error:
+        except (UnreachableError, TlsFailedError) as error:
             silent.append(str(error))
-        except TlsFailedError as error:
-            silent.append(f"{client.server}: {error}")
     raise RenewError("; ".join(silent) or "no server is known")
 
 
@@ -153,9 +151,11 @@ def ask_server(
         try:
             identity = Identity.from_peer_certificate(peer)
         except ValueError as error:
-            raise TlsFailedError("not-a-server", f"what answers there is no tunnel server: {error}") from None
+            text = f"{client.server}: what answers there is no tunnel server: {error}"
+            raise TlsFailedError("not-a-server", text) from None
         if identity.role is not Role.SERVER or identity.domain != domain:
-            raise TlsFailedError("not-a-server", f"what answers there is {identity}, not a server of ours")
+            text = f"{client.server}: what answers there is {identity}, not a server of ours"
+            raise TlsFailedError("not-a-server", text)
 
     answer = client.ask(context, "POST", path, json.dumps(body).encode(), check_peer=check)
     if answer.status == 404:

@@ -21,7 +21,7 @@ from tunnel_daemon.backoff import full_jitter
 from tunnel_daemon.failure_log import FailureLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tunnel_agent.config import AgentConfig
     from tunnel_agent.status import AgentStatus
@@ -80,7 +80,7 @@ class Renewal:
         """Look until cancelled; a look that is under way is then given up, and the files are as before or
         as after.
         """
-        retries = full_jitter(_RETRY, _RETRY_MAX, self._uniform)
+        retries = self._retries()
         patient = False
         wait = self._uniform(0.0, min(_FIRST_LOOK, self._look_every))
         while True:
@@ -94,14 +94,21 @@ class Renewal:
             except ApartError as error:
                 if error.code in _USELESS and self._read[1] is not None:
                     self._on_refused(self._read[1].serial, str(error))
-                self._failures.failed("renewal", f"the certificate could not be looked after: {error}")
+                # One reason must not hide another; what comes behind it may say what time it is.
+                reason = str(error).partition(";")[0]
+                self._failures.failed(reason, f"the certificate could not be looked after: {error}")
                 # At least a second, however the dice fall.
                 patient, wait = True, 1.0 + next(retries)
             else:
                 self._failures.over()
-                retries = full_jitter(_RETRY, _RETRY_MAX, self._uniform)
+                retries = self._retries()
                 # What is due again at once was given by a server whose clock is far from ours.
                 patient, wait = self._left() <= 0, self._look_every * self._uniform(0.9, 1.1)
+
+    def _retries(self) -> Iterator[float]:
+        # Never rarer than looks that succeed.
+        most = self._look_every
+        return full_jitter(min(_RETRY, most), min(_RETRY_MAX, most), self._uniform)
 
     async def _sleep(self, wait: float, *, until_due: bool) -> None:
         ends = trio.current_time() + wait

@@ -100,13 +100,19 @@ class BackgroundHandler(logging.Handler):
 
     def _write(self) -> None:
         reported = 0
+        why, unwritten, torn = "stderr was not read", 0, b""
         while (line := self._lines.get()) is not None:
-            if (dropped := self.dropped) > reported:
-                line = f"{dropped - reported} log lines were dropped: stderr was not read\n".encode() + line
-                reported = dropped
-            with contextlib.suppress(OSError):  # nowhere is left to say so
+            if (dropped := self.dropped + unwritten) > reported:
+                line = f"{dropped - reported} log lines were dropped: {why}\n".encode() + line
+            line = torn + line
+            try:
                 while line:
                     line = line[os.write(self.fd, line) :]
+                    torn = b"\n"
+            except OSError as error:  # nowhere is left to say so, until there is
+                why, unwritten = f"stderr could not be written ({error.strerror})", unwritten + 1
+            else:
+                why, reported, torn = "stderr was not read", dropped, b""
 
 
 class TextFormatter(logging.Formatter):

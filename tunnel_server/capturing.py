@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.http1 import HttpError
 from tunnel_server.intercept.config import InterceptUnavailable
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from tunnel_server.registry import Registry
 
 log = logging.getLogger(__name__)
+
+_RETRY = 5.0
+"""Seconds until the kernel is asked again for what it has refused."""
 
 
 class PortUser(Protocol):
@@ -56,13 +60,18 @@ class Capturing:
 
     async def keep(self) -> None:
         """Follow the registry until cancelled."""
+        failures = FailureLog(log, level=logging.ERROR)
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
             try:
                 await self.capture()
             except InterceptUnavailable as exc:
-                log.error("the captured addresses stay as they were: %s", exc)  # noqa: TRY400 - no traceback
+                failures.failed(str(exc), f"the captured addresses stay as they were: {exc}")
+                self._changed.set()
+                await trio.sleep(_RETRY)
+            else:
+                failures.over()
 
     async def mappings_changed(self) -> None:
         """Put mappings that were added or removed into force; raises HttpError for the admin API."""

@@ -28,6 +28,7 @@ from certs.addresses import (
     never_dialled,
     unmapped,
 )
+from tunnel_daemon.descriptors import describe
 from tunnel_server.intercept.config import InterceptConfig
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.sockets import prepare
@@ -95,7 +96,7 @@ class DirectTarget:
                 failure = refused
             except OSError as error:
                 cause = _CAUSES.get(error.errno or 0, Cause.UNREACHABLE)
-                failure = OpenFailed(cause, f"{address}: {os.strerror(error.errno or 0)}")
+                failure = OpenFailed(cause, f"{address}: {describe(error)}")
         raise failure
 
     def _check(self, address: IPAddress) -> None:

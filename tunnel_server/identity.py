@@ -15,6 +15,8 @@ import trio
 from certs.authority import CA_CERTIFICATE, CA_KEY, Authority
 from certs.files import StateError
 from certs.server_state import SERVER_CERTIFICATE, SERVER_KEY
+from tunnel_daemon.descriptors import describe
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_server.acceptance import Acceptance
 from tunnel_server.listener import tls_context
 from tunnel_server.revocation import Revocations
@@ -54,11 +56,11 @@ class ServerIdentity:
 
         Raises StateError, ssl.SSLError, OSError; then everything stays as it was.
         """
-        before = self._seen
-        self._seen = self._state.version(*_FILES)
-        if self._seen == before:
+        found = self._state.version(*_FILES)
+        if found == self._seen:
             return False
         self.authority, self.context = self._load()
+        self._seen = found
         log.info(
             "the server's certificate and authority were read again",
             extra={"ca_hash": self.authority.hash, "roots": len(self.authority.roots)},
@@ -70,24 +72,34 @@ class ServerIdentity:
 
     def reload_revocations(self) -> bool:
         """Put the revocations that are kept into force; whether they had changed. Raises StateError."""
-        before = self._seen_revocations
-        self._seen_revocations = self._state.version(Revocations.FILE)
-        if self._seen_revocations == before:
+        found = self._state.version(Revocations.FILE)
+        if found == self._seen_revocations:
             return False
         self.revocations.reload()
+        self._seen_revocations = found
         self.acceptance.look(changed=True)
         for told in self.on_revocations:
             told()
         return True
 
     async def watch(self) -> None:
-        """Look at the state until cancelled. What cannot be used is told once, and nothing changes."""
+        """Look at the state until cancelled. What cannot be used changes nothing, and is tried again: what
+        stands in the way may be no more than a shortage.
+        """
+        failures = {
+            reload: FailureLog(log, level=logging.ERROR)
+            for reload in (self.reload_revocations, self.reload_tls)
+        }
         while True:
-            for reload in (self.reload_revocations, self.reload_tls):
+            for reload, failed in failures.items():
                 try:
                     reload()
-                except (StateError, ssl.SSLError, OSError) as error:
-                    log.error("what was in force stays in force: %s", error)  # noqa: TRY400 - no traceback
+                except (StateError, ssl.SSLError) as error:
+                    failed.failed(str(error), f"what was in force stays in force: {error}")
+                except OSError as error:
+                    failed.failed(str(error), f"what was in force stays in force: {describe(error)}")
+                else:
+                    failed.over()
             self.acceptance.look()
             await trio.sleep(LOOK_EVERY)
 

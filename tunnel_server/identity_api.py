@@ -166,7 +166,7 @@ def _state_failed(error: StateError) -> Response:
         log.warning("a renewal is put off: %s", error)
         text = "the apiserver, where this server's state is, does not answer it; try again later"
         return _error(503, "server-state", text)
-    log.exception("a renewal failed")
+    log.error("a renewal failed: %s", error)
     return _error(503, "server-state", "the server cannot use its own state, see its log; try again later")
 
 

@@ -125,8 +125,8 @@ class JoinApi:
             self._on_ended("server-state")
             message = "the apiserver, where this server's state is, does not answer it; the token stays good"
             return _error(503, "server-state", message, {"Retry-After": str(_RETRY_AFTER)})
-        except StateError:
-            log.exception("a join failed")
+        except StateError as error:
+            log.error("a join failed, and its token stays good: %s", error)  # noqa: TRY400 - no traceback
             message = "the server cannot use its own state, see its log; the token stays good"
             self._on_ended("server-state")
             return _error(503, "server-state", message)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from certs.files import StateError
+from tunnel_daemon.failure_log import FailureLog
 from tunnel_server.admin.views import ForgottenView
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from tunnel_server.revocation import Revocations
 
 log = logging.getLogger(__name__)
+
+_RETRY = 2.0
+"""Seconds until what could not be read is read again."""
 
 
 class KnownNodes:
@@ -65,14 +69,18 @@ class KnownNodes:
 
     async def keep(self) -> None:
         """Follow the revocations until cancelled."""
+        failures = FailureLog(log, level=logging.ERROR)
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
             try:
                 records = await self.read()
             except StateError as error:
-                log.error("the addresses of revoked nodes stay as they were: %s", error)  # noqa: TRY400
+                failures.failed(str(error), f"the addresses of revoked nodes stay as they were: {error}")
+                self._changed.set()
+                await trio.sleep(_RETRY)
                 continue
+            failures.over()
             for record in records.values():
                 known = self._registry.nodes.get(record.name)
                 if not self._withdrawn(record) and (known is None or known.revoked):

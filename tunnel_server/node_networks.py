@@ -68,6 +68,9 @@ def is_within(inner: IPNetwork, outer: IPNetwork) -> bool:
 
 
 def _is_reserved(address: IPAddress) -> bool:
-    if never_dialled(address) is not None or is_own_address(address):
-        return True
+    try:
+        if never_dialled(address) is not None or is_own_address(address):
+            return True
+    except OSError:
+        return True  # nobody knows, for want of a descriptor
     return any(address in network for network, _ in SPECIAL_ADDRESSES)

@@ -333,7 +333,8 @@ class Session:
         if len(self.streams) >= self.limits.max_streams:
             raise OpenFailed(Cause.NO_ROOM, f"{self.limits.max_streams} streams are open already")
         if (len(self.streams) + 1) * self._floor > self.budget.total * self._share:
-            raise OpenFailed(Cause.NO_ROOM, "this node's share of the memory budget is used up")
+            whose = "this node's share of " if self._share < 1 else ""
+            raise OpenFailed(Cause.NO_ROOM, f"{whose}the memory budget for streams is used up")
         if not self.budget.reserve_at_cost(self._floor):
             raise OpenFailed(Cause.NO_ROOM, "the memory budget for streams is used up")
         if key is None:

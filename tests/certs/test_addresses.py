@@ -1,5 +1,6 @@
 """Which addresses an edge may claim."""
 
+import os
 import socket
 from ipaddress import ip_address, ip_network
 
@@ -18,6 +19,7 @@ from certs.addresses import (
     parse_endpoint,
     unmapped,
 )
+from tests.e2e.shortage import descriptors
 
 EVERYTHING = [ip_network("0.0.0.0/0"), ip_network("::/0")]
 
@@ -89,6 +91,11 @@ def test_own_addresses():
         except OSError:
             return  # no route out of this machine: it has no other address to ask about
         assert is_own_address(ip_address(probe.getsockname()[0]))
+
+
+def test_without_a_descriptor_nobody_knows_whose_an_address_is():
+    with descriptors(os.getpid()), pytest.raises(OSError, match="Too many open files"):
+        is_own_address(ip_address("127.0.0.1"))
 
 
 @pytest.mark.parametrize(

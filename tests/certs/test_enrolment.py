@@ -1,5 +1,6 @@
 """Token and request in, certificate out; or nothing at all has happened."""
 
+import errno
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import pytest
 
 from certs.authority import Authority
 from certs.enrolment import AddressRefusedError, Enrolment
-from certs.files import StateDirectory
+from certs.files import StateDirectory, StateError
 from certs.renewal import RevokedError
 from certs.requests import RequestError, make_request, new_key
 from certs.revocations import Kind, RevocationStore
@@ -101,6 +102,19 @@ def test_addresses_are_judged_again_when_the_token_is_used(state, enrolment):
     with pytest.raises(AddressRefusedError, match="address of this host itself"):
         own.join(token, None, make_request(new_key()))
     assert contents(state) == before
+
+
+def test_a_shortage_in_which_that_cannot_be_told_leaves_the_token_good(enrolment):
+    def none_left(_address):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    token, _ = enrolment.tokens.create("edge-1", [ADDRESS], HOUR)
+    asked = make_request(new_key())
+    enrolment._is_own = none_left
+    with pytest.raises(StateError, match="own cannot be told: Too many open files"):
+        enrolment.join(token, None, asked)
+    enrolment._is_own = lambda _address: False
+    assert enrolment.join(token, None, asked).node == "edge-1"
 
 
 def test_this_hosts_own_address_is_asked_of_the_kernel(state, enrolment):

@@ -83,6 +83,12 @@ def dropping(host: Host, matches: str = "", *, hook: str = "forward") -> Iterato
         host.run(["nft", f"delete table inet {table}"])
 
 
+def abort(host: Host, port: int) -> None:
+    """End the host's TCP connections to `port`, at both ends, as the kernel does (ss(8), -K)."""
+    done = host.run(["ss", "-K", "dport", "=", f":{port}"])
+    assert "ESTAB" in done.stdout, done.stderr
+
+
 def rebind(nat: Host, old: str, new: str) -> None:
     """Have a router of the topology forget its connections: its public address is another one."""
     for command in (

@@ -236,7 +236,7 @@ async def test_unknown_own_addresses_are_no_permission(caplog):
     async with dialing() as dialer:
         dialer._own = OwnAddresses(read=broken)
         assert await cause_of(dialer, str(NODE), 9081) is Cause.FAILED
-    assert "addresses can't be listed (Operation not permitted)" in caplog.text
+    assert "addresses can't be listed: Operation not permitted" in caplog.text
 
 
 async def test_the_next_address_of_a_name_is_tried(black_hole, autojump_clock):

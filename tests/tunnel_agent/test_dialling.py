@@ -15,7 +15,9 @@ from tests.tunnel_agent.paths import path_to
 from tests.tunnel_agent.test_supervisor import agent, target
 from tests.tunnel_wire.test_client_hello import hello
 from tunnel_agent import dialling as dialling_module
+from tunnel_agent import supervisor as supervisor_module
 from tunnel_agent.connect import ConnectError
+from tunnel_agent.credentials import CredentialsError
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.session import EndCause
 
@@ -123,6 +125,24 @@ async def test_who_has_calls_waiting_starts_a_try_each_second(pki, monkeypatch, 
         await trio.sleep(90)
         assert {patience for _, patience in tries} == {10}
         assert 2 <= len(tries) <= 4
+
+
+async def test_who_has_calls_waiting_and_nothing_to_try_with_looks_each_second(
+    pki, monkeypatch, autojump_clock
+):
+    looks = []
+
+    def out_of_descriptors(state):
+        looks.append(trio.current_time())
+        assert len(looks) < 50
+        raise CredentialsError(f"{state}/node.key cannot be read: Too many open files")
+
+    async with agent(pki.state(), "127.0.0.1:1", backoff_min=20, backoff_max=20) as made:
+        monkeypatch.setattr(supervisor_module, "load_credentials", out_of_descriptors)
+        made._session.suspended.grace = 90
+        made._session.new_stream("127.0.0.1", 80).suspend(trio.current_time())
+        await trio.sleep(30)
+        assert 10 <= len(looks) <= 31
 
 
 async def test_a_long_path_links_while_calls_wait(pki, clock):

@@ -48,7 +48,9 @@ def watching(pki, monkeypatch):
     """Run a renewal over a certificate of the given life; the wall's clock goes with trio's."""
     wall = time.time()
 
-    async def run(seconds, *, life=90 * DAY, linked=True, prepare=None, uniform=lambda _low, high: high):
+    async def run(
+        seconds, *, life=90 * DAY, linked=True, prepare=None, uniform=lambda _low, high: high, every=HOUR
+    ):
         state = pki.state(now=datetime.fromtimestamp(wall, UTC), life=timedelta(seconds=life))
         looks, renewed = Looks(state), []
         began = trio.current_time()
@@ -58,7 +60,8 @@ def watching(pki, monkeypatch):
         status = AgentStatus("test")
         if linked:
             status.linked("s:1")
-        config = AgentConfig(state_dir=state, proxy=ProxyChoice("http://me:secret@proxy:3128"))
+        proxy = ProxyChoice("http://me:secret@proxy:3128")
+        config = AgentConfig(state_dir=state, proxy=proxy, refresh_interval=every)
         watched = Renewal(
             config,
             status,
@@ -120,6 +123,14 @@ async def test_failures_are_repeated_ever_later(autojump_clock, watching, caplog
     assert max(pauses) == pytest.approx(3601, abs=1)
     assert not renewed
     assert "could not be looked after: s:1: Connection refused" in caplog.text
+
+
+async def test_failures_are_not_repeated_more_rarely_than_looks_that_succeed(autojump_clock, watching):
+    def prepare(looks):
+        looks.failure = "/state cannot be written: No space left on device; nothing was changed"
+
+    looks, _ = await watching(60, prepare=prepare, every=5)
+    assert len(looks.asked) >= 60 / (1 + 5) - 1
 
 
 async def test_an_expired_certificate_is_no_reason_to_hurry(autojump_clock, watching):

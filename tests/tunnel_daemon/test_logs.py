@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -98,6 +99,30 @@ def test_an_unread_stderr_drops_lines_and_says_how_many(pipe) -> None:
             else:
                 written += 1
     assert told == handler.dropped
+
+
+def test_a_full_disk_costs_lines_and_how_many_is_said_when_there_is_room(
+    pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, room = os.write, [0, 5]  # bytes that the disk takes, write by write; then it has room
+
+    def on_a_full_disk(number: int, data: bytes) -> int:
+        if not room:
+            return write(number, data)
+        if not (left := room.pop(0)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room.insert(0, 0)
+        return write(number, data[:left])
+
+    monkeypatch.setattr(os, "write", on_a_full_disk)
+    handler = BackgroundHandler(pipe[1])
+    for word in ("lost", "torn", "written", "as ever"):
+        handler.emit(record(word))
+    handler.close()
+    lines = os.read(pipe[0], 4096).decode().splitlines()
+    assert lines[0] == "1 log"  # of the line that was to say so
+    assert lines[1] == "2 log lines were dropped: stderr could not be written (No space left on device)"
+    assert lines[2:] == ["written", "as ever"]
 
 
 def test_a_bad_log_call_is_a_line_too(pipe) -> None:

@@ -89,7 +89,7 @@ async def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch, caplog: pytes
             with trio.fail_after(5):
                 assert await stream.receive_some() == b""
         nursery.cancel_scope.cancel()
-    assert "cannot accept a caller: Too many open files" in caplog.text
+    assert "cannot accept a caller, which has to wait: Too many open files" in caplog.text
 
 
 async def test_cancelled_the_port_is_closed_and_its_callers_too() -> None:

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.e2e.shortage import descriptors
 from tunnel_server import direct
 from tunnel_server.direct import MARK, DirectTarget
 from tunnel_wire.causes import Cause, OpenFailed
@@ -140,6 +141,14 @@ async def test_a_machine_among_edges_is_dialled_where_it_is_named(
         await refused(target("192.168.2.9", special=special))
     failed = await refused(target("192.168.2.143", special=(ip_network("192.168.0.0/16"),)))
     assert "is an edge's" in failed.detail, "whatever is named"
+
+
+async def test_out_of_descriptors() -> None:
+    wanted = target("192.0.2.7")
+    with descriptors(os.getpid()):
+        failure = await refused(wanted)
+    assert failure.cause is Cause.NO_ROOM
+    assert "Too many open files: this process may have " in failure.detail
 
 
 async def test_nobody_listens() -> None:

@@ -1,10 +1,12 @@
 """Networks behind nodes: the longest prefix wins, and what is nobody's to lend is never reached."""
 
+import os
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.shortage import descriptors
 from tunnel_daemon.settings import SettingsError
 from tunnel_server import node_networks
 from tunnel_server.config import load_config
@@ -47,6 +49,13 @@ def test_this_hosts_own_addresses_are_not_reached(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(node_networks, "is_own_address", lambda address: address == ip_address("10.42.1.9"))
     found = networks(a="10.42.1.0/24")
     assert (found.node_of(ip_address("10.42.1.9")), found.node_of(ip_address("10.42.1.8"))) == (None, "a")
+
+
+def test_what_may_be_this_hosts_own_is_not_reached() -> None:
+    found = networks(a="10.42.1.0/24")
+    with descriptors(os.getpid()):
+        assert found.node_of(ip_address("10.42.1.8")) is None
+    assert found.node_of(ip_address("10.42.1.8")) == "a"
 
 
 @pytest.mark.parametrize(

@@ -322,12 +322,16 @@ def test_a_stream_that_was_reset_stays_so() -> None:
 
 def test_more_streams_than_there_is_memory_for() -> None:
     asking = Asking()
+    told: list[str] = []
+    asking.connection._on_no_room = told.append
     asking.peer.session.budget.total = 3 * 128 * 1024
     for _ in range(3):
         asking.connect()
     assert asking.ask(*CONNECT, end=False) == []
     fields, _ = asking.answer()
     assert (fields[b":status"], fields[b"tunnel-cause"]) == (b"503", b"no-room")
+    assert fields[b"tunnel-detail"] == b"at the agent, the memory budget for streams is used up"
+    assert told == ["the memory budget for streams is used up"]
 
 
 def test_more_streams_than_were_announced_end_the_link() -> None:

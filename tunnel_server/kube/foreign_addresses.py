@@ -72,13 +72,20 @@ class RememberedAnswers:
         self._until = -math.inf
 
     def ask(self, address: IPAddress) -> bool:
-        """What `ask` answers, or answered within a minute."""
+        """What `ask` answers, or answered within a minute.
+
+        No, while it raises OSError for want of descriptors: what is this host's own is not captured, whatever
+        is said of it here (`intercept/routes.py`), and what is an edge's must not be lost by a shortage.
+        """
         now = time.monotonic()
         if now >= self._until:
             self._known.clear()
             self._until = now + _REMEMBERED
         if (known := self._known.get(address)) is None:
-            known = self._known[address] = self._ask(address)
+            try:
+                known = self._known[address] = self._ask(address)
+            except OSError:
+                return False
         return known
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -67,3 +68,15 @@ def test_answers_are_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> 
     now += 61
     made.ask(ip_address("192.168.1.2"))
     assert len(asked) == 2
+
+
+def test_what_cannot_be_told_now_is_asked_again() -> None:
+    failures = [OSError(errno.EMFILE, "Too many open files")]
+
+    def ask(_address: IPAddress) -> bool:
+        if failures:
+            raise failures.pop()
+        return True
+
+    made = RememberedAnswers(ask)
+    assert [made.ask(ip_address("192.168.1.2")) for _ in range(2)] == [False, True]

@@ -125,8 +125,12 @@ class Connection(Receiver):
     def dispose(self) -> None:
         """Nothing comes or goes any more. Its parts let go of it, so that no collector has to find them."""
         del self._reader
+        self._h2.dispose()
         self._sender.dispose()
         self._life.dispose()
+        if self._failed is not None:
+            # With its traceback it knows the frames that it came through.
+            self._failed.__traceback__ = None
 
     def _fail(self, code: int, reason: str) -> None:
         if code != ErrorCode.NO_ERROR:

@@ -79,6 +79,10 @@ class ControlPlane(h2.connection.H2Connection):
             # `FrameReader` has the client's preface checked and taken away.
             self.receive_data(frames.PREFACE)
 
+    def dispose(self) -> None:
+        """Receive nothing any more, and let go of its own methods, by the kind of frame."""
+        self._frame_dispatch_table.clear()
+
     # --- what every stream needs, by the shortest way -----------------------------------------------
 
     def send_headers(  # type: ignore[override]

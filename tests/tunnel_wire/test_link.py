@@ -467,7 +467,7 @@ async def test_streams_hear_of_the_end_whatever_fails(caplog: pytest.LogCaptureF
         assert not ends.opening.streams
 
 
-@pytest.mark.parametrize("how", ["closed", "cut"])
+@pytest.mark.parametrize("how", ["closed", "cut", "silent"])
 async def test_an_ended_link_leaves_nothing_to_collect(how: str) -> None:
     gc.collect()
     gc.disable()
@@ -478,15 +478,19 @@ async def test_an_ended_link_leaves_nothing_to_collect(how: str) -> None:
             near.close()
             far.close()
             left = [weakref.ref(each) for each in (ends.server, ends.agent, ends.opener, ends.answerer)]
+            left += [weakref.ref(each._h2) for each in (ends.opener, ends.answerer)]
             if how == "closed":
                 ends.server.close("over")
+            elif how == "silent":
+                ends.opener._life.last_received -= 60
+                ends.server._on_time()
             else:
                 ends.server._sock.shutdown(socket.SHUT_RDWR)
             await wait_ended(ends, "server", "agent")
             ends.ended.clear()  # they know the frames that they came through
             ends.agent._on_request = None  # it knows `ends`
         del near, far, ends
-        assert [each() for each in left] == [None] * 4
+        assert [each() for each in left] == [None] * 6
     finally:
         gc.enable()
 

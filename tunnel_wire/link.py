@@ -34,7 +34,7 @@ from tunnel_wire.frame_size import FrameSize
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
 from tunnel_wire.receive_buffers import PIECE, of_this_loop
-from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unsent
+from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unacknowledged, unsent
 from tunnel_wire.timers import Timer
 from tunnel_wire.tls import KEY_UPDATE_SIZE, TlsEnded, TlsPump
 
@@ -195,7 +195,9 @@ class Link:
     def _patience(self) -> float:
         """Seconds that the other end gets to hear how the link ends; 0: what the kernel takes at once."""
         connection = self.connection
-        if self._for_good and connection.resumes and connection.load:
+        # Who is cancelled with the link may have reset its streams by now: that waits, or is on its way.
+        lasts = connection.load or self._unsent or unacknowledged(self._sock)
+        if self._for_good and connection.resumes and lasts:
             return _FAREWELL
         return _COMPLAINT if connection.violated else 0.0
 

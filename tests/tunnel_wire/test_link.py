@@ -504,7 +504,7 @@ async def test_cancelled_it_says_goodbye() -> None:
 
 @pytest.mark.parametrize("writer", ["who ends", "the other", "nobody"])
 @pytest.mark.parametrize("who", ["server", "agent"])
-@pytest.mark.parametrize("how", ["closed", "cancelled", "a defect"])
+@pytest.mark.parametrize("how", ["closed", "cancelled", "cancelled with its users", "a defect"])
 async def test_an_end_for_good_ends_streams_however_busy_the_link_is(how: str, who: str, writer: str) -> None:
     sockets = narrow_pair() if (who == "server") is (writer == "who ends") else narrow_pair()[::-1]
     async with linked(WIDE, sockets, resumes=True) as ends:
@@ -519,10 +519,13 @@ async def test_an_end_for_good_ends_streams_however_busy_the_link_is(how: str, w
             assert (link if writing is own else ends.agent if who == "server" else ends.server)._unsent
         if how == "closed":
             link.close("stopping", for_good=True)
-        elif how == "cancelled":
-            link._scope.cancel()
-        else:
+        elif how == "a defect":
             link._on_defect()
+        else:
+            if how == "cancelled with its users":
+                for pair in pairs:
+                    (pair[0] if who == "server" else pair[1]).reset()
+            link._scope.cancel()
         await wait_ended(ends, "server", "agent")
         for pair in pairs:
             ended = pair[1] if who == "server" else pair[0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 import trio
 
 from tunnel_daemon.program import ProgramError
-from tunnel_daemon.settings import SettingsError
+from tunnel_daemon.settings import SettingsError, SettingsUnreadableError
 from tunnel_daemon.settings_changes import applicable, changes
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class Reloader(Generic[S]):
         self._apply = apply
         self._refusals: tuple[type[Exception], ...] = (SettingsError, ProgramError, *refusals)
         self._lock = trio.Lock()
+        self._unread = False
+        """The file could not be read when it was time to."""
 
     async def watch(self) -> None:
         """Look at the file until cancelled."""
@@ -92,19 +94,26 @@ class Reloader(Generic[S]):
             await trio.sleep(_LOOK_EVERY)
             found = self._source.look()
             # Who writes in several goes shall not be read half-way.
-            if found != self._source.version and found == previous:
-                await self.reload()
+            if found == previous and (self._unread or found != self._source.version):
+                await self.reload(again=self._unread)
             previous = found
 
-    async def reload(self) -> None:
-        """Read the configuration and put it into force, or log why that stays as it was. Never raises."""
+    async def reload(self, *, again: bool = False) -> None:
+        """Read the configuration and put it into force, or log why that stays as it was. Never raises.
+
+        With `again`, what has been logged is not logged once more.
+        """
         async with self._lock:
+            told = self.problems if again else ()
+            self._unread = False
             try:
                 await self._take(await trio.to_thread.run_sync(self._source.read))
             except self._refusals as error:
                 self.problems = tuple(error.problems if isinstance(error, SettingsError) else [str(error)])
+                self._unread = isinstance(error, SettingsUnreadableError)
                 for problem in self.problems:
-                    log.error("the configuration stays as it was: %s", problem)  # noqa: TRY400
+                    if problem not in told:
+                        log.error("the configuration stays as it was: %s", problem)  # noqa: TRY400
             except Exception:
                 # A defect must not end a program that works.
                 self.problems = ("internal error; the log has more",)

@@ -46,6 +46,10 @@ class SettingsError(Exception):
         return "\n".join(self.problems)
 
 
+class SettingsUnreadableError(SettingsError):
+    """Their file can't be read now: nothing is known of what it says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Declared:
     """What `setting` was told of a field."""
@@ -269,7 +273,7 @@ def _read_document(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise SettingsError([f"{path}: can't be read: {error.strerror}"]) from None
+        raise SettingsUnreadableError([f"{path}: can't be read: {error.strerror}"]) from None
     if len(raw) > MAX_FILE:
         raise SettingsError([f"{path}: is over {MAX_FILE} bytes, which no configuration is"])
     try:

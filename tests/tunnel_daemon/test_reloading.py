@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.e2e.shortage import descriptors
 from tunnel_daemon.program import ProgramError
 from tunnel_daemon.reloading import Reloader, Source
 from tunnel_daemon.settings import read_settings, setting
@@ -194,6 +195,25 @@ async def test_a_file_that_is_still_being_written_is_not_read(
         await trio.sleep(3)
         nursery.cancel_scope.cancel()
     assert program.reads == 2
+
+
+async def test_a_file_that_cannot_be_read_now_is_read_later(
+    program: Program, patient_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(program.reloader.watch)
+        program.write("ports = '9081'")
+        with descriptors(os.getpid()):
+            await trio.sleep(10)
+        assert program.taken == []
+        assert [each.partition(": ")[2] for each in messages(caplog)] == [
+            f"{program.path}: can't be read: Too many open files"
+        ]
+        assert program.reloader.problems
+        await trio.sleep(3)
+        assert [each.ports for each in program.taken] == ["9081"]
+        assert program.reloader.problems == ()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_file_that_is_gone_changes_nothing(program: Program, patient_clock: MockClock) -> None:

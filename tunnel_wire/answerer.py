@@ -73,9 +73,9 @@ class AnswererConnection(Connection):
         session.answering.append(self)
 
     def dispose(self) -> None:
-        """As every connection; nobody is asked whether to admit it any more."""
+        """As every connection; nobody is asked or told any more."""
         super().dispose()
-        self._admits = _is_over
+        self._admits, self._on_no_room = _is_over, _unheard
 
     def accept(self, stream: Stream) -> None:
         """Answer 200: the dial succeeded, and data may come. Nothing happens if the stream has gone.
@@ -287,3 +287,7 @@ def read_key(text: str) -> int:
 
 def _is_over(hello: Hello) -> bool:
     return False
+
+
+def _unheard(why: str) -> None:
+    pass

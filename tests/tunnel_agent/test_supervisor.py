@@ -204,8 +204,7 @@ async def test_an_ended_link_leaves_nothing_to_collect(server, pki, how):
                     link.sock.shutdown(socket.SHUT_RDWR)
                 await until(lambda: running.status.linked_since is None)
             async with linked(server):
-                await settle()
-                assert [each() for each in left] == [None] * 4
+                await until(lambda: [each() for each in left] == [None] * 4)
         finally:
             gc.enable()
 

@@ -201,6 +201,5 @@ if __name__ == "__main__":
         for part in pattern(number):
             sys.stdout.buffer.write(part)
     else:
-        {"http": serve_http, "websocket": serve_websocket, "dns": serve_dns, "proxy": serve_proxy}[kind](
-            number
-        )
+        services = {"http": serve_http, "websocket": serve_websocket, "dns": serve_dns, "proxy": serve_proxy}
+        services[kind](number)

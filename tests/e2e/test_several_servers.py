@@ -12,15 +12,18 @@ from typing import NamedTuple
 import pytest
 
 from tests.e2e import services, slow_path
-from tests.e2e.network import dial, dropping, read_to_end
+from tests.e2e.network import accept, dial, dropping, listen, read_to_end
 from tests.e2e.second_server import ADDRESS, NAME, SecondServer
-from tests.e2e.system import CLOUD, EDGE_1, System, curl
+from tests.e2e.system import CLOUD, EDGE_1, System, curl, curl_json
+from tests.tunnel_wire.test_client_hello import hello
 
 BOTH = [f"{CLOUD}:10262", f"{ADDRESS}:10262"]
 URL = f"http://{EDGE_1}:9081/"
 DRAIN = 4
 DELAY = 2
 """Seconds for which calls wait for their server while the other one answers."""
+POOLED = 4
+"""Seconds that a server keeps calls that offer HTTP/2."""
 ROUTER = "192.168.2.1"
 """The address of the edge's router, behind which a slow path to the first server begins."""
 ONE_WAY = 1.6
@@ -45,7 +48,8 @@ class Pair(NamedTuple):
 def made(deploy_for_module: Callable[..., System]) -> Pair:
     own = deploy_for_module()
     own.ctl("init", "--cert-ips", f"{CLOUD},{ADDRESS},{ROUTER}", "--state-dir", own.state)
-    own.start_server(**{"limits.drain-timeout": DRAIN, "server-addresses": BOTH})
+    limits = {"limits.drain-timeout": DRAIN, "limits.resume-grace-pooled": POOLED}
+    own.start_server(**{"server-addresses": BOTH, **limits})
     edge = own.topology.edge(1)
     own.serve(edge, "http", 9081)
     joined = own.join(edge, own.join_line(edge.name, edge.address))
@@ -177,3 +181,23 @@ def test_a_server_that_is_gone_for_good(pair: Pair, figure: Callable[[str, float
         own.until(lambda: "ConnectionResetError" in own.log(target)[said:], target)
         why = f"1 connections that waited for {BOTH[0]} are reset: {BOTH[1]} is another process"
         assert why in own.log("edge-1")[before:]
+
+
+def test_a_connection_that_requests_share_keeps_no_agent_away(pair: Pair) -> None:
+    """Theirs has said that it keeps such a one for less; the agent knows it by its ClientHello."""
+    own, other, edge = pair.own, pair.other, pair.own.topology.edge(1)
+    own.map_port("9082=10264")
+    pair.agent(failover_delay=60)
+    with (
+        listen(edge, ("0.0.0.0", 9082)) as target,
+        dial(own.topology.cloud, (EDGE_1, 9082)) as caller,
+        accept(target) as served,
+    ):
+        caller.sendall(hello("h2"))
+        assert served.recv(1)
+        own.kill("server")
+        began = time.monotonic()
+        own.until(lambda: curl_json(edge, "http://127.0.0.1:10266/status")["waits_for"] == BOTH[0], "edge-1")
+        assert curl_json(edge, "http://127.0.0.1:10266/status")["suspended_pooled"] == 1
+        own.until(lambda: other.connected() == {"edge-1"}, NAME, "edge-1", timeout=POOLED + 5)
+        assert time.monotonic() - began > POOLED

@@ -3,72 +3,20 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel_agent.tls_errors import clock_text
-from tunnel_daemon.http1 import Request, Response
-from tunnel_daemon.http_service import serve_http
 from tunnel_daemon.listeners import open_tcp_listeners
 from tunnel_daemon.program import ProgramError
-from tunnel_daemon.router import Router
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tunnel_agent.status import AgentStatus
 
 log = logging.getLogger(__name__)
-
-
-class Health:
-    """Answers /healthz, /readyz and /status from an AgentStatus."""
-
-    def __init__(self, status: AgentStatus) -> None:
-        self._status = status
-        self.router = Router(
-            {
-                ("GET", "/healthz"): self._live,
-                ("GET", "/readyz"): self._ready,
-                ("GET", "/status"): self._details,
-            }
-        )
-
-    async def _live(self, _request: Request) -> Response:
-        # That the event loop answers is the whole check: an agent whose server is away is well.
-        return Response.text("ok\n")
-
-    async def _ready(self, _request: Request) -> Response:
-        status = self._status
-        if status.linked_since is not None:
-            return Response.text(f"linked to {status.server} since {clock_text(status.linked_since)}\n")
-        return Response.text(f"not linked: {status.last_failure or 'connecting'}\n", status=503)
-
-    async def _details(self, _request: Request) -> Response:
-        status = self._status
-        waiting = status.waiting()
-        return Response.json(
-            {
-                "version": status.version,
-                "node": status.node,
-                "started": _moment(status.started),
-                "linked": status.linked_since is not None,
-                "server": status.server or None,
-                "linked_since": _moment(status.linked_since),
-                "links": status.links,
-                "last_failure": status.last_failure or None,
-                "last_failure_at": _moment(status.last_failure_at),
-                "dialling": status.dialling,
-                "streams": status.streams,
-                "suspended": waiting.streams,
-                "suspended_pooled": waiting.pooled,
-                "waits_for": waiting.server or None,
-                "names": status.names(),
-                "lookups": status.lookups(),
-                "tasks": trio.lowlevel.current_statistics().tasks_living,
-                "opened": status.opened,
-                "refused": dict(status.refused),
-            }
-        )
 
 
 async def serve_health(status: AgentStatus, address: str, port: int) -> None:
@@ -80,8 +28,27 @@ async def serve_health(status: AgentStatus, address: str, port: int) -> None:
     except ProgramError as error:
         log.warning("no health checks are served: %s", error)
         return
-    await serve_http(listeners, Health(status).router)
+    async with AsyncExitStack() as stack:
+        for listener in listeners:
+            await stack.enter_async_context(listener)
+        await _first_caller(listeners)
+        try:
+            # Here, because HTTP takes 0.6 MiB, and most agents on small machines are never asked.
+            from tunnel_agent.health_pages import Health
+            from tunnel_daemon.http_service import serve_http
+        except ImportError as error:
+            log.warning("no health checks are served: has this agent been replaced? Restart it (%s)", error)
+            return
+        await serve_http(listeners, Health(status).router)
 
 
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else clock_text(seconds)
+async def _first_caller(listeners: Iterable[trio.SocketListener]) -> None:
+    """Wait until somebody has connected; accepts nobody."""
+
+    async def wait(listener: trio.SocketListener) -> None:
+        await trio.lowlevel.wait_readable(listener.socket)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for listener in listeners:
+            nursery.start_soon(wait, listener)

@@ -16,7 +16,7 @@ from typing import Self
 
 from tests.e2e import services
 from tests.e2e.network import dial
-from tests.e2e.system import EDGE_1
+from tests.e2e.system import EDGE_1, System
 from tunnelctl.demo.topology import Host
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -39,6 +39,11 @@ def descriptors(pid: int, *, free: int = 0, limit: int | None = None) -> Iterato
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def said(own: System, name: str, *words: str, since: int = 0) -> list[str]:
+    """Lines of a program's log that have all of these words, from character `since` on."""
+    return [line for line in own.log(name)[since:].splitlines() if all(word in line for word in words)]
 
 
 def busy(pid: int, seconds: float) -> float:

@@ -44,7 +44,7 @@ class Audit:
         """Raises ProgramError if the file can't be opened for appending."""
         self._path = path
         self._lines: list[bytes] = []
-        self._unwritten = b""
+        self._unwritten = b"\n" if _is_torn(path) else b""
         """What the file did not take at the last attempt, from the middle of a line perhaps."""
         self._more = trio.Event()
         self._lost = 0
@@ -161,6 +161,19 @@ class Audit:
         return os.open(
             self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE
         )
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line of a file has no end: of a server that was killed while the disk was full."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            size = os.fstat(file).st_size  # 0 of what is no ordinary file
+            return size > 0 and os.pread(file, 1, size - 1) != b"\n"
+        finally:
+            os.close(file)
+    except OSError:
+        return False
 
 
 def _why(error: OSError) -> str:

@@ -126,6 +126,17 @@ async def test_a_full_disk_loses_nothing_until_memory_does(
     assert found[-1] == {"lost": found[-1]["lost"]}
 
 
+async def test_what_a_killed_server_has_left_of_a_line_spoils_no_other(tmp_path: Path) -> None:
+    (path := tmp_path / "audit.log").write_text('{"whole":1}\n{"torn":')
+    for target in ("first", "second"):
+        audit = Audit(path)
+        record(audit, target)
+        audit.close()
+    found = path.read_text().splitlines()
+    assert found[:2] == ['{"whole":1}', '{"torn":']
+    assert [json.loads(each)["target"] for each in found[2:]] == ["first", "second"]
+
+
 def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match=r"can't append to audit-log .*/nowhere/audit.log: no such file"):
         Audit(tmp_path / "nowhere" / "audit.log")

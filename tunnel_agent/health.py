@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_daemon.descriptors import Shortage
 from tunnel_daemon.listeners import open_tcp_listeners
 from tunnel_daemon.program import ProgramError
 
@@ -31,14 +32,22 @@ async def serve_health(status: AgentStatus, address: str, port: int) -> None:
     async with AsyncExitStack() as stack:
         for listener in listeners:
             await stack.enter_async_context(listener)
-        await _first_caller(listeners)
-        try:
-            # Here, because HTTP takes 0.6 MiB, and most agents on small machines are never asked.
-            from tunnel_agent.health_pages import Health
-            from tunnel_daemon.http_service import serve_http
-        except ImportError as error:
-            log.warning("no health checks are served: has this agent been replaced? Restart it (%s)", error)
-            return
+        shortage = Shortage("an HTTP connection")
+        while True:
+            await _first_caller(listeners)
+            try:
+                # Here, because HTTP takes 0.6 MiB, and most agents on small machines are never asked.
+                from tunnel_agent.health_pages import Health
+                from tunnel_daemon.http_service import serve_http
+            except ImportError as error:
+                log.warning(
+                    "no health checks are served: has this agent been replaced? Restart it (%s)", error
+                )
+                return
+            except OSError as error:
+                await shortage.wait_out(error)
+            else:
+                break
         await serve_http(listeners, Health(status).router)
 
 

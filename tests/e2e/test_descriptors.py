@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.egress import ask, over_tls, over_unix_socket
 from tests.e2e.network import abort, dial, listen
-from tests.e2e.shortage import Pause, Visit, busy, descriptors
+from tests.e2e.shortage import Pause, Visit, busy, descriptors, said
 from tests.e2e.system import CLOUD, System
 from tunnelctl.demo.topology import Host
 
@@ -40,11 +40,6 @@ def own(deploy_for_module: Callable[..., System]) -> System:
     return made
 
 
-def said(own: System, name: str, since: int, words: str) -> list[str]:
-    """Lines of a log that have these words, from character `since` on."""
-    return [line for line in own.log(name)[since:].splitlines() if words in line]
-
-
 def stranger(host: Host, own: System) -> ssl.SSLSocket:
     """A connection to the public port, whose handshake has yet to come."""
     context = ssl.create_default_context(cafile=str(own.directory / "prom/ca.crt"))
@@ -73,25 +68,25 @@ def test_a_server_that_can_open_no_more(own: System) -> None:
             local = stack.enter_context(over_unix_socket(own.directory / "connect.sock")())
             asked = own.start("meta", cloud, "curl", "-sS", "--fail", META)
             own.ctl("revoke", "edge-2", "--state-dir", own.state)
-            own.until(lambda: said(own, "server", since, "what was in force stays in force"), "server")
+            own.until(lambda: said(own, "server", "what was in force stays in force", since=since), "server")
             taken = busy(server, WATCHED)
             assert asked.poll() is None
             visit.works()
         assert taken < IDLE
         for each in visits:
             each.answered()
-        for each in strangers:
-            each.do_handshake()
+        for waiting in strangers:
+            waiting.do_handshake()
         answer = ask(lambda: local, "edge-1:9081")[1]
         assert answer.startswith(b"HTTP/1.1 200"), answer
         assert asked.wait(10) == 0
         own.until(lambda: "edge-2" not in own.connected(), "server", timeout=5)
         visit.works()
         download.finish()
-    [line] = said(own, "server", since, "cannot accept")
+    [line] = said(own, "server", "cannot accept", since=since)
     assert "Too many open files" in line
     assert "LimitNOFILE" in line
-    assert len(said(own, "server", since, "stays in force")) == 1
+    assert len(said(own, "server", "stays in force", since=since)) == 1
     assert "Traceback" not in own.log("server")
 
 
@@ -113,21 +108,21 @@ def test_an_agent_that_can_open_no_more(own: System) -> None:
         assert asked.wait(10) == 0
         with Visit(cloud) as served:
             served.works()
-        [line] = said(own, "edge-1", since, "a stream was refused")
+        [line] = said(own, "edge-1", "a stream was refused", since=since)
         assert "too many open files" in line
         assert "LimitNOFILE" in line
-        assert len(said(own, "edge-1", since, "cannot accept")) == 1
+        assert len(said(own, "edge-1", "cannot accept", since=since)) == 1
 
         since = len(own.log("edge-1"))
         with descriptors(agent, limit=4):
             abort(edge, 10262)
-            own.until(lambda: said(own, "edge-1", since, "Too many open files"), "edge-1")
+            own.until(lambda: said(own, "edge-1", "Too many open files", since=since), "edge-1")
             taken = busy(agent, WATCHED)
             assert own.nodes()["edge-1"]["suspended_calls"] >= 2
         assert taken < IDLE
         own.until(lambda: "edge-1" in own.connected(), "server", "edge-1", timeout=10)
         visit.works()
         download.finish()
-    [line] = said(own, "edge-1", since, "Too many open files")
+    [line] = said(own, "edge-1", "Too many open files", since=since)
     assert "LimitNOFILE" in line
     assert "Traceback" not in own.log("edge-1")

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e import services
-from tests.e2e.network import dial, read_to_end
-from tests.e2e.system import EDGE_1, RESET, System, curl
+from tests.e2e.network import dial, dropping, read_to_end
+from tests.e2e.system import EDGE_1, RESET, System, curl, curl_json
+
+AGENT = {"backoff_max": 1, "connect_timeout": 1}
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def deployed(deploy_for_module: Callable[..., System]) -> System:
     made = deploy_for_module()
     made.start_server(**{"limits.drain-timeout": 20})
     made.serve(made.topology.edge(1), "http", 9081)
-    made.add_edge(made.topology.edge(1), backoff_max=1, connect_timeout=1)
+    made.add_edge(made.topology.edge(1), **AGENT)
     made.map_port("9081=10264")
     return made
 
@@ -73,3 +75,40 @@ def test_one_that_does_not_end_is_reset(deployed: System, *, again: bool) -> Non
     assert own.processes["server"].wait(3) == 0
     assert own.topology.cloud.run(["nft", "list", "ruleset"]).stdout == ""
     own.kill("server")
+
+
+NARROW = "limit rate over 2 mbytes/second burst 256 kbytes"
+"""What a router drops: the rest of a transfer queues with who sends it."""
+
+
+@pytest.mark.parametrize("stopped", ["edge-1", "server"])
+def test_who_stops_is_heard_through_a_full_uplink(deployed: System, *, stopped: str) -> None:
+    """Else whoever is left would wait for it, with the caller or the target."""
+    own, edge = deployed, deployed.topology.edge(1)
+    if "server" not in own.processes.names():
+        own.start_server()
+    own.until(lambda: own.connected() == {"edge-1"}, "server", "edge-1")
+    agent_sends = stopped == "edge-1"
+    asked = b"GET /pattern?mib=64" if agent_sends else b"PUT /upload"
+    narrow = f"ip {'saddr' if agent_sends else 'daddr'} {EDGE_1} {NARROW}"
+    with (
+        dropping(own.topology.host("nat"), narrow),
+        dial(own.topology.cloud, (EDGE_1, 9081), timeout=5) as caller,
+    ):
+        caller.sendall(asked + b" HTTP/1.0\r\nContent-Length: 67108864\r\n\r\n")
+        began, size = time.monotonic(), len(own.log("server"))
+        while time.monotonic() - began < 1:
+            assert caller.recv(1 << 16) if agent_sends else caller.send(bytes(1 << 16))
+        own.processes[stopped].send_signal(signal.SIGTERM)
+        if not agent_sends:
+            own.until(lambda: "1 calls are open" in own.log("server")[size:], "server")
+            own.processes["server"].send_signal(signal.SIGTERM)  # it need not wait for the call
+        with pytest.raises(ConnectionResetError):
+            read_to_end(caller)
+        if not agent_sends:
+            status = "http://127.0.0.1:10266/status"
+            own.until(lambda: curl_json(edge, status)["streams"] == 0, "edge-1", timeout=5)
+    assert own.processes[stopped].wait(3) == 0
+    own.kill(stopped)
+    if agent_sends:
+        own.start_agent(edge, **AGENT)

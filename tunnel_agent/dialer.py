@@ -1,7 +1,9 @@
 """What the server asks for: each stream's target is resolved, checked, dialled and joined to the stream.
 
-Every request is a task of its own, begun by the link's reader and never waited for by it: a target that is
-slow or dead holds up nobody else. How many dial at once is bounded, in all and for each target.
+Every dial is a task of its own, begun by the link's reader and never waited for by it: a target that is slow
+or dead holds up nobody else. How many dial at once is bounded, in all and for each target. Only where the
+target is this machine itself, as it is for most agents, there is nothing to wait for, and no task. Nor is
+there one once a target is joined to its stream.
 """
 
 from __future__ import annotations
@@ -14,17 +16,18 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from certs.addresses import format_endpoint
+from certs.addresses import format_endpoint, unmapped
 from tunnel_agent.dial_places import DialPlaces
 from tunnel_agent.own_addresses import OwnAddresses
 from tunnel_agent.resolve import Lookup, Resolver, UnresolvableError
-from tunnel_agent.tcp import connect_tcp
+from tunnel_agent.tcp import connect_at_once, connect_tcp
 from tunnel_daemon.descriptors import describe
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.client_hello import Http2Offer
+from tunnel_wire.owner import Owner
 from tunnel_wire.sockets import close_with_reset
-from tunnel_wire.splice import splice
+from tunnel_wire.splice import OwnedSplice
 
 if TYPE_CHECKING:
     import socket
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from tunnel_agent.allow_list import AllowList
     from tunnel_agent.status import AgentStatus
+    from tunnel_wire.splice import SpliceResult
     from tunnel_wire.stream import IncomingStream
 
 log = logging.getLogger(__name__)
@@ -62,7 +66,7 @@ _TELLING = (Cause.REFUSED, Cause.TIMED_OUT, Cause.NO_ROOM, Cause.UNREACHABLE)
 
 
 class Dialer:
-    """Serves the requests of all links, in tasks of the nursery given."""
+    """Serves the requests of all links; when the nursery given is cancelled, all that is open is reset."""
 
     def __init__(
         self,
@@ -78,6 +82,8 @@ class Dialer:
     ) -> None:
         """Take `by_machine`: without an address in the certificate, `node` is whatever this machine has."""
         self._nursery = nursery
+        self._owner = Owner(nursery)
+        nursery.start_soon(self._owner.run)
         self._by_machine = by_machine
         self._allow = allow
         self._status = status
@@ -101,6 +107,18 @@ class Dialer:
 
     def on_request(self, incoming: IncomingStream) -> None:
         """Start serving a request, or refuse it. Never waits, never raises: the link's reader calls it."""
+        try:
+            sock = self._dial_at_once(incoming.host, incoming.port)
+            if sock is not None:
+                self._join(incoming, sock)
+                return
+        except OpenFailed as failed:
+            self._refuse(incoming, failed.cause, failed.detail)
+            return
+        except Exception:
+            log.exception("a stream failed")
+            self._fail(incoming)
+            return
         self._status.dialling += 1
         self._nursery.start_soon(self._serve, incoming)
 
@@ -111,31 +129,53 @@ class Dialer:
             finally:
                 self._status.dialling -= 1
             if sock is not None:
-                await self._join(incoming, sock)
+                self._join(incoming, sock)
         except OpenFailed as failed:
             self._refuse(incoming, failed.cause, failed.detail)
         except Exception:
-            # One stream's trouble must never become the agent's.
             log.exception("a stream failed")
-            incoming.refuse(Cause.FAILED, "internal error in the agent; its log has more")
+            self._fail(incoming)
+
+    def _fail(self, incoming: IncomingStream) -> None:
+        # One stream's trouble must never become the agent's.
+        incoming.refuse(Cause.FAILED, "internal error in the agent; its log has more")
 
     async def _dial_unless_cancelled(self, incoming: IncomingStream) -> socket.socket | None:
         with incoming.scope:
             return await self.dial(incoming.host, incoming.port)
         return None
 
-    async def _join(self, incoming: IncomingStream, sock: socket.socket) -> None:
+    def _join(self, incoming: IncomingStream, sock: socket.socket) -> None:
         try:
-            stream = incoming.accept()
+            stream = incoming.answer()
         except OpenFailed:  # the server gave up at the last moment
             close_with_reset(sock)
             return
         self._status.opened += 1
         self._status.streams += 1
+        OwnedSplice(
+            self._owner, stream, sock, self._ended, is_pooled=Http2Offer(), caller_is_far=True
+        ).start()
+
+    def _ended(self, _result: SpliceResult) -> None:
+        self._status.streams -= 1
+
+    def _dial_at_once(self, host: str, port: int) -> socket.socket | None:
+        """A connection to this machine itself, where the kernel answers at once; None if that takes time.
+
+        Raises OpenFailed.
+        """
         try:
-            await splice(stream, sock, is_pooled=Http2Offer(), caller_is_far=True)
-        finally:
-            self._status.streams -= 1
+            address = unmapped(ipaddress.ip_address(host))
+        except ValueError:
+            return None
+        if not (address.is_loopback or self._own.knows(address)):
+            return None
+        self._permitted(host, [address], port)
+        try:
+            return connect_at_once(address, port)
+        except OSError as error:
+            raise _failure(address, port, error) from None
 
     async def dial(self, host: str, port: int) -> socket.socket:
         """Resolve, check and connect, within the dial timeout; a plain non-blocking socket.
@@ -198,8 +238,7 @@ class Dialer:
                 try:
                     return await connect_tcp(address, port)
                 except OSError as error:
-                    cause, text = _CAUSES.get(error.errno or 0, Cause.FAILED), describe(error)
-                    failures.append(OpenFailed(cause, f"{target}: {text[:1].lower()}{text[1:]}"))
+                    failures.append(_failure(address, port, error))
                     continue
             failures.append(OpenFailed(Cause.TIMED_OUT, f"{target}: no answer within {share:.0f} s"))
         raise min(failures, key=_rank)
@@ -211,6 +250,11 @@ class Dialer:
         if cause in {Cause.NOT_ALLOWED, Cause.NOT_ON_THIS_NODE, Cause.NO_ROOM, Cause.FAILED}:
             self._failures.failed(cause.value, f"a stream was refused: {detail}")
         incoming.refuse(cause, detail)
+
+
+def _failure(address: IPAddress, port: int, error: OSError) -> OpenFailed:
+    cause, text = _CAUSES.get(error.errno or 0, Cause.FAILED), describe(error)
+    return OpenFailed(cause, f"{format_endpoint(str(address), port)}: {text[:1].lower()}{text[1:]}")
 
 
 def _rank(failure: OpenFailed) -> int:

@@ -114,6 +114,13 @@ class OwnAddresses:
         """Whether the machine has this address, or had it `keep` seconds ago; OSError as above."""
         return address in self.all()
 
+    def knows(self, address: IPAddress) -> bool:
+        """The same; False if the kernel does not say."""
+        try:
+            return self.has(address)
+        except OSError:
+            return False
+
     def all(self) -> frozenset[IPAddress]:
         """Return all that it has, or had `keep` seconds ago; OSError as above."""
         now = self._clock()

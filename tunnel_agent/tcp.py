@@ -20,28 +20,51 @@ async def connect_tcp(address: IPAddress, port: int) -> socket.socket:
     Raises OSError with the kernel's errno. There is no timeout but the caller's cancel scope; cancelled, it
     leaves no socket behind. Not a checkpoint if the kernel answers at once.
     """
+    sock, done = _begin(address, port)
+    if not done:
+        try:
+            await trio.lowlevel.wait_writable(sock)
+            _check(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), port)
+        except BaseException:
+            close_with_reset(sock)  # cancelled, it may be connected already: a FIN would be a clean end
+            raise
+    return sock
+
+
+def connect_at_once(address: IPAddress, port: int) -> socket.socket | None:
+    """The same for an address of this machine itself; None if the kernel does not answer at once."""
+    sock, done = _begin(address, port)
+    if done:
+        return sock
+    close_with_reset(sock)
+    return None
+
+
+def _begin(address: IPAddress, port: int) -> tuple[socket.socket, bool]:
+    """A socket, and whether it is connected; if not, it is being connected. Raises OSError."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await _finish_connect(sock, _sockaddr(address, port))
-    except BaseException:
-        close_with_reset(sock)  # cancelled, it may be connected already: a FIN would be a clean end
-        raise
-    return sock
-
-
-async def _finish_connect(sock: socket.socket, sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> None:
-    code = sock.connect_ex(sockaddr)
-    if code == errno.EINPROGRESS:
-        # To this machine itself it is settled by now: the kernel just could not say so in the same call.
+        sockaddr = _sockaddr(address, port)
         code = sock.connect_ex(sockaddr)
-    if code == errno.EALREADY:
-        await trio.lowlevel.wait_writable(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code == errno.EINPROGRESS:
+            # To this machine itself it is settled by now: the kernel just could not say so in the same call.
+            code = sock.connect_ex(sockaddr)
+        if code == errno.EALREADY:
+            return sock, False
+        _check(sock, code, port)
+    except BaseException:
+        close_with_reset(sock)
+        raise
+    return sock, True
+
+
+def _check(sock: socket.socket, code: int, port: int) -> None:
+    """Raise the OSError that a connect ended with, if any."""
     # A connect to a free port of this machine's own ephemeral range can, by TCP's simultaneous open, reach
     # itself. To the caller that is what it would have been a moment before or after: nobody listens.
-    if not code and sock.getsockname() == sock.getpeername():
+    if not code and (own := sock.getsockname())[1] == port and own == sock.getpeername():
         code = errno.ECONNREFUSED
     if code:
         raise OSError(code, os.strerror(code))

@@ -37,7 +37,7 @@ HUNG_UP = select.EPOLLHUP
 class Watch:
     """One socket's registration. Close it before the socket."""
 
-    __slots__ = ("_number", "_poller", "on_defect", "on_ready", "wanted")
+    __slots__ = ("_number", "_poller", "on_defect", "on_ready", "since", "wanted")
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Watch:
         self.wanted = events
         self.on_ready = on_ready
         self.on_defect = on_defect
+        self.since = poller.rounds
         poller.add(number, self, events)
 
     def want(self, events: int) -> None:
@@ -75,6 +76,7 @@ class _Poller:
     def __init__(self) -> None:
         self.epoll = select.epoll()
         self._watches: dict[int, Watch] = {}
+        self.rounds = 0
         self._runner = GLOBAL_RUN_CONTEXT.runner
         self._trios = self._runner.io_manager
         self._trios_number = self._trios._epoll.fileno()  # noqa: SLF001 - see the module's docstring
@@ -130,14 +132,16 @@ class _Poller:
     def _round(self, ready: list[tuple[int, int]]) -> int:
         """Give each that is ready its turn. Returns how many of them were trio's own."""
         watches = self._watches
+        self.rounds += 1
         trios = 0
         for number, events in ready:
             if number == self._trios_number:
                 trios = 1
                 continue
-            # Another callback of this round may have closed it.
+            # Another callback of this round may have closed it, and yet another have got its number for a new
+            # socket, of which this says nothing.
             watch = watches.get(number)
-            if watch is not None:
+            if watch is not None and watch.since != self.rounds:
                 try:
                     watch.on_ready(events)
                 except Exception:

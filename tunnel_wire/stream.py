@@ -275,13 +275,18 @@ async def open_stream(connection: OpenerConnection, session: Session, host: str,
         stream.reset(ErrorCode.CANCEL)
         stream.flush()
         raise
+    check_opened(stream)
+    return TunnelStream(stream)
+
+
+def check_opened(stream: Stream) -> None:
+    """What the answer to our CONNECT was: raises `OpenFailed` if it was no."""
     if stream.refusal is not None:
         raise stream.refusal
     if stream.state is State.CLOSED and not stream.incoming.queue and stream.incoming.end is None:
         if stream.end_cause in LOST:
             raise OpenFailed(Cause.LINK_LOST, "the link to the agent ended before its answer")
         raise OpenFailed(Cause.FAILED, "the agent reset the request")
-    return TunnelStream(stream)
 
 
 class IncomingStream:
@@ -290,9 +295,17 @@ class IncomingStream:
     def __init__(self, connection: AnswererConnection, stream: Stream) -> None:
         self._connection = connection
         self._stream = stream
+        self._scope: trio.CancelScope | None = None
         stream.face = self
-        self.scope = trio.CancelScope()
+
+    @property
+    def scope(self) -> trio.CancelScope:
         """Dial within it: it is cancelled when the request goes away."""
+        if self._scope is None:
+            self._scope = trio.CancelScope()
+            if self._stream.state is State.CLOSED:
+                self._scope.cancel()
+        return self._scope
 
     @property
     def host(self) -> str:
@@ -308,12 +321,17 @@ class IncomingStream:
         """The dial succeeded: answer 200. Raises `OpenFailed` (cancelled) if the request has gone
         meanwhile.
         """
+        stream = self.answer()
+        tunnel = TunnelStream(stream)
+        stream.flush()
+        return tunnel
+
+    def answer(self) -> Stream:
+        """The same for whoever becomes the stream's face at once, and flushes it."""
         if self._stream.state is not State.OPENING:
             raise OpenFailed(Cause.CANCELLED, "the request has gone")
         self._connection.accept(self._stream)
-        tunnel = TunnelStream(self._stream)
-        self._stream.flush()
-        return tunnel
+        return self._stream
 
     def refuse(self, cause: Cause, detail: str = "") -> None:
         """The dial failed: answer with the cause. Nothing happens if the request has gone meanwhile."""
@@ -331,7 +349,8 @@ class IncomingStream:
 
     def on_reset(self) -> None:
         """The server called it off, or the link ended."""
-        self.scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def on_room(self) -> None:
         """Not yet."""

@@ -36,7 +36,7 @@ class Request:
     done: trio.Event = field(default_factory=trio.Event)
     refusal: tuple[Cause, str] | None = None
 
-    def accept(self):
+    def answer(self):
         raise OpenFailed(Cause.CANCELLED, "the request has gone")
 
     def refuse(self, cause: Cause, detail: str = "") -> None:

@@ -182,6 +182,35 @@ async def test_one_closed_by_another_of_the_same_round_is_not_called() -> None:
             sock.close()
 
 
+async def test_what_befell_a_closed_socket_is_not_told_of_the_next_with_its_number() -> None:
+    pairs = [tcp_pair() for _ in range(2)]
+    fresh, far_of_fresh = tcp_pair()
+    told: list[int] = []
+    watches: dict[int, Watch] = {}
+
+    def whoever_is_first(index: int) -> None:
+        # The other one of this round is closed, and its number is another socket's, which is well.
+        other = pairs[1 - index][0]
+        watches.pop(1 - index).close()
+        watches.pop(index).close()
+        os.dup2(fresh.fileno(), other.fileno())
+        watches[2] = watch(other, told.append, never, READABLE)
+
+    for index, (near, far) in enumerate(pairs):
+        watches[index] = watch(near, lambda _events, index=index: whoever_is_first(index), never, READABLE)  # type: ignore[misc]
+        close_with_reset(far)
+    await settled()
+    assert not told
+    far_of_fresh.send(b"x")
+    with trio.fail_after(5):
+        while not told:
+            await trio.lowlevel.checkpoint()
+    assert set(told) == {READABLE}
+    watches[2].close()
+    for sock in (*(near for near, _ in pairs), fresh, far_of_fresh):
+        sock.close()
+
+
 async def test_closed_it_can_be_closed_again_and_its_number_used_again() -> None:
     near, far = tcp_pair()
     number = near.fileno()

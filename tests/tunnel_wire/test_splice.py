@@ -20,8 +20,9 @@ from tests.tunnel_wire.test_client_hello import hello
 from tunnel_wire.client_hello import Http2Offer
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
+from tunnel_wire.owner import Owner
 from tunnel_wire.sockets import close_with_reset
-from tunnel_wire.splice import End, SpliceResult, splice
+from tunnel_wire.splice import End, OwnedSplice, SpliceResult, splice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Call:
-    """One call through a link. `caller` and `target` are the sockets of the two programs."""
+    """One call through a link. `caller` and `target` are the sockets of the two programs.
+
+    The near end is carried by a task, the far one by an owner.
+    """
 
     ends: Ends
     near: TunnelStream
@@ -39,20 +43,35 @@ class Call:
     caller: socket.socket
     target: socket.socket
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    far_scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     results: dict[str, SpliceResult] = field(default_factory=dict)
     done: dict[str, trio.Event] = field(default_factory=lambda: {"near": trio.Event(), "far": trio.Event()})
 
-    async def run(self, name: str, stream: TunnelStream, sock: socket.socket) -> None:
-        result = self.results[name] = SpliceResult()
+    async def run_near(self, sock: socket.socket) -> None:
+        result = self.results["near"] = SpliceResult()
         try:
-            if name == "near":
-                with self.scope:
-                    await splice(stream, sock, result)
-            else:
-                await splice(stream, sock, result)
+            with self.scope:
+                await splice(self.near, sock, result)
         finally:
-            self.done[name].set()
+            self.done["near"].set()
             assert sock.fileno() == -1
+
+    async def own_far(self, sock: socket.socket) -> None:
+        with self.far_scope:
+            async with trio.open_nursery() as nursery:
+                owner = Owner(nursery)
+                nursery.start_soon(owner.run)
+                self.begin_far(owner, sock)
+                owner.close()
+
+    def begin_far(self, owner: Owner, sock: socket.socket) -> None:
+        def ended(result: SpliceResult) -> None:
+            self.done["far"].set()
+            assert result is self.results["far"]
+            assert sock.fileno() == -1
+
+        result = self.results["far"] = SpliceResult()
+        OwnedSplice(owner, self.far.release(), sock, ended, result).start()
 
     async def wait(self, near: End, far: End) -> None:
         with trio.fail_after(5):
@@ -72,8 +91,8 @@ async def start(ends: Ends) -> Call:
     caller, near_sock = tcp_pair()
     target, far_sock = tcp_pair()
     call = Call(ends, near, far, caller, target)
-    ends.nursery.start_soon(call.run, "near", near, near_sock)
-    ends.nursery.start_soon(call.run, "far", far, far_sock)
+    ends.nursery.start_soon(call.run_near, near_sock)
+    ends.nursery.start_soon(call.own_far, far_sock)
     await trio.testing.wait_all_tasks_blocked()
     return call
 
@@ -201,9 +220,9 @@ async def test_a_target_that_speaks_first_and_one_that_closes_at_once() -> None:
                 target.send(greeting)
                 target.close()
                 call = Call(ends, near, far, caller, target)
-                ends.nursery.start_soon(call.run, "far", far, far_sock)
+                ends.nursery.start_soon(call.own_far, far_sock)
                 await trio.testing.wait_all_tasks_blocked()
-                ends.nursery.start_soon(call.run, "near", near, near_sock)
+                ends.nursery.start_soon(call.run_near, near_sock)
                 assert await receive(caller, 100) == greeting
                 caller.shutdown(socket.SHUT_WR)
                 await call.wait(End.FINISHED, End.FINISHED)
@@ -340,6 +359,34 @@ async def test_cancelled_both_sides_are_reset() -> None:
         await expect_reset(call.caller)
         await expect_reset(call.target)
         await call.wait(End.CANCELLED, End.REMOTE_RESET)
+
+
+async def test_an_owner_that_is_cancelled_resets_both_sides() -> None:
+    async with calling() as call:
+        await send(call.caller, b"x")
+        assert await receive(call.target, 1) == b"x"
+        call.far_scope.cancel()
+        await expect_reset(call.caller)
+        await expect_reset(call.target)
+        await call.wait(End.REMOTE_RESET, End.CANCELLED)
+
+
+async def test_an_owner_that_is_cancelled_during_the_drain_after_a_reset(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    autojump_clock.autojump_threshold = 0.02
+    async with calling() as call:
+        call.target.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with trio.move_on_after(0.2):
+            await send(call.caller, bytes(64 * MIB))
+        close_with_reset(call.caller)
+        with trio.fail_after(5):
+            while call.far.end_cause is None:
+                await trio.sleep(0.2)
+        assert not call.done["far"].is_set()
+        call.far_scope.cancel()
+        await call.wait(End.LOCAL_RESET, End.REMOTE_RESET)
+        await expect_reset(call.target)
 
 
 async def test_cancelled_during_the_drain_after_a_reset(autojump_clock: trio.testing.MockClock) -> None:

@@ -1,0 +1,54 @@
+"""An owner ends with its last connection, or cuts them all."""
+
+import trio
+import trio.testing
+
+from tunnel_wire.owner import Owner
+
+
+class Connection:
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.cuts = 0
+        owner.add(self)
+
+    def cut(self) -> None:
+        self.cuts += 1
+        self.owner.discard(self)
+
+
+async def test_closed_it_waits_for_the_last() -> None:
+    async with trio.open_nursery() as nursery:
+        owner = Owner(nursery)
+        nursery.start_soon(owner.run)
+        one, other = Connection(owner), Connection(owner)
+        owner.discard(one)
+        owner.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        owner.discard(other)
+        with trio.fail_after(1):
+            while nursery.child_tasks:
+                await trio.sleep(0)
+    assert one.cuts == other.cuts == 0
+
+
+async def test_closed_without_any_it_is_over() -> None:
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            owner = Owner(nursery)
+            owner.close()
+            nursery.start_soon(owner.run)
+
+
+async def test_cancelled_it_cuts_what_it_has_and_what_still_comes() -> None:
+    async with trio.open_nursery() as nursery:
+        owner = Owner(nursery)
+        nursery.start_soon(owner.run)
+        first, gone = Connection(owner), Connection(owner)
+        owner.discard(gone)
+        await trio.testing.wait_all_tasks_blocked()
+        assert first.cuts == 0
+        nursery.cancel_scope.cancel()
+    assert (first.cuts, gone.cuts) == (1, 0)
+    assert Connection(owner).cuts == 1

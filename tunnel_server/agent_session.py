@@ -110,6 +110,15 @@ class AgentSession:
             return await open_stream(link.connection, self.session, host, port)
         raise OpenFailed(Cause.AWAY, "the agent's link is being retired")
 
+    def ask(self, host: str, port: int) -> Stream | None:
+        """The same without waiting: a stream that is to have a face, and to be flushed; None without a link.
+
+        Raises OpenFailed.
+        """
+        if (link := self.emptiest()) is not None:
+            return link.connection.open_stream(self.session, host, port)
+        return None
+
     async def answers(self, patience: float = _PROBE_TIME) -> bool:
         """Whether any link shows life, asked by PING, within `patience` seconds."""
         asked = trio.current_time()

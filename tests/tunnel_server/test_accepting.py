@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -11,6 +11,9 @@ import trio.testing
 
 from tests.tunnel_server.core import meets_reset
 from tunnel_server.frontends.accepting import accept_callers
+
+if TYPE_CHECKING:
+    from tunnel_wire.owner import Owner
 
 PREPARED = [(socket.IPPROTO_TCP, socket.TCP_NODELAY), (socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
 
@@ -133,3 +136,59 @@ async def test_a_listener_that_is_closed_leaves_its_callers_alone() -> None:
                     await trio.open_tcp_stream(*address)
                 await stream.send_all(b"here")
                 assert await stream.receive_some() == b"still here"
+
+
+async def test_who_is_served_without_a_task_has_none_and_is_cut_with_the_others() -> None:
+    listener = await _listener()
+    address = listener.socket.getsockname()[:2]
+    held: list[Held] = []
+
+    class Held:
+        def __init__(self, owner: Owner, sock: socket.socket) -> None:
+            self.sock = sock
+            owner.add(self)
+
+        def cut(self) -> None:
+            self.sock.close()
+
+    def begin(owner: Owner, sock: socket.socket, caller: str) -> bool:
+        held.append(Held(owner, sock))
+        return True
+
+    async def serve(sock: socket.socket, caller: str) -> None:
+        raise AssertionError("a task")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept_callers, listener, serve, begin)
+        async with await trio.open_tcp_stream(*address) as stream:
+            with trio.fail_after(5):
+                while not held:
+                    await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
+    assert held[0].sock.fileno() == -1
+    await stream.aclose()
+
+
+async def test_a_defect_before_there_is_a_task_costs_one_caller(caplog: pytest.LogCaptureFixture) -> None:
+    listener = await _listener()
+    address = listener.socket.getsockname()[:2]
+    defects = [RuntimeError("a defect")]
+
+    def begin(owner: Owner, sock: socket.socket, caller: str) -> bool:
+        if defects:
+            raise defects.pop()
+        return False
+
+    async def serve(sock: socket.socket, caller: str) -> None:
+        sock.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept_callers, listener, serve, begin)
+        with trio.fail_after(5):
+            with pytest.raises((OSError, trio.BrokenResourceError)):  # it may be met at once
+                async with await trio.open_tcp_stream(*address) as stream:
+                    await stream.receive_some()
+            async with await trio.open_tcp_stream(*address) as stream:
+                assert await stream.receive_some() == b""
+        nursery.cancel_scope.cancel()
+    assert "serving a caller failed" in caplog.text

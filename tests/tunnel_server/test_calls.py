@@ -13,14 +13,15 @@ import trio.testing
 
 from tests.tunnel_server.core import Core, running
 from tests.tunnel_wire.links import tcp_pair
-from tunnel_server.calls import Asked, Target
+from tunnel_server.calls import Asked, Calls, Target
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.owner import Owner
 from tunnel_wire.sockets import close_with_reset
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-    from tunnel_wire.stream import IncomingStream
+    from tunnel_wire.stream import IncomingStream, TunnelStream
 
 
 @asynccontextmanager
@@ -42,14 +43,34 @@ async def echo() -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
-def call(core: Core, port: int, *, node: str = "edge-1") -> socket.socket:
+@pytest.fixture(autouse=True, params=["without a task where it can be", "in a task"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers must not notice which it is."""
+    if request.param == "in a task":
+        monkeypatch.setattr(Calls, "begin", lambda *_: False)
+
+
+def begin(
+    nursery: trio.Nursery, calls: Calls, sock: socket.socket, asked: Asked, find: Callable[[], Target]
+) -> None:
+    """Serve a caller's connection as a listener would."""
+    owner = Owner(nursery)
+    nursery.start_soon(owner.run)
+    if not calls.begin(owner, sock, asked, find):
+        nursery.start_soon(calls.serve, sock, asked, find)
+
+
+def call(
+    core: Core, port: int, *, node: str = "edge-1", nursery: trio.Nursery | None = None
+) -> socket.socket:
     """A caller's socket; its other end is being served."""
     caller, accepted = tcp_pair()
 
     def find() -> Target:
         return Target(core.registry.by_name(node), "127.0.0.1", port)
 
-    core.nursery.start_soon(core.calls.serve, accepted, Asked("fixed", "caller:1", f"{node}:{port}"), find)
+    asked = Asked("fixed", "caller:1", f"{node}:{port}")
+    begin(nursery or core.nursery, core.calls, accepted, asked, find)
     return caller
 
 
@@ -129,6 +150,66 @@ async def test_the_link_ends_before_the_answer() -> None:
         await core.wait_linked("edge-1", agent.session)
         await ending(call(core, 80))
         assert core.calls.failures[0].cause is Cause.LINK_LOST
+
+
+async def test_a_caller_that_goes_away_before_the_answer() -> None:
+    async with running() as core:
+        waiting: list[IncomingStream] = []
+        core.on_request = waiting.append
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        caller = call(core, 80)
+        with trio.fail_after(5):
+            while not waiting:
+                await trio.sleep(0.001)
+            close_with_reset(caller)
+            while not waiting[0].scope.cancel_called:
+                await trio.sleep(0.001)
+        (failure,) = core.calls.failures
+        assert failure.cause is Cause.CANCELLED
+        assert (core.calls.open, core.calls.opening) == (0, 0)
+        assert not agent.session.streams
+
+
+async def test_cancelled_before_the_answer_nothing_remains() -> None:
+    async with running() as core:
+        waiting: list[IncomingStream] = []
+        core.on_request = waiting.append
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        async with trio.open_nursery() as nursery:
+            caller = call(core, 80, nursery=nursery)
+            with trio.fail_after(5):
+                while not waiting:
+                    await trio.sleep(0.001)
+            assert (core.calls.open, core.calls.opening) == (1, 1)
+            nursery.cancel_scope.cancel()
+        assert (core.calls.open, core.calls.opening) == (0, 0)
+        assert not core.calls.failures
+        with caller, pytest.raises(ConnectionResetError):
+            caller.recv(1)
+        with trio.fail_after(5):
+            while not waiting[0].scope.cancel_called:
+                await trio.sleep(0.001)
+
+
+async def test_a_target_that_speaks_first_and_resets() -> None:
+    async with running() as core:
+        streams: list[TunnelStream] = []
+        core.on_request = lambda incoming: streams.append(incoming.accept())
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        caller = call(core, 80)
+        with trio.fail_after(5):
+            while not streams:
+                await trio.sleep(0.001)
+        await streams[0].send_all(b"banner")
+        streams[0].reset(behind_data=True)
+        assert await ending(caller) == b"banner"
+        with trio.fail_after(5):
+            while core.calls.open:
+                await trio.sleep(0.01)
+        assert b'calls_total{frontend="fixed",outcome="remote-reset"} 1.0' in core.metrics.render()
 
 
 async def test_the_limit_of_calls() -> None:

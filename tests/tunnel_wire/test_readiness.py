@@ -197,7 +197,7 @@ async def test_what_befell_a_closed_socket_is_not_told_of_the_next_with_its_numb
         watches[2] = watch(other, told.append, never, READABLE)
 
     for index, (near, far) in enumerate(pairs):
-        watches[index] = watch(near, lambda _events, index=index: whoever_is_first(index), never, READABLE)  # type: ignore[misc]
+        watches[index] = watch(near, lambda _events, index=index: whoever_is_first(index), never, READABLE)
         close_with_reset(far)
     await settled()
     assert not told

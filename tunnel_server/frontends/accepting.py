@@ -1,4 +1,4 @@
-"""Accepting callers: a task for each connection, and nothing that one of them does ends the others."""
+"""Accepting callers. Nothing that one of them does ends the others."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from certs.addresses import format_endpoint
 from tunnel_daemon import inheritance
 from tunnel_daemon.descriptors import Shortage
 from tunnel_wire import readiness
+from tunnel_wire.owner import Owner
 from tunnel_wire.sockets import close_with_reset, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     Serve: TypeAlias = Callable[[socket.socket, str], Awaitable[None]]
+    Begin: TypeAlias = Callable[[Owner, socket.socket, str], bool]
 
 log = logging.getLogger(__name__)
 
 
-async def accept_callers(listener: trio.SocketListener, serve: Serve) -> None:
+async def accept_callers(
+    listener: trio.SocketListener, serve: Serve, begin: Begin = lambda *_: False
+) -> None:
     """Call `serve(sock, caller)` in a task of its own for each connection, until cancelled; closes the
     listener.
 
-    `serve` must close the socket, which is `prepare`d. Cancelled, the connections' tasks are cancelled too.
+    Before that `begin` is asked with an owner, the socket and the caller whether it serves the connection
+    without a task. Either must close the socket, which is `prepare`d. Cancelled, the connections are cut.
     Nobody is accepted while sockets are borrowed (`inheritance`). If somebody else closes the listener,
     nothing more is accepted, and it returns when the last connection has ended.
     """
@@ -35,7 +40,9 @@ async def accept_callers(listener: trio.SocketListener, serve: Serve) -> None:
         await inheritance.owned()
         if listener.socket.fileno() < 0:
             return
-        entrance = _Entrance(listener, nursery, serve)
+        owner = Owner(nursery)
+        nursery.start_soon(owner.run)
+        entrance = _Entrance(listener, nursery, serve, lambda sock, caller: begin(owner, sock, caller))
         try:
             while True:
                 # It never is: this waits for whoever closes it.
@@ -44,6 +51,7 @@ async def accept_callers(listener: trio.SocketListener, serve: Serve) -> None:
             pass
         finally:
             entrance.close()
+            owner.close()
 
 
 class _Entrance:
@@ -51,9 +59,16 @@ class _Entrance:
     each connection, which together cost a tenth of what a short connection costs the server.
     """
 
-    def __init__(self, listener: trio.SocketListener, nursery: trio.Nursery, serve: Serve) -> None:
+    def __init__(
+        self,
+        listener: trio.SocketListener,
+        nursery: trio.Nursery,
+        serve: Serve,
+        begin: Callable[[socket.socket, str], bool],
+    ) -> None:
         self._nursery = nursery
         self._serve = serve
+        self._begin = begin
         self._shortage = Shortage("a caller")
         # With a descriptor of our own nobody can take it away from the watch. Accepted sockets inherit what
         # `prepare` sets (tcp(7)), but not that they don't block.
@@ -74,7 +89,15 @@ class _Entrance:
             self._nursery.start_soon(self._wait_out, error)
             return
         sock.setblocking(False)
-        self._nursery.start_soon(_serve_one, self._serve, sock, format_endpoint(*address[:2]))
+        caller = format_endpoint(*address[:2])
+        try:
+            if self._begin(sock, caller):
+                return
+        except Exception:
+            log.exception("serving a caller failed")
+            close_with_reset(sock)
+            return
+        self._nursery.start_soon(_serve_one, self._serve, sock, caller)
 
     async def _wait_out(self, error: OSError) -> None:
         await self._shortage.wait_out(error)

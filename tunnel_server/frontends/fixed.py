@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tunnel_server.calls import Calls
     from tunnel_server.endpoints import FixedListener
     from tunnel_server.registry import Registry
+    from tunnel_wire.owner import Owner
 
 FRONTEND = "fixed"
 LOOPBACK = "127.0.0.1"
@@ -25,11 +26,15 @@ async def serve_fixed(
     listener: trio.SocketListener, entry: FixedListener, registry: Registry, calls: Calls
 ) -> None:
     """Serve callers of one configured listener until cancelled."""
+    wanted = f"{entry.node}:{entry.target_port}"
+
+    def find() -> Target:
+        return Target(registry.by_name(entry.node), LOOPBACK, entry.target_port)
+
+    def begin(owner: Owner, sock: socket.socket, caller: str) -> bool:
+        return calls.begin(owner, sock, Asked(FRONTEND, caller, wanted), find)
 
     async def serve(sock: socket.socket, caller: str) -> None:
-        def find() -> Target:
-            return Target(registry.by_name(entry.node), LOOPBACK, entry.target_port)
+        await calls.serve(sock, Asked(FRONTEND, caller, wanted), find)
 
-        await calls.serve(sock, Asked(FRONTEND, caller, f"{entry.node}:{entry.target_port}"), find)
-
-    await accept_callers(listener, serve)
+    await accept_callers(listener, serve, begin)

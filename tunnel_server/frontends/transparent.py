@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from certs.addresses import IPAddress, IPNetwork
     from tunnel_server.calls import Calls
     from tunnel_server.frontends.naming import Find, Naming
+    from tunnel_wire.owner import Owner
 
     class ByName(Protocol):
         """Serves connections whose callers say where they want to go."""
@@ -63,26 +64,38 @@ class TransparentFrontend:
         """Serve callers until cancelled."""
         local = ip_address(listener.socket.getsockname()[0])
 
+        def look(sock: socket.socket) -> tuple[IPAddress, tuple[IPAddress, int] | None, bool]:
+            """Who calls, what was captured, and whether the caller is to say itself where it wants to go."""
+            peer = ip_address(sock.getpeername()[0].partition("%")[0])
+            captured = original_destination(sock)
+            # Led here on its way to what is no edge's, by a Service of Kubernetes for one: it names the edge.
+            direct = captured is None or not self._naming.is_edge(captured[0])
+            return peer, captured, direct and _within(peer, self.direct_networks)
+
+        def begin(owner: Owner, sock: socket.socket, caller: str) -> bool:
+            try:
+                peer, captured, by_name = look(sock)
+            except OSError:
+                sock.close()
+                return True
+            if by_name:
+                return False
+            asked = Asked(self.name, caller, _wanted(captured))
+            return self._calls.begin(owner, sock, asked, lambda: self._find(captured, peer, local))
+
         async def serve(sock: socket.socket, caller: str) -> None:
             try:
-                peer = ip_address(sock.getpeername()[0].partition("%")[0])
-                captured = original_destination(sock)
+                peer, captured, by_name = look(sock)
             except OSError:
                 sock.close()
                 return
-            # Led here on its way to what is no edge's, by a Service of Kubernetes for one: it names the edge.
-            direct = captured is None or not self._naming.is_edge(captured[0])
-            if direct and _within(peer, self.direct_networks):
+            if by_name:
                 await self._by_name.serve(sock, caller, self._find_named)
                 return
-            wanted = "unknown" if captured is None else f"{captured[0]}:{captured[1]}"
+            asked = Asked(self.name, caller, _wanted(captured))
+            await self._calls.serve(sock, asked, lambda: self._find(captured, peer, local))
 
-            def find() -> Target:
-                return self._find(captured, peer, local)
-
-            await self._calls.serve(sock, Asked(self.name, caller, wanted), find)
-
-        await accept_callers(listener, serve)
+        await accept_callers(listener, serve, begin)
 
     def _find(self, captured: tuple[IPAddress, int] | None, peer: IPAddress, local: IPAddress) -> Target:
         if captured is None:
@@ -105,6 +118,10 @@ class TransparentFrontend:
 
     def _unmapped(self, host: str, port: int) -> OpenFailed:
         return self._naming.refused(host, port, f"port {port} is not mapped; see `tunnelctl map-port --list`")
+
+
+def _wanted(captured: tuple[IPAddress, int] | None) -> str:
+    return "unknown" if captured is None else f"{captured[0]}:{captured[1]}"
 
 
 def _within(address: IPAddress, networks: tuple[IPNetwork, ...]) -> bool:

@@ -79,7 +79,7 @@ class Shipped:
             words = ["rollout", "status", each, f"--timeout={_SECONDS}s"]
             self.cluster.kubectl(*_OURS, *words, seconds=_SECONDS + 10)
         edges = {name for name in self.cluster.nodes if name.startswith("edge-")}
-        self.cluster.until(lambda: self.connected() == edges)
+        self.cluster.until(lambda: self.connected() == edges, timeout=60)
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:

@@ -56,7 +56,9 @@ class StaticApiserver:
             self._pod = pod
             ready = ("get", "--raw", "/readyz")
             self.cluster.until(
-                lambda: self.cluster.control_plane.try_kubectl(*ready).stdout == "ok", "kubelet-cloud"
+                lambda: self.cluster.control_plane.try_kubectl(*ready).stdout == "ok",
+                "kubelet-cloud",
+                timeout=60,  # 13 s where nothing else runs
             )
 
     def _words(self) -> list[str]:

@@ -82,8 +82,8 @@ class ServedCall:
             raise
         self._waits = True
         stream.face = self
-        self._owner.add(self)
         self._calls.answers_due.add(self, self._begun.began + self._calls.open_timeout)
+        self._owner.add(self)
         stream.flush()
 
     def cut(self) -> None:
@@ -107,8 +107,9 @@ class ServedCall:
             self._watch = None
 
     def _fail(self, why: OpenFailed, node: str = "", target: str = "") -> None:
-        self.cut()
-        self._calls.not_placed(self._begun, why, node, target)
+        if self._waits:
+            self.cut()
+            self._calls.not_placed(self._begun, why, node, target)
 
     def _settle(self) -> None:
         """It waits no more."""

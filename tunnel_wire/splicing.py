@@ -148,6 +148,8 @@ class Splicing:
     def close(self) -> None:
         """Close both ends as their other side deserves; both are reset if it is not over."""
         self.over = True
+        # Who is told has this, as a rule: a cycle, for the collector, of each connection that ends.
+        self._on_over = _nothing
         self._unwatch()
         stream, sock, end = self._stream, self._sock, self.result.end
         now = trio.current_time()
@@ -354,3 +356,7 @@ class Splicing:
         """Read on, if it was the peer's credit that was missing."""
         if not self._read_all and (self._watch is None or not self._watch.wanted & READABLE):
             self._read_in()
+
+
+def _nothing() -> None:
+    pass

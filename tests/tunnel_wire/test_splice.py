@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import socket
+import weakref
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -508,3 +510,29 @@ async def test_a_thousand_quick_calls_leave_nothing() -> None:
         assert _descriptors() <= descriptors
         # The links' own tasks, and nobody else.
         assert len(ends.nursery.child_tasks) == 2
+
+
+async def test_one_that_has_ended_is_freed_at_once() -> None:
+    class NeverKnows:
+        def __call__(self, data: bytes) -> None:
+            return None
+
+    async with linked() as ends, trio.open_nursery() as nursery:
+        near, far = await ends.stream()
+        caller, near_sock = tcp_pair()
+        owner = Owner(nursery)
+        asked, ended = NeverKnows(), trio.Event()
+        held = weakref.ref(asked)
+        stream = near.release()
+        OwnedSplice(owner, stream, near_sock, lambda _: ended.set(), is_pooled=asked).start()
+        del asked, near
+        assert held() is not None
+        gc.disable()
+        try:
+            await far.send_eof()
+            caller.close()
+            with trio.fail_after(5):
+                await ended.wait()
+            assert held() is None
+        finally:
+            gc.enable()

@@ -20,6 +20,7 @@ from tunnel_daemon.signals import ignore_hangups
 from tunnel_server import check_config
 from tunnel_server.config import DEFAULT_CONFIG, add_arguments, config_from
 from tunnel_server.heap import set_survivors_aside
+from tunnel_server.intercept import low_descriptor
 from tunnel_server.intercept.config import InterceptUnavailable
 from tunnel_server.mappings import MappingError
 from tunnel_server.yurt_flags import ALIASES
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as exc:
         return report(PROGRAM, exc)
     ignore_hangups()
+    low_descriptor.reserve()
     inheritance.take_from_service_manager(os.environ)
     configure_logging(config.log_level, config.log_format)
     for warning in aliased.warnings:

@@ -1,7 +1,7 @@
 """A server takes over from the one that runs: no caller is refused, and no open call ends.
 
-Twelve servers are started here, one after another, each of which imports all that a server has: a second, or
-two where the processors have other work. So it takes half a minute.
+Thirteen servers are started here, one after another, each of which imports all that a server has: a second,
+or two where the processors have other work. So it takes half a minute.
 """
 
 import contextlib
@@ -192,3 +192,18 @@ def test_the_old_one_can_be_stopped_and_the_new_one_removes_all(own: System) -> 
     # Where none runs, it starts as ever.
     name = successor(own)
     own.until(lambda: own.answers() and own.connected() == {"edge-1"}, name)
+
+
+def test_callers_of_one_that_has_taken_over_and_is_killed_are_reset(own: System) -> None:
+    """Also those whose connection has a number that was in use while it took over."""
+    old, new = take_over(own)
+    own.until(lambda: old in own.processes.ended(), old)
+    with contextlib.ExitStack() as stack:
+        callers = [stack.enter_context(dial(own.topology.cloud, (EDGE_1, 9081))) for _ in range(4)]
+        for caller in callers:
+            caller.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+            assert caller.recv(12) == b"HTTP/1.1 200"
+        own.kill(new)
+        for caller in callers:
+            with pytest.raises(ConnectionResetError):
+                read_to_end(caller)

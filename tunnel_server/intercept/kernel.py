@@ -9,7 +9,7 @@ import errno
 import logging
 from typing import TYPE_CHECKING
 
-from tunnel_server.intercept import table
+from tunnel_server.intercept import low_descriptor, table
 from tunnel_server.intercept.config import (
     Address,
     Change,
@@ -57,6 +57,7 @@ class KernelState:
         owner = predecessor.owner if predecessor else None
         try:
             self._netfilter = NetlinkSocket(NETLINK_NETFILTER, descriptor=owner)
+            self._netfilter.socket = low_descriptor.move(self._netfilter.socket)
         except OSError as error:
             raise unavailable(error) from error
         try:

@@ -30,6 +30,23 @@ _MARGIN = 0.9
 class Carrier:
     """The sending half of a connection. Nothing goes out here: `Sender` has it."""
 
+    # Attributes beyond the 30 that CPython lets instances share would make a dictionary of 1.6 KiB of them.
+    __slots__ = (
+        "_h2",
+        "_left",
+        "_life",
+        "_own_resets",
+        "_peer_window",
+        "_sender",
+        "_streams",
+        "_withheld",
+        "draining",
+        "limits",
+        "output_ready",
+        "resumes",
+        "session",
+    )
+
     def __init__(self, *, client: bool, limits: WireLimits, now: float) -> None:
         self.limits = limits
         self.session: Session | None = None

@@ -42,6 +42,8 @@ class Connection(Receiver):
     comes.
     """
 
+    __slots__ = ("_failed", "_reader", "take")
+
     def __init__(self, *, client: bool, limits: WireLimits, now: float) -> None:
         super().__init__(client=client, limits=limits, now=now)
         self._reader = FrameReader(self, limits, preface=not client)

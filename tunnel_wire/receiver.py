@@ -42,6 +42,19 @@ _VISITS_A_FRAME = 64
 class Receiver(Carrier):
     """The receiving half of a connection: a `FrameSink` that turns frames into events. Raises `Violation`."""
 
+    __slots__ = (
+        "_data_ends",
+        "_data_id",
+        "_data_stream",
+        "_events",
+        "_floods",
+        "_highest",
+        "_late",
+        "_now",
+        "_resets",
+        "_window",
+    )
+
     def __init__(self, *, client: bool, limits: WireLimits, now: float) -> None:
         super().__init__(client=client, limits=limits, now=now)
         self._events: list[Event] = []

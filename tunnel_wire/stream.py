@@ -283,7 +283,8 @@ def check_opened(stream: Stream) -> None:
     """What the answer to our CONNECT was: raises `OpenFailed` if it was no."""
     if stream.refusal is not None:
         raise stream.refusal
-    if stream.state is State.CLOSED and not stream.incoming.queue and stream.incoming.end is None:
+    # With data before it, a reset comes behind a yes: it is for whoever reads them.
+    if stream.state is State.CLOSED and not stream.incoming.received and stream.incoming.end is None:
         if stream.end_cause in LOST:
             raise OpenFailed(Cause.LINK_LOST, "the link to the agent ended before its answer")
         raise OpenFailed(Cause.FAILED, "the agent reset the request")

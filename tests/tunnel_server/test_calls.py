@@ -15,6 +15,7 @@ from tests.tunnel_server.core import Core, running
 from tests.tunnel_wire.links import tcp_pair
 from tunnel_server.calls import Asked, Calls, Target
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.frames import ErrorCode
 from tunnel_wire.owner import Owner
 from tunnel_wire.sockets import close_with_reset
 
@@ -210,6 +211,29 @@ async def test_a_target_that_speaks_first_and_resets() -> None:
             while core.calls.open:
                 await trio.sleep(0.01)
         assert b'calls_total{frontend="fixed",outcome="remote-reset"} 1.0' in core.metrics.render()
+
+
+@pytest.mark.parametrize("banner", [b"", b"banner"])
+async def test_a_target_that_resets_as_soon_as_it_has_spoken(banner: bytes) -> None:
+    async with running() as core:
+
+        def answer(incoming: IncomingStream) -> None:
+            # All of it comes in one piece.
+            stream = incoming.answer()
+            if banner:
+                stream.write(banner)
+            stream.reset_behind_data(ErrorCode.CONNECT_ERROR, trio.current_time())
+            stream.flush()
+
+        core.on_request = answer
+        agent = await core.agent()
+        await core.wait_linked("edge-1", agent.session)
+        assert await ending(call(core, 80)) == banner
+        with trio.fail_after(5):
+            while core.calls.open:
+                await trio.sleep(0.01)
+        outcome = b"remote-reset" if banner else b"failed"
+        assert b'calls_total{frontend="fixed",outcome="%s"} 1.0' % outcome in core.metrics.render()
 
 
 async def test_the_limit_of_calls() -> None:

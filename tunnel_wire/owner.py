@@ -35,7 +35,10 @@ class Owner:
         will be.
         """
         try:
-            await self._empty.wait()
+            while self._owned or not self._closed:
+                # One that is discarded may have been replaced since.
+                self._empty = trio.Event()
+                await self._empty.wait()
         finally:
             self._over = True
             for each in list(self._owned):

@@ -272,7 +272,9 @@ class Splicing:
     # --- tunnel to socket -------------------------------------------------------------------------
 
     def _write_out(self) -> None:
-        if self._send_queued() and self._stream.incoming.end is not None:
+        incoming = self._stream.incoming
+        # Started by an answer, it has yet to be told of what came with that: counted it is, not queued.
+        if self._send_queued() and incoming.end is not None and not incoming.queued:
             self._write_end()
         self._stream.flush()
         self._want()

@@ -52,3 +52,17 @@ async def test_cancelled_it_cuts_what_it_has_and_what_still_comes() -> None:
         nursery.cancel_scope.cancel()
     assert (first.cuts, gone.cuts) == (1, 0)
     assert Connection(owner).cuts == 1
+
+
+async def test_closed_it_does_not_cut_who_takes_the_place_of_the_last() -> None:
+    async with trio.open_nursery() as nursery:
+        owner = Owner(nursery)
+        nursery.start_soon(owner.run)
+        last = Connection(owner)
+        owner.close()
+        await trio.testing.wait_all_tasks_blocked()
+        owner.discard(last)
+        place = Connection(owner)
+        await trio.testing.wait_all_tasks_blocked()
+        assert place.cuts == 0
+        owner.discard(place)

@@ -138,6 +138,11 @@ class Outgoing:
         """Bytes written and not yet framed."""
         return self.written - self.sent
 
+    @property
+    def full(self) -> bool:
+        """As much is kept as may be: the writer waits for receipt."""
+        return self.written - self.acknowledged >= self.allowance
+
     def room(self) -> int:
         """Bytes that may be written now. Nothing is taken that the peer has not granted room for."""
         room = min(self.limit - self.written, self._limits.max_queued - (self.written - self.sent))

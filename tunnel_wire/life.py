@@ -37,6 +37,7 @@ class Life:
         "_queue",
         "_soonest",
         "_unasked",
+        "hurried",
         "last_received",
         "least_round_trip",
         "outstanding",
@@ -61,6 +62,8 @@ class Life:
         """What the outstanding PING stands behind: stream, its epoch, offset, whether its end was sent."""
         self._unasked = 0
         """Bytes sent since then."""
+        self.hurried = False
+        """A writer waited for the last receipt, as it will for the next: nothing follows what it sends."""
         self._count = 0
         self._last_ping = now - limits.heartbeat_after
         self._deadlines: dict[Stream, float] = {}
@@ -97,6 +100,7 @@ class Life:
         ]
         self.sent.clear()
         self._unasked = 0
+        self.hurried = False
         self._ping(now)
         return True
 
@@ -171,8 +175,8 @@ class Life:
             due = self.last_received + limits.silence_limit
         else:
             due = self.last_received + limits.heartbeat_after
-            if self.sent and (receipt := self.receipt_due + _FOLLOWED) < due:
-                due = receipt
+            if self.sent:
+                due = min(due, self.receipt_due if self.hurried else self.receipt_due + _FOLLOWED)
         return min(self._soonest, due)
 
 

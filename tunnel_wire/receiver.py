@@ -239,6 +239,8 @@ class Receiver(Carrier):
             # What the peer had let go of when this came there, it has dropped.
             if stream.state is State.CLOSED or stream.epoch != epoch:
                 continue
+            if stream.outgoing.full:
+                self._life.hurried = True
             stream.outgoing.acknowledge(sent)
             if end_sent:
                 stream.outgoing.end_acknowledged = True
@@ -349,6 +351,7 @@ class Receiver(Carrier):
             stream.end_came = True
             if stream.incoming.end is None:
                 stream.incoming.end = stream.incoming.received
+                stream.sent_before_end = stream.outgoing.sent
                 self._events.append(EndReceived(stream))
             stream.finish_if_done()
         if self._h2.reap(stream_id):

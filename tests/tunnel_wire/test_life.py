@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import pytest
 from hyperframe.frame import PingFrame
 
+from tests.tunnel_wire.handmade import Handmade
 from tests.tunnel_wire.memory import Pair, consume
 from tunnel_wire import frames
 from tunnel_wire.connection import ConnectionFailed
@@ -15,9 +16,6 @@ from tunnel_wire.frames import ErrorCode
 from tunnel_wire.life import Life
 from tunnel_wire.limits import DEFAULT_LIMITS
 from tunnel_wire.session import EndCause, State
-
-if TYPE_CHECKING:
-    from tests.tunnel_wire.handmade import Handmade
 
 
 def test_silence_ends_the_link(answerer: Handmade) -> None:
@@ -111,6 +109,29 @@ def test_receipt_for_a_few_bytes_can_wait(answerer: Handmade) -> None:
     (ping,) = answerer.take()
     answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
     assert stream.outgoing.acknowledged == 24
+
+
+def test_a_writer_that_waits_for_receipt_has_it_asked_in_time() -> None:
+    """Nothing follows that would ask by the way: it is the writer that waits."""
+    floor = DEFAULT_LIMITS.kept_floor
+    answerer = Handmade.answerer(replace(DEFAULT_LIMITS, max_kept=floor))
+    stream, connection = answerer.accepted(), answerer.connection
+    answerer.receive(frames.window_update(0, 10 * floor), frames.window_update(1, 10 * floor))
+    for _ in range(2):
+        stream.write(bytes(stream.room()))
+        assert stream.room() == 0
+        answerer.take()
+        connection.tick(answerer.now)
+        (ping,) = answerer.take()
+        answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
+        stream.write(bytes(stream.room()))
+        answerer.take()
+        assert connection.deadline() == answerer.now + 0.005
+        answerer.now += 1
+        connection.tick(answerer.now)
+        (ping,) = answerer.take()
+        answerer.now += 1
+        answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
 
 
 def test_credit_is_no_receipt(answerer: Handmade) -> None:

@@ -1,6 +1,6 @@
 """Connections that callbacks carry, and who ends them: what a nursery is to tasks.
 
-A task for each connection costs as much as everything else that a short one needs of trio: spawning, scopes,
+A task for each connection is a fifth of what a short one costs: spawning, scopes,
 and a switch for each thing waited for. What needs no task still must not outlive what it belongs to.
 """
 

@@ -127,7 +127,7 @@ class Dialling:
             race = _Race()
             async with trio.open_nursery() as nursery:
                 while race.winner is None:
-                    if self._session.suspended:
+                    if self._session.suspended.awaited():
                         self._start_due(race, nursery)
                     elif not race.running.total():
                         while tried.left and self._home.excludes(tried.left[0]):
@@ -136,7 +136,7 @@ class Dialling:
                             break
                         self._start(race, tried.left.popleft(), tried, nursery)
                     # Streams may begin to wait at any time.
-                    with trio.move_on_after(self.pause() if self._session.suspended else _EVERY):
+                    with trio.move_on_after(self.pause() if self._session.suspended.awaited() else _EVERY):
                         await race.changed.wait()
                 nursery.cancel_scope.cancel()
             return race.winner

@@ -51,7 +51,7 @@ class Home:
             self.server = None
         elif self._is_linked():
             return [home]
-        elif self._session.suspended:
+        elif self._session.suspended.awaited():
             return [home, *(server for server in servers if server != home)]
         return list(servers)
 
@@ -79,14 +79,14 @@ class Home:
             # A new process at the old place means that the old one is gone.
             if self._is_linked():
                 return False
-            if session.suspended:
+            if session.suspended.awaited():
                 self._elsewhere = min(self._elsewhere, trio.current_time())
                 if self.is_awaited:
                     return False
-        if instance != session.instance and session.suspended:
+        if instance != session.instance and (awaited := session.suspended.awaited()):
             log.warning(
                 "%d connections that waited for %s are reset: %s is another process",
-                len(session.suspended),
+                len(awaited),
                 self.server,
                 server if server != self.server else "what answers there now",
             )

@@ -133,9 +133,9 @@ class Supervisor:
             self._wake()
 
     def _waiting(self) -> Waiting:
-        suspended = self._session.suspended
-        pooled = sum(stream.is_pooled for stream in suspended)
-        return Waiting(len(suspended), pooled, str(self._home.server) if self._home.is_awaited else "")
+        awaited = self._session.suspended.awaited()
+        pooled = sum(stream.is_pooled for stream in awaited)
+        return Waiting(len(awaited), pooled, str(self._home.server) if self._home.is_awaited else "")
 
     def _wake(self) -> None:
         self._changed.set()
@@ -163,7 +163,7 @@ class Supervisor:
             if changed.is_set():
                 changed, delays = self._changed, self._delays()
             delay = next(delays)
-            if self._session.suspended:
+            if self._session.suspended.awaited():
                 delay = min(delay, self._dialling.pause())
             if outcome.refused:
                 delay += self._config.duplicate_delay
@@ -184,7 +184,7 @@ class Supervisor:
                 break
             outcome = await self._stay(made)
             useful = outcome.lived >= self._config.useful_after
-            if useful or outcome.refused or outcome.go_on or self._session.suspended:
+            if useful or outcome.refused or outcome.go_on or self._session.suspended.awaited():
                 break
             # One that accepts and then says nothing, or drains at once, must not hide the next.
         return outcome

@@ -107,6 +107,7 @@ class Stream:
         "reset_code",
         "resumable",
         "scheduled",
+        "sent_before_end",
         "session",
         "state",
         "stream_id",
@@ -139,8 +140,21 @@ class Stream:
         """Many requests share it: each new one would wait with it for the next link."""
         self.end_came = False
         """The peer has ended its direction, on this link."""
+        self.sent_before_end = 0
+        """Bytes that had been sent when the peer ended its direction."""
         self.left: tuple[tuple[Carrier, int], ...] = ()
         """Living links that it was taken from, with its ids there, until the peer is known to agree."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it still matters to somebody: not if all that is missing is the receipt of an end.
+
+        A peer's user that has ended its direction may wait for what was sent since then. One that ended it
+        last, behind everything from here, has most likely closed.
+        """
+        if self.face is not None or self.incoming.end is None:
+            return True
+        return self.outgoing.written > self.sent_before_end
 
     def room(self) -> int:
         """Bytes that `write` takes now."""

@@ -61,12 +61,16 @@ class Suspended:
         """When the first has been here for its grace."""
         return min(self._due.values(), default=math.inf)
 
+    def awaited(self) -> list[Stream]:
+        """Those that somebody waits for. The others may be resumed, and are worth nothing else."""
+        return [stream for stream in self._due if stream.is_awaited]
+
     def kept_until(self) -> float:
-        """When the last of them has been here for its grace; -inf if there is none.
+        """When the last that somebody waits for has been here for its grace; -inf if there is none.
 
         Whoever decides by it has given them all up then.
         """
-        return max(self._due.values(), default=-math.inf) - self._longer
+        return max((self._due[stream] for stream in self.awaited()), default=-math.inf) - self._longer
 
     def due(self, now: float) -> list[Stream]:
         """Those that have been here for their grace."""

@@ -275,6 +275,47 @@ async def test_without_calls_that_wait_the_next_server_is_taken(pki, clock):
         assert await until(lambda: greeted(second), 40) < 30
 
 
+async def exchanged(near, far) -> None:
+    """Everything has been said, and both have closed; no receipt of that has come yet."""
+    await far.send_all(b"the answer")
+    await far.send_eof()
+    assert await near.receive_some() == b"the answer"
+    assert await near.receive_some() == b""
+    await near.aclose()
+    assert await far.receive_some() == b""
+    await far.aclose()
+
+
+async def test_a_call_that_is_over_at_both_ends_holds_nobody(pki, clock, caplog):
+    """Its last receipt goes down with the link: nobody waits for that."""
+    async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
+        await exchanged(own.near, own.far)
+        own.paths[0].silent = True
+        own.paths[0].cut()
+        assert own.running._session.streams, "its receipt has come"
+        assert await until(lambda: greeted(second), 40) < 5
+        assert own.running.status.waiting() == (0, 0, "")
+        assert "connections that waited" not in caplog.text
+
+
+async def test_who_has_ended_and_awaits_the_answer_is_waited_for(pki, clock):
+    async with keeping(pki) as first, keeping(pki) as second, one_stream(pki, first, second) as own:
+        await own.near.send_eof()
+        assert await own.far.receive_some() == b""
+        own.paths[0].silent = True
+        await own.far.send_all(b"the answer")
+        await own.far.aclose()
+        own.paths[0].cut()
+        await until(lambda: own.running._session.suspended, 5)
+        assert own.running.status.waiting().streams == 1
+        await trio.sleep(DELAY - 5)
+        assert not greeted(second)
+        own.paths[0].silent = False
+        with trio.fail_after(10):
+            assert await own.near.receive_some() == b"the answer"
+            assert await own.near.receive_some() == b""
+
+
 async def test_several_links_are_made_and_kept(pki, clock):
     async with keeping(pki) as server, one_stream(pki, server, links=3) as own:
         links = own.running._links

@@ -76,7 +76,10 @@ async def test_an_address_that_is_back_in_time_was_never_closed(autojump_clock: 
 @pytest.mark.parametrize(
     ("host", "says"),
     [
-        ("127.0.0.3", r"^direct-address: can't listen on 127\.0\.0\.3:\d+: this program has the port already"),
+        (
+            "127.0.0.3",
+            r"^direct-address: can't listen on 127\.0\.0\.3:\d+: this program has the port already",
+        ),
         ("fd77:77::1", r"^direct-address: can't listen on \[fd77:77::1\]:0: this machine does not have that"),
     ],
 )

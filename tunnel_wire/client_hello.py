@@ -41,12 +41,69 @@ class _Reader:
         return self._at < len(self._data)
 
 
-def read_server_name(data: bytes) -> str | None:
+class Records:
+    """Puts the first handshake message of a connection together from its records (RFC 8446, 5.1).
+
+    Each byte is read once, in however small records and pieces they come: that must not cost a caller less than
+    us.
+    """
+
+    def __init__(self) -> None:
+        self._message = bytearray()
+        self._at = 0
+        """Bytes of the connection that were read."""
+        self._left = 0
+        """Bytes of the last record that were not."""
+
+    def client_hello(self, data: bytes | bytearray) -> bytes | None:
+        """The body of the ClientHello that `data` begins with; None: more bytes are needed.
+
+        `data` is all that came so far, the same and more each time. Raises NotAHello.
+        """
+        while self._at < len(data):
+            if not self._left:
+                self._left = _record_length(data[self._at : self._at + 5], is_first=not self._at)
+                if not self._left:
+                    break
+                self._at += 5
+            part = data[self._at : self._at + self._left]
+            self._message += part
+            self._at += len(part)
+            self._left -= len(part)
+            message = self._message
+            if message[:1] and message[0] != _CLIENT_HELLO:
+                raise NotAHello(f"handshake message {message[0]} instead of a ClientHello")
+            if len(message) >= 4:
+                size = int.from_bytes(message[1:4], "big")
+                if size > MAX_HELLO:
+                    raise NotAHello(f"a ClientHello of {size} bytes, more than {MAX_HELLO}")
+                if len(message) >= 4 + size:
+                    return bytes(message[4 : 4 + size])
+        if len(data) >= MAX_HELLO:
+            raise NotAHello(f"the ClientHello does not end within {MAX_HELLO} bytes")
+        return None
+
+
+def _record_length(header: bytes | bytearray, *, is_first: bool) -> int:
+    """Bytes of a handshake record behind its header; 0 if that is not complete yet. Raises NotAHello."""
+    if header[0] != _HANDSHAKE:
+        raise NotAHello("it is no TLS" if is_first else "another record interrupts the ClientHello")
+    if header[1:2] and header[1] != 3:
+        raise NotAHello(f"it is no TLS 1.x: version {header[1]}")
+    if len(header) < 5:
+        return 0
+    length = int.from_bytes(header[3:], "big")
+    if not 0 < length <= MAX_HELLO:
+        raise NotAHello(f"a handshake record of {length} bytes")
+    return length
+
+
+def read_server_name(data: bytes, records: Records | None = None) -> str | None:
     """The server name in the ClientHello that `data` begins with, lower case; "" if it has none.
 
-    None: more bytes are needed. Raises NotAHello.
+    None: more bytes are needed; give the same `records` with them. Raises NotAHello.
     """
-    message = _handshake_message(data)
+    message = (records or Records()).client_hello(data)
     if message is None:
         return None
     for kind, body in _extensions(message):
@@ -62,13 +119,14 @@ class Http2Offer:
     """
 
     def __init__(self) -> None:
-        self._seen = b""
+        self._seen = bytearray()
+        self._records = Records()
 
     def __call__(self, data: bytes) -> bool | None:
         """Whether it does, by the next bytes of the connection; None: more are needed."""
         self._seen += data
         try:
-            message = _handshake_message(self._seen)
+            message = self._records.client_hello(self._seen)
             return None if message is None else b"h2" in _protocols(message)
         except NotAHello:
             return False
@@ -93,38 +151,6 @@ def _extensions(message: bytes) -> Iterator[tuple[int, bytes]]:
     extensions = _Reader(hello.vector(2))
     while extensions.left:
         yield extensions.number(2), extensions.vector(2)
-
-
-def _handshake_message(data: bytes) -> bytes | None:
-    """The body of the first handshake message, put together from its records (RFC 8446, 5.1)."""
-    message = bytearray()
-    at = 0
-    while True:
-        header = data[at : at + 5]
-        if header[:1] and header[0] != _HANDSHAKE:
-            raise NotAHello("it is no TLS" if not at else "another record interrupts the ClientHello")
-        if header[1:2] and header[1] != 3:
-            raise NotAHello(f"it is no TLS 1.x: version {header[1]}")
-        if len(header) < 5:
-            break
-        length = int.from_bytes(header[3:], "big")
-        if not 0 < length <= MAX_HELLO:
-            raise NotAHello(f"a handshake record of {length} bytes")
-        message += data[at + 5 : at + 5 + length]
-        at += 5 + length
-        if message[:1] and message[0] != _CLIENT_HELLO:
-            raise NotAHello(f"handshake message {message[0]} instead of a ClientHello")
-        if len(message) >= 4:
-            size = int.from_bytes(message[1:4], "big")
-            if size > MAX_HELLO:
-                raise NotAHello(f"a ClientHello of {size} bytes, more than {MAX_HELLO}")
-            if len(message) >= 4 + size:
-                return bytes(message[4 : 4 + size])
-        if at > len(data):
-            break
-    if len(data) >= MAX_HELLO:
-        raise NotAHello(f"the ClientHello does not end within {MAX_HELLO} bytes")
-    return None
 
 
 def _host_name(body: bytes) -> str:

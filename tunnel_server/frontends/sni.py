@@ -14,7 +14,7 @@ import trio
 
 from tunnel_server.calls import Asked
 from tunnel_wire.causes import Cause, OpenFailed
-from tunnel_wire.client_hello import MAX_HELLO, NotAHello, read_server_name
+from tunnel_wire.client_hello import MAX_HELLO, NotAHello, Records, read_server_name
 
 if TYPE_CHECKING:
     from tunnel_server.calls import Calls, Target
@@ -78,7 +78,7 @@ async def peek_server_name(sock: socket.socket) -> str:
 
     Raises NotAHello, OSError (also when the peer closes before its end). Cancellable.
     """
-    seen = 0
+    seen, records = 0, Records()
     try:
         while True:
             # What has been looked at must not wake us again (tcp(7): poll respects SO_RCVLOWAT).
@@ -88,7 +88,7 @@ async def peek_server_name(sock: socket.socket) -> str:
                 data = sock.recv(MAX_HELLO, socket.MSG_PEEK)
             except BlockingIOError:
                 continue
-            name = read_server_name(data)
+            name = read_server_name(data, records)
             if name is not None:
                 return name
             if len(data) <= seen:

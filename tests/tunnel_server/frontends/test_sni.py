@@ -19,6 +19,7 @@ from tests.tunnel_wire.links import contexts, tcp_pair
 from tunnel_server.frontends.sni import (
     MAX_HELLO,
     NotAHello,
+    Records,
     SniFrontend,
     peek_server_name,
     read_server_name,
@@ -75,6 +76,15 @@ def test_cut_at_every_byte_and_ended_at_every_byte() -> None:
     every = in_records(hello, list(range(len(hello))))
     assert read_server_name(every) == "edge-1.example.org"
     assert read_server_name(every[:-1]) is None
+
+
+@given(cuts=st.lists(st.integers(1, 400), max_size=6), looks=st.lists(st.integers(0, 600), max_size=9))
+def test_each_look_goes_on_where_the_last_one_ended(cuts: list[int], looks: list[int]) -> None:
+    hello, records = in_records(client_hello("edge-1.example.org"), cuts), Records()
+    for size in sorted(looks):
+        if size < len(hello):
+            assert read_server_name(hello[:size], records) is None
+    assert read_server_name(hello, records) == "edge-1.example.org"
 
 
 def server_name(*names: bytes, kind: int = 0) -> tuple[int, bytes]:

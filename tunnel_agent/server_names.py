@@ -100,7 +100,8 @@ class ServerNames(trio.abc.HostnameResolver):
         if name.silent_since == math.inf or now > name.asked + _ANEW:
             name.patient_until = now + PATIENCE
         name.silent_since, name.asked = min(name.silent_since, now), now
-        with trio.move_on_at(name.patient_until):
+        # Without an address nobody goes on before DNS answers: each call gives it a second of its own.
+        with trio.move_on_at(name.patient_until if name.addresses else now + PATIENCE):
             try:
                 return await self.lookups(host)
             except socket.gaierror as error:

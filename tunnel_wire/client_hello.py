@@ -44,8 +44,8 @@ class _Reader:
 class Records:
     """Puts the first handshake message of a connection together from its records (RFC 8446, 5.1).
 
-    Each byte is read once, in however small records and pieces they come: that must not cost a caller less than
-    us.
+    Each byte is read once, in however small records and pieces they come: whoever sends them must not have us
+    work much harder than that takes.
     """
 
     def __init__(self) -> None:

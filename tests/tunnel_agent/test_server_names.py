@@ -120,6 +120,23 @@ async def test_who_knows_nothing_waits_for_dns(names, dns, caplog, autojump_cloc
         await resolve(names, "nowhere.example")
 
 
+async def test_of_a_name_that_dns_does_not_know_nothing_else_is_said(names, dns, caplog, autojump_clock):
+    """Mistyped, say: each time it is tried DNS answers after a moment that there is no such name."""
+    for _ in range(5):
+        dns.silent = True
+        async with trio.open_nursery() as nursery:
+
+            async def fails() -> None:
+                with pytest.raises(socket.gaierror, match="Name or service not known"):
+                    await resolve(names, "a.exmaple")
+
+            nursery.start_soon(fails)
+            await trio.sleep(PATIENCE / 2)
+            dns.answer("another.example", HERE)
+        await trio.sleep(PATIENCE)
+    assert caplog.messages == []
+
+
 async def test_what_another_process_knew(dns, autojump_clock):
     dns.silent = True
     names = ServerNames({"a.example": [HERE, "::1"]})

@@ -13,6 +13,7 @@ from tunnel_server.call_accounts import CallAccount
 from tunnel_wire import readiness
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.frames import ErrorCode
+from tunnel_wire.session import EndCause
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import OwnedSplice
 from tunnel_wire.stream import check_opened
@@ -127,6 +128,9 @@ class ServedCall:
 
     def _answered(self) -> None:
         if not self._waits:
+            return
+        if self._stream.end_cause is EndCause.STOPPED:
+            self.cut()
             return
         try:
             check_opened(self._stream)

@@ -34,6 +34,7 @@ from tunnel_wire.frame_size import FrameSize
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
 from tunnel_wire.receive_buffers import PIECE, of_this_loop
+from tunnel_wire.session import EndCause
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unacknowledged, unsent
 from tunnel_wire.timers import Timer
 from tunnel_wire.tls import KEY_UPDATE_SIZE, TlsEnded, TlsPump
@@ -218,7 +219,10 @@ class Link:
         self.connection.output_ready = _nothing
         session = self.connection.session
         if session is not None:
-            for stream in session.lose_link(self.connection, trio.current_time(), for_good=self._for_good):
+            # Cancelled: its streams' users are, too, if they are not told first.
+            cause = EndCause.STOPPED if self._ending is None else EndCause.LINK_LOST
+            now = trio.current_time()
+            for stream in session.lose_link(self.connection, now, for_good=self._for_good, cause=cause):
                 if stream.face is not None:
                     stream.face.on_reset()
             if session.suspended:

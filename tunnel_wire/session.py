@@ -46,6 +46,7 @@ class EndCause(Enum):
     LOCAL_RESET = "reset at this end of the tunnel"
     PROTOCOL = "the other end of the tunnel broke the protocol"
     LINK_LOST = "the link was lost"
+    STOPPED = "this end of the tunnel was stopped"
     EXPIRED = "the link was lost, and no other came in time"
     UNANSWERED = "the link was lost, and the agent did not say in time whether it still has the stream"
     RECLAIMED = "the link was lost, and its memory was needed"
@@ -56,6 +57,7 @@ class EndCause(Enum):
 LOST = frozenset(
     {
         EndCause.LINK_LOST,
+        EndCause.STOPPED,
         EndCause.EXPIRED,
         EndCause.UNANSWERED,
         EndCause.RECLAIMED,
@@ -370,10 +372,17 @@ class Session:
             self.tombstones.add(stream.key, stream.refusal, finished=stream.end_cause is EndCause.FINISHED)
         self.budget.release(self._floor + stream.incoming.window - self.limits.initial_window)
 
-    def lose_link(self, connection: Carrier, now: float, *, for_good: bool = False) -> list[Stream]:
+    def lose_link(
+        self,
+        connection: Carrier,
+        now: float,
+        *,
+        for_good: bool = False,
+        cause: EndCause = EndCause.LINK_LOST,
+    ) -> list[Stream]:
         """The link is gone. Streams that both ends can resume are suspended, unless it is `for_good`.
 
-        Returns the others, which are closed; their users are to be told.
+        Returns the others, which are closed for this `cause`; their users are to be told.
         """
         self.answering = [each for each in self.answering if each is not connection]
         resumes = connection.resumes and self.suspended.grace > 0 and not for_good
@@ -383,7 +392,7 @@ class Session:
                 stream.suspend(now)
             else:
                 stream.connection = None
-                stream.close(EndCause.LINK_LOST)
+                stream.close(cause)
                 lost.append(stream)
         return lost
 

@@ -209,6 +209,8 @@ class Splicing:
         match self._stream.end_cause:
             case None | EndCause.LOCAL_RESET:
                 return End.LOCAL_RESET
+            case EndCause.STOPPED:
+                return End.CANCELLED
             case cause if cause in LOST:
                 self.result.detail = cause.value
                 return End.LINK_LOST

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
+import pytest
 import trio
 import trio.testing
 
-from tests.tunnel_wire.links import linked, tcp_pair
+from tests.tunnel_wire.links import Ends, linked, tcp_pair
 from tunnel_server.call_accounts import Begun, CallAccount
 from tunnel_server.calls import Asked
 from tunnel_server.served_call import ServedCall
@@ -54,7 +55,10 @@ class Edge:
 class Served:
     """One call that its agent has yet to answer."""
 
-    def __init__(self, owner: Owner, caller: trio.SocketStream, asked: IncomingStream, told: Told) -> None:
+    def __init__(
+        self, ends: Ends, owner: Owner, caller: trio.SocketStream, asked: IncomingStream, told: Told
+    ) -> None:
+        self.stop_links = ends.nursery.cancel_scope.cancel
         self.owner = owner
         self.caller = caller
         self.asked = asked
@@ -67,18 +71,19 @@ async def served() -> AsyncIterator[Served]:
     told = Told()
     caller, mine = tcp_pair()
     with trio.fail_after(5):
-        async with linked() as ends, trio.open_nursery() as nursery:
-            ends.on_request = asked.append
+        async with trio.open_nursery() as nursery:
             owner = Owner(nursery)
             nursery.start_soon(owner.run)
-            stream = ends.opener.open_stream(ends.opening, "target", 80)
-            begun = Begun(Asked("fixed", "caller", "target:80"))
-            node = cast("Node", Edge())
-            ServedCall(cast("Calls", told), owner, mine, begun, node, "target:80", stream).start()
-            while not asked:
-                await trio.sleep(0.001)
-            async with trio.SocketStream(trio.socket.from_stdlib_socket(caller)) as stream_of_caller:
-                yield Served(owner, stream_of_caller, asked[0], told)
+            async with linked() as ends:
+                ends.on_request = asked.append
+                stream = ends.opener.open_stream(ends.opening, "target", 80)
+                begun = Begun(Asked("fixed", "caller", "target:80"))
+                node = cast("Node", Edge())
+                ServedCall(cast("Calls", told), owner, mine, begun, node, "target:80", stream).start()
+                while not asked:
+                    await trio.sleep(0.001)
+                async with trio.SocketStream(trio.socket.from_stdlib_socket(caller)) as stream_of_caller:
+                    yield Served(ends, owner, stream_of_caller, asked[0], told)
             nursery.cancel_scope.cancel()
 
 
@@ -106,3 +111,19 @@ async def test_a_call_is_not_cut_as_its_listener_closes() -> None:
         await tunnel.aclose()
         while call.told.entered:
             await trio.sleep(0.001)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_server_that_stops_has_cancelled_its_calls(answered: bool) -> None:
+    """Whichever hears of it first: the links that carry them, or who owns them."""
+    async with served() as call:
+        if answered:
+            call.asked.accept()
+            while not call.told.said:
+                await trio.sleep(0.001)
+        call.stop_links()
+        # This is in their nursery.
+        with trio.CancelScope(shield=True):
+            while call.told.entered:
+                await trio.sleep(0.001)
+        assert call.told.said == (["came about", "cancelled"] if answered else [])

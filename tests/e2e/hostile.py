@@ -53,6 +53,8 @@ class HostileAgent:
         self.sock = sock
         self.encoder = Encoder()
         self._received = bytearray()
+        self.crossed: float | None = None
+        """When a flood crossed its limit, if that takes long enough to matter."""
 
     @classmethod
     def link(cls, host: Host, context: ssl.SSLContext, node: str, *, session: str = "") -> Self:

@@ -20,7 +20,8 @@ _LISTENING = "0A"
 def why_taken(host: str, port: int, setting: str) -> str:
     """Return who has `port` where a listener on the address `host` needs it, and what to do."""
     found = _in_the_way(host, port)
-    if found is not None and _holder(found.inode) == os.getpid():
+    # With others, it was handed down to us for somebody else.
+    if found is not None and list(_holders(found.inode)) == [os.getpid()]:
         return f"this program has the port already, for another setting; set another {setting}"
     owner = find_owner(host, port)
     return f"another program has the port{owner and f', {owner}'}; stop it, or set another {setting}"
@@ -35,7 +36,7 @@ def find_owner(host: str, port: int) -> str:
     found = _in_the_way(host, port)
     if found is None:
         return ""
-    process = _holder(found.inode)
+    process = next((each for each in _holders(found.inode) if each != os.getpid()), None)
     if process is None:
         return f"one of user {found.user}: `ss -ltnp 'sport = {port}'`, as root on this host, names it"
     return f"{_name(process)} (process {process})"
@@ -80,15 +81,19 @@ def _address(text: str) -> IPv4Address | IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _holder(inode: str) -> int | None:
-    """Return the first process that has the socket open."""
+def _holders(inode: str) -> Iterator[int]:
+    """Yield the processes that have the socket open."""
     for process in sorted(int(each.name) for each in _PROC.iterdir() if each.name.isdecimal()):
         with suppress(OSError):  # it has ended, or is not ours to look into
-            for descriptor in (_PROC / str(process) / "fd").iterdir():
-                with suppress(OSError):
-                    if os.readlink(descriptor) == f"socket:[{inode}]":  # noqa: PTH115 -- no path
-                        return process
-    return None
+            if any(_is_socket(descriptor, inode) for descriptor in (_PROC / str(process) / "fd").iterdir()):
+                yield process
+
+
+def _is_socket(descriptor: Path, inode: str) -> bool:
+    try:
+        return os.readlink(descriptor) == f"socket:[{inode}]"  # noqa: PTH115 -- no path
+    except OSError:
+        return False
 
 
 def _name(process: int) -> str:

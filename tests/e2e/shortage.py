@@ -156,5 +156,8 @@ class Disk:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """What is in each file of a directory, hidden ones too."""
-    return {each.name: each.read_bytes() for each in directory.iterdir()}
+    """What is in each file of a directory, hidden ones too.
+
+    But for the one by which a write sees whether there is room, which is there for a moment.
+    """
+    return {each.name: each.read_bytes() for each in directory.iterdir() if each.name != ".room.new"}

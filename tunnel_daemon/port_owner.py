@@ -36,9 +36,11 @@ def find_owner(host: str, port: int) -> str:
     found = _in_the_way(host, port)
     if found is None:
         return ""
-    process = next((each for each in _holders(found.inode) if each != os.getpid()), None)
-    if process is None:
+    holders = list(_holders(found.inode))
+    if not holders:
         return f"one of user {found.user}: `ss -ltnp 'sport = {port}'`, as root on this host, names it"
+    others = [each for each in holders if each != os.getpid()]
+    process = (others or holders)[0]
     return f"{_name(process)} (process {process})"
 
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from certs.addresses import IPAddress
+
 KEY, CERTIFICATE, AUTHORITY, DETAILS = "node.key", "node.crt", "ca.crt", "agent.json"
 ALPN = "tunnel/1"
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class CredentialsError(Exception):

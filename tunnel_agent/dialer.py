@@ -12,11 +12,11 @@ import errno
 import ipaddress
 import logging
 import math
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import trio
 
-from certs.addresses import format_endpoint, unmapped
+from certs.addresses import IPAddress, format_endpoint, unmapped
 from tunnel_agent.dial_places import DialPlaces
 from tunnel_agent.own_addresses import OwnAddresses
 from tunnel_agent.resolve import Lookup, Resolver, UnresolvableError
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _CAUSES = {
     errno.ECONNREFUSED: Cause.REFUSED,

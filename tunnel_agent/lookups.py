@@ -11,18 +11,17 @@ import contextlib
 import ipaddress
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import trio
 
-from certs.addresses import unmapped
+from certs.addresses import IPAddress, unmapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from outcome import Outcome
 
-IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_LOOKUPS = 16  # at once
 MAX_ADDRESSES = 8  # of one name

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+    from certs.addresses import IPAddress
+
 
 _NLMSG_ERROR, _NLMSG_DONE, _RTM_NEWADDR, _RTM_GETADDR = 2, 3, 20, 22
 _NLM_F_REQUEST_DUMP = 0x301

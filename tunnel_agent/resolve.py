@@ -7,9 +7,9 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from certs.addresses import unmapped
+from certs.addresses import IPAddress, unmapped
 from tunnel_agent.allow_list import normal_name
-from tunnel_agent.lookups import IPAddress, Lookups
+from tunnel_agent.lookups import Lookups
 
 Lookup: TypeAlias = Callable[[str], Awaitable[list[IPAddress]]]
 

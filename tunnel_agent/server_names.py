@@ -24,7 +24,7 @@ from tunnel_daemon.failure_log import FailureLog
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tunnel_agent.lookups import IPAddress
+    from certs.addresses import IPAddress
 
 log = logging.getLogger(__name__)
 

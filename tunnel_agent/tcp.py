@@ -6,12 +6,14 @@ import errno
 import ipaddress
 import os
 import socket
+from typing import TYPE_CHECKING
 
 import trio
 
 from tunnel_wire.sockets import close_with_reset
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+if TYPE_CHECKING:
+    from certs.addresses import IPAddress
 
 
 async def connect_tcp(address: IPAddress, port: int) -> socket.socket:

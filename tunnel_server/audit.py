@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from tunnel_server.calls import Asked
+    from tunnel_server.asked import Asked
 
 log = logging.getLogger(__name__)
 

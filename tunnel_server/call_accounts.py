@@ -15,8 +15,8 @@ from tunnel_wire.client_hello import Http2Offer
 from tunnel_wire.splice import End, SpliceResult
 
 if TYPE_CHECKING:
+    from tunnel_server.asked import Asked
     from tunnel_server.audit import Audit
-    from tunnel_server.calls import Asked
     from tunnel_server.metrics import Metrics
     from tunnel_server.registry import Node
 

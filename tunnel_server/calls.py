@@ -10,7 +10,7 @@ import trio
 
 from certs.addresses import format_endpoint
 from tunnel_server.call_accounts import Begun, CallAccount, CallAccounts
-from tunnel_server.served_call import CALLER_LEFT, ServedCall
+from tunnel_server.served_call import CALLER_LEFT, ServedCall, no_answer
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.deadlines import Deadlines
 from tunnel_wire.failures import forget, watch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable
 
+    from tunnel_server.asked import Asked
     from tunnel_server.audit import Audit
     from tunnel_server.direct import DirectTarget
     from tunnel_server.metrics import Metrics
@@ -47,18 +48,6 @@ class TargetRefused(OpenFailed):
     def __init__(self, target: Target, detail: str) -> None:
         super().__init__(Cause.NOT_ALLOWED, detail)
         self.target = target
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Who wants what, as it stands in the log, the status and the audit log."""
-
-    frontend: str
-    caller: str
-    """`ADDRESS:PORT`, or `uid 1000` over a Unix socket."""
-    wanted: str
-    identity: str = ""
-    """SPIFFE URI of the caller's certificate, or `local` over a Unix socket."""
 
 
 @dataclass(eq=False, slots=True)
@@ -196,7 +185,7 @@ class Calls(CallAccounts):
         agent = await self._registry.wait_for(target.node, self._patience(target.node))
         with trio.move_on_after(self.open_timeout):
             return await agent.open(self.dialled(target), target.port), str(target)
-        raise OpenFailed(Cause.TIMED_OUT, f"no answer from the agent within {self.open_timeout:g} s")
+        raise no_answer(self.open_timeout)
 
     def dialled(self, target: Target) -> str:
         """What the agent is asked to dial for `target`."""

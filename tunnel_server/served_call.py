@@ -6,7 +6,6 @@ that is away, a direct target) has a task: `Calls.serve`.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from tunnel_server.call_accounts import CallAccount
@@ -28,9 +27,12 @@ if TYPE_CHECKING:
     from tunnel_wire.session import Stream
     from tunnel_wire.splice import SpliceResult
 
-log = logging.getLogger(__name__)
-
 CALLER_LEFT = "the caller went away before the edge answered"
+
+
+def no_answer(seconds: float) -> OpenFailed:
+    """The agent has had so long."""
+    return OpenFailed(Cause.TIMED_OUT, f"no answer from the agent within {seconds:g} s")
 
 
 class ServedCall:
@@ -96,8 +98,7 @@ class ServedCall:
 
     def overdue(self) -> None:
         """No answer has come in time."""
-        text = f"no answer from the agent within {self._calls.open_timeout:g} s"
-        self._fail(OpenFailed(Cause.TIMED_OUT, text), self._node.name, self._target)
+        self._fail(no_answer(self._calls.open_timeout), self._node.name, self._target)
 
     def _on_ready(self, events: int) -> None:
         if events & readiness.FAILED:

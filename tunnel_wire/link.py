@@ -216,7 +216,7 @@ class Link:
         return bytes(self._unsent) + tls.ciphertext()
 
     def _end_streams(self) -> None:
-        self.connection.output_ready = _nothing
+        self.connection.output_ready = _unheard
         session = self.connection.session
         if session is not None:
             # Cancelled: its streams' users are, too, if they are not told first.
@@ -389,10 +389,6 @@ class Link:
         self.pump()
         # Rounding can leave a deadline a hair before the time at which it was met.
         self._timer.set(max(self.connection.deadline(), now + _TICK))
-
-
-def _nothing() -> None:
-    pass
 
 
 def _unheard(*said: object) -> None:

@@ -16,8 +16,9 @@ from tests.tunnel_server.core import running
 from tests.tunnel_server.test_calls import echo
 from tunnel_daemon.program import ProgramError
 from tunnel_server import audit as module
+from tunnel_server.asked import Asked
 from tunnel_server.audit import Audit
-from tunnel_server.calls import Asked, Calls, Target
+from tunnel_server.calls import Calls, Target
 from tunnel_wire.splice import End
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)

@@ -11,9 +11,10 @@ import pytest
 import trio
 import trio.testing
 
-from tests.tunnel_server.core import Core, running
+from tests.tunnel_server.core import Agent, Core, running
 from tests.tunnel_wire.links import tcp_pair
-from tunnel_server.calls import Asked, Calls, Target
+from tunnel_server.asked import Asked
+from tunnel_server.calls import Calls, Target
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.owner import Owner
@@ -129,17 +130,24 @@ async def test_failures_are_resets_with_a_cause(caplog: pytest.LogCaptureFixture
         assert core.calls.open == 0
 
 
-async def test_an_agent_that_does_not_answer() -> None:
-    async with running(open_timeout=0.2) as core:
-        waiting: list[object] = []
+@asynccontextmanager
+async def unanswered(open_timeout: float = 10.0) -> AsyncIterator[tuple[Core, Agent, list[IncomingStream]]]:
+    """A server with an agent that has yet to answer what it is asked, in the order of the list."""
+    async with running(open_timeout=open_timeout) as core:
+        waiting: list[IncomingStream] = []
         core.on_request = waiting.append
         agent = await core.agent()
         await core.wait_linked("edge-1", agent.session)
+        yield core, agent, waiting
+
+
+async def test_an_agent_that_does_not_answer() -> None:
+    async with unanswered(open_timeout=0.2) as (core, agent, waiting):
         await ending(call(core, 80))
         assert core.calls.failures[0].cause is Cause.TIMED_OUT
         # The dial was called off at once, not at the next heartbeat.
         with trio.fail_after(2):
-            while not waiting[0].scope.cancel_called:  # type: ignore[attr-defined]
+            while not waiting[0].scope.cancel_called:
                 await trio.lowlevel.checkpoint()
         assert not agent.session.streams
 
@@ -154,11 +162,7 @@ async def test_the_link_ends_before_the_answer() -> None:
 
 
 async def test_a_caller_that_goes_away_before_the_answer() -> None:
-    async with running() as core:
-        waiting: list[IncomingStream] = []
-        core.on_request = waiting.append
-        agent = await core.agent()
-        await core.wait_linked("edge-1", agent.session)
+    async with unanswered() as (core, agent, waiting):
         caller = call(core, 80)
         with trio.fail_after(5):
             while not waiting:
@@ -173,11 +177,7 @@ async def test_a_caller_that_goes_away_before_the_answer() -> None:
 
 
 async def test_cancelled_before_the_answer_nothing_remains() -> None:
-    async with running() as core:
-        waiting: list[IncomingStream] = []
-        core.on_request = waiting.append
-        agent = await core.agent()
-        await core.wait_linked("edge-1", agent.session)
+    async with unanswered() as (core, _, waiting):
         async with trio.open_nursery() as nursery:
             caller = call(core, 80, nursery=nursery)
             with trio.fail_after(5):

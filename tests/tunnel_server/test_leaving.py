@@ -10,7 +10,8 @@ import trio
 from tests.tunnel_server.core import Agent, Core, running
 from tests.tunnel_wire.test_client_hello import hello
 from tunnel_daemon.http1 import Request, Response
-from tunnel_server.calls import Asked, Target
+from tunnel_server.asked import Asked
+from tunnel_server.calls import Target
 from tunnel_server.leaving import leave
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.splice import End

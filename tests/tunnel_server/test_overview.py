@@ -12,7 +12,7 @@ import trio
 from tests.tunnel_server.core import ADDRESS, Core, running
 from tests.tunnel_server.test_metrics import samples
 from tunnel_server.admin.views import ListenerView
-from tunnel_server.calls import Asked
+from tunnel_server.asked import Asked
 from tunnel_server.intercept.config import Refusal, Statistics
 from tunnel_server.mappings import PortMappings
 from tunnel_server.overview import Overview

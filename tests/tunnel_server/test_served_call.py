@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from tests.tunnel_wire.links import Ends, linked, tcp_pair
+from tunnel_server.asked import Asked
 from tunnel_server.call_accounts import Begun, CallAccount
-from tunnel_server.calls import Asked
 from tunnel_server.served_call import ServedCall
 from tunnel_wire.deadlines import Deadlines
 from tunnel_wire.owner import Owner

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -42,7 +43,7 @@ async def accept_callers(
             return
         owner = Owner(nursery)
         nursery.start_soon(owner.run)
-        entrance = _Entrance(listener, nursery, serve, lambda sock, caller: begin(owner, sock, caller))
+        entrance = _Entrance(listener, nursery, serve, partial(begin, owner))
         try:
             while True:
                 # It never is: this waits for whoever closes it.

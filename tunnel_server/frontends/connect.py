@@ -19,7 +19,8 @@ from certs.addresses import format_endpoint, parse_endpoint
 from certs.identity import Role
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.malformed import what_is_malformed
-from tunnel_server.calls import Asked, TargetRefused
+from tunnel_server.asked import Asked
+from tunnel_server.calls import TargetRefused
 from tunnel_server.direct import DirectTarget
 from tunnel_server.frontends.joining import join
 from tunnel_server.frontends.refusals import refusal, refusal_of

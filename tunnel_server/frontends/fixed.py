@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunnel_server.calls import Asked, Target
+from tunnel_server.asked import Asked
+from tunnel_server.calls import Target
 from tunnel_server.frontends.accepting import accept_callers
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import trio
 
 from certs.addresses import format_endpoint
 from tunnel_daemon.malformed import what_is_malformed
-from tunnel_server.calls import Asked
+from tunnel_server.asked import Asked
 from tunnel_server.frontends.destination import read_destination
 from tunnel_server.frontends.exchange import MAX_HEAD, BadRequest, CallerLeft, Cut, Exchange
 from tunnel_server.frontends.refusals import refusal, refusal_of

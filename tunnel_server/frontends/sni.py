@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel_server.calls import Asked
+from tunnel_server.asked import Asked
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.client_hello import MAX_HELLO, NotAHello, Records, read_server_name
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from tunnel_server.calls import Asked, Target
+from tunnel_server.asked import Asked
 from tunnel_server.frontends.accepting import accept_callers
 from tunnel_server.intercept.original_destination import original_destination
 from tunnel_wire.causes import Cause, OpenFailed
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import trio
 
     from certs.addresses import IPAddress, IPNetwork
-    from tunnel_server.calls import Calls
+    from tunnel_server.calls import Calls, Target
     from tunnel_server.frontends.naming import Find, Naming
     from tunnel_wire.owner import Owner
 

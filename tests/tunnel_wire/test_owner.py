@@ -1,5 +1,8 @@
 """An owner ends with its last connection, or cuts them all."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import trio
 import trio.testing
 
@@ -17,10 +20,16 @@ class Connection:
         self.owner.discard(self)
 
 
-async def test_closed_it_waits_for_the_last() -> None:
+@asynccontextmanager
+async def owning() -> AsyncIterator[tuple[Owner, trio.Nursery]]:
     async with trio.open_nursery() as nursery:
         owner = Owner(nursery)
         nursery.start_soon(owner.run)
+        yield owner, nursery
+
+
+async def test_closed_it_waits_for_the_last() -> None:
+    async with owning() as (owner, nursery):
         one, other = Connection(owner), Connection(owner)
         owner.discard(one)
         owner.close()
@@ -42,9 +51,7 @@ async def test_closed_without_any_it_is_over() -> None:
 
 
 async def test_cancelled_it_cuts_what_it_has_and_what_still_comes() -> None:
-    async with trio.open_nursery() as nursery:
-        owner = Owner(nursery)
-        nursery.start_soon(owner.run)
+    async with owning() as (owner, nursery):
         first, gone = Connection(owner), Connection(owner)
         owner.discard(gone)
         await trio.testing.wait_all_tasks_blocked()
@@ -55,9 +62,7 @@ async def test_cancelled_it_cuts_what_it_has_and_what_still_comes() -> None:
 
 
 async def test_closed_it_does_not_cut_who_takes_the_place_of_the_last() -> None:
-    async with trio.open_nursery() as nursery:
-        owner = Owner(nursery)
-        nursery.start_soon(owner.run)
+    async with owning() as (owner, _):
         last = Connection(owner)
         owner.close()
         await trio.testing.wait_all_tasks_blocked()

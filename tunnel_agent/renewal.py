@@ -33,6 +33,8 @@ EARLIEST, LATEST = 0.60, 2 / 3
 that joined in one minute do not come in one minute."""
 _FIRST_LOOK = 120.0
 _RETRY, _RETRY_MAX = 60.0, 3600.0
+_OF_WHAT_IS_LEFT = 1 / 8
+"""The longest wait after a failure, in parts of the time that the certificate still has."""
 _CLOCK_CHECK = 60.0
 """Seconds: the clock on the wall decides what is due, and may be set meanwhile."""
 _TICK = 0.1
@@ -98,17 +100,25 @@ class Renewal:
                 reason = str(error).partition(";")[0]
                 self._failures.failed(reason, f"the certificate could not be looked after: {error}")
                 # At least a second, however the dice fall.
-                patient, wait = True, 1.0 + next(retries)
+                wait = 1.0 + min(next(retries), self._longest_wait())
             else:
                 self._failures.over()
                 retries = self._retries()
-                # What is due again at once was given by a server whose clock is far from ours.
-                patient, wait = self._left() <= 0, self._look_every * self._uniform(0.9, 1.1)
+                wait = self._look_every * self._uniform(0.9, 1.1)
+            # What is due again at once failed, or was given by a server whose clock is far from ours.
+            patient = self._left() <= 0
 
     def _retries(self) -> Iterator[float]:
         # Never rarer than looks that succeed.
         most = self._look_every
         return full_jitter(min(_RETRY, most), min(_RETRY_MAX, most), self._uniform)
+
+    def _longest_wait(self) -> float:
+        """Seconds: what is left of a certificate of some minutes must not pass between two tries."""
+        self._left()
+        held = self._read[1]
+        left = held.not_after - self._clock() if held is not None else 0.0
+        return left * _OF_WHAT_IS_LEFT if left > 0 else _RETRY_MAX
 
     async def _sleep(self, wait: float, *, until_due: bool) -> None:
         ends = trio.current_time() + wait

@@ -133,6 +133,28 @@ async def test_failures_are_not_repeated_more_rarely_than_looks_that_succeed(aut
     assert len(looks.asked) >= 60 / (1 + 5) - 1
 
 
+async def test_failures_leave_time_for_more_tries_however_short_its_life(autojump_clock, watching):
+    def prepare(looks):
+        looks.failure = "s:1: timed out"
+
+    looks, _ = await watching(60, life=60, prepare=prepare, uniform=lambda low, high: max(low, min(high, 60)))
+    at = [at for at, asked in zip(looks.at, looks.asked, strict=True) if asked["due"]]
+    assert at[0] == pytest.approx(60 * 0.6667, abs=1)
+    assert len(at) >= 6
+
+
+async def test_a_look_that_failed_does_not_put_off_what_becomes_due(autojump_clock, watching):
+    def prepare(looks):
+        looks.failure = "s:1: timed out"
+
+    looks, _ = await watching(
+        400, life=400, prepare=prepare, uniform=lambda low, high: max(low, min(high, 230))
+    )
+    due = [at for at, asked in zip(looks.at, looks.asked, strict=True) if asked["due"]]
+    assert looks.asked[0]["due"] is False
+    assert due[0] == pytest.approx(400 * 0.6667, abs=1)
+
+
 async def test_an_expired_certificate_is_no_reason_to_hurry(autojump_clock, watching):
     def prepare(looks):
         looks.failure = "the certificate expired"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel_wire.session import EndCause
+from tunnel_wire.stream_state import EndCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,7 +25,7 @@ from tunnel_wire.hello import RESUME, DrainReason, Hello
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.rates import Allowance
-from tunnel_wire.session import EndCause
+from tunnel_wire.stream_state import EndCause
 
 if TYPE_CHECKING:
     import socket

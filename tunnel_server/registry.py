@@ -17,7 +17,8 @@ from tunnel_server.agent_session import AgentSession
 from tunnel_server.claims import AddressRules, Claims
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.hello import DrainReason
-from tunnel_wire.session import EndCause, Session
+from tunnel_wire.session import Session
+from tunnel_wire.stream_state import EndCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -12,10 +12,10 @@ from tunnel_server.call_accounts import CallAccount
 from tunnel_wire import readiness
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.session import EndCause
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import OwnedSplice
 from tunnel_wire.stream import check_opened
+from tunnel_wire.stream_state import EndCause
 
 if TYPE_CHECKING:
     import socket

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel_wire.session import State
+from tunnel_wire.stream_state import State
 from tunnel_wire.timers import Timer
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from tunnel_wire.hello import (
     read_number,
 )
 from tunnel_wire.offsets import Offsets
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.stream_state import EndCause, State
 from tunnel_wire.tombstones import Tombstones
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tunnel_wire.session import EndCause
+from tunnel_wire.stream_state import EndCause
 from tunnel_wire.timers import Timer
 
 if TYPE_CHECKING:

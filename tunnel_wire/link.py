@@ -34,8 +34,8 @@ from tunnel_wire.frame_size import FrameSize
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
 from tunnel_wire.receive_buffers import PIECE, of_this_loop
-from tunnel_wire.session import EndCause
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unacknowledged, unsent
+from tunnel_wire.stream_state import EndCause
 from tunnel_wire.timers import Timer
 from tunnel_wire.tls import KEY_UPDATE_SIZE, TlsEnded, TlsPump
 

@@ -27,7 +27,7 @@ from tunnel_wire.hello import (
 )
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.offsets import Offsets
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.stream_state import EndCause, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

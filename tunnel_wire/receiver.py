@@ -22,7 +22,7 @@ from tunnel_wire.flow import CreditExceeded
 from tunnel_wire.frames import HEADER_SIZE, MAX_WINDOW, ErrorCode, Violation
 from tunnel_wire.link_window import LinkWindow
 from tunnel_wire.rates import Allowance
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.stream_state import EndCause, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

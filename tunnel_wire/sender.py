@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunnel_wire import frames
 from tunnel_wire.frames import HEADER_SIZE
-from tunnel_wire.session import State
+from tunnel_wire.stream_state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable

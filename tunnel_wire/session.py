@@ -7,84 +7,21 @@ A session is what one agent process and one server process share; it owns the st
 
 from __future__ import annotations
 
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.flow import Budget, Buffer, Incoming, Outgoing, SegmentPool
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import new_id
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
+from tunnel_wire.stream_state import EndCause, State
 from tunnel_wire.suspended import Suspended
 
 if TYPE_CHECKING:
     from tunnel_wire.answerer import AnswererConnection
     from tunnel_wire.carrier import Carrier
+    from tunnel_wire.stream_state import StreamFace
     from tunnel_wire.tombstones import Tombstones
-
-
-class State(Enum):
-    """Where a stream is in its life. The two directions' ends are in their ledgers."""
-
-    OPENING = auto()
-    OPEN = auto()
-    SUSPENDED = auto()
-    """It was open, and has no link."""
-    ASKED = auto()
-    """It was open, and a link has asked for it: the agent has yet to say what it has of it."""
-    ENDED = auto()
-    """Both directions have ended, as both ends know without a link; what came has yet to be delivered."""
-    CLOSED = auto()
-
-
-class EndCause(Enum):
-    """How a stream came to be closed."""
-
-    FINISHED = "both directions ended"
-    REFUSED = "the open was refused"
-    PEER_RESET = "reset by the other end of the tunnel"
-    LOCAL_RESET = "reset at this end of the tunnel"
-    PROTOCOL = "the other end of the tunnel broke the protocol"
-    LINK_LOST = "the link was lost"
-    STOPPED = "this end of the tunnel was stopped"
-    EXPIRED = "the link was lost, and no other came in time"
-    UNANSWERED = "the link was lost, and the agent did not say in time whether it still has the stream"
-    RECLAIMED = "the link was lost, and its memory was needed"
-    SESSION_OVER = "the program at the other end of the tunnel was started anew"
-    REVOKED = "the link was lost, and its certificate was revoked"
-
-
-LOST = frozenset(
-    {
-        EndCause.LINK_LOST,
-        EndCause.STOPPED,
-        EndCause.EXPIRED,
-        EndCause.UNANSWERED,
-        EndCause.RECLAIMED,
-        EndCause.SESSION_OVER,
-        EndCause.REVOKED,
-    }
-)
-"""What a stream's user calls a lost link."""
-
-
-class StreamFace(Protocol):
-    """What a stream's user is told, synchronously, from within the link's reader or pump."""
-
-    def on_answer(self) -> None:
-        """Our CONNECT was answered."""
-
-    def on_data(self, data: memoryview) -> None:
-        """Payload came. It must be sent on, or copied into `incoming.queue`, before this returns."""
-
-    def on_end(self) -> None:
-        """The peer's direction has ended."""
-
-    def on_reset(self) -> None:
-        """The stream is gone: `stream.end_cause`."""
-
-    def on_room(self) -> None:
-        """`stream.room()` may have grown."""
 
 
 class Stream:

@@ -17,7 +17,6 @@ import trio
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import FAILED, HUNG_UP, READABLE, WRITABLE, Watch, watch
-from tunnel_wire.session import LOST, EndCause, State
 from tunnel_wire.sockets import (
     close_properly,
     close_with_reset,
@@ -26,6 +25,7 @@ from tunnel_wire.sockets import (
     unacknowledged,
 )
 from tunnel_wire.splice_result import End
+from tunnel_wire.stream_state import LOST, EndCause, State
 from tunnel_wire.timers import Timer
 
 if TYPE_CHECKING:

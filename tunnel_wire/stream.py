@@ -12,7 +12,7 @@ import trio
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.exclusive import Exclusive
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.session import LOST, EndCause, State
+from tunnel_wire.stream_state import LOST, EndCause, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable

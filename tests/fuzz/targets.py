@@ -33,7 +33,8 @@ from tunnel_wire.frames import PREFACE
 from tunnel_wire.hello import RESUME, BadHello, Hello
 from tunnel_wire.limits import DEFAULT_LIMITS
 from tunnel_wire.opener import OpenerConnection
-from tunnel_wire.session import EndCause, Session, State
+from tunnel_wire.session import Session
+from tunnel_wire.stream_state import EndCause, State
 from tunnel_wire.tls import TlsEnded, TlsPump
 
 Target = Callable[[bytes], None]

@@ -19,7 +19,7 @@ from tunnel_agent import supervisor as supervisor_module
 from tunnel_agent.connect import ConnectError
 from tunnel_agent.credentials import CredentialsError
 from tunnel_wire.hello import DrainReason
-from tunnel_wire.session import EndCause
+from tunnel_wire.stream_state import EndCause
 
 DELAY = 30.0
 """Seconds: failover-delay."""

@@ -17,8 +17,9 @@ from tunnel_server.frontends.joining import join
 from tunnel_wire.client_hello import Http2Offer
 from tunnel_wire.flow import Budget
 from tunnel_wire.limits import WireLimits
-from tunnel_wire.session import EndCause, Session
+from tunnel_wire.session import Session
 from tunnel_wire.splice import End, SpliceResult, splice
+from tunnel_wire.stream_state import EndCause
 
 if TYPE_CHECKING:
     import socket

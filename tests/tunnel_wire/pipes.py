@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.tunnel_wire.memory import consume
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.limits import WireLimits
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.stream_state import EndCause, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

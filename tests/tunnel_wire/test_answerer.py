@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hpack import Decoder
 
@@ -13,7 +15,10 @@ from tunnel_wire.causes import STATUS_OF_CAUSE, Cause
 from tunnel_wire.events import DrainReceived, HelloReceived, StreamRequested, StreamReset
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.limits import WireLimits
-from tunnel_wire.session import EndCause, State, Stream
+from tunnel_wire.stream_state import EndCause, State
+
+if TYPE_CHECKING:
+    from tunnel_wire.session import Stream
 
 KEY = (b"tunnel-key", b"00000000000000aa")
 OFFSETS = [(b"tunnel-received", b"0"), (b"tunnel-limit", b"65536")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.tunnel_wire.handmade import (
@@ -23,7 +25,10 @@ from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.opener import OpenerConnection
-from tunnel_wire.session import EndCause, State, Stream
+from tunnel_wire.stream_state import EndCause, State
+
+if TYPE_CHECKING:
+    from tunnel_wire.session import Stream
 
 
 def test_a_flood_of_padding_that_nobody_reads_about(answerer: Handmade) -> None:

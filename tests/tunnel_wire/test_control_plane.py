@@ -23,7 +23,7 @@ from tunnel_wire import frames
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
-from tunnel_wire.session import State
+from tunnel_wire.stream_state import State
 
 
 def test_compression_state_is_bounded_whatever_the_peer_offers(opener: Handmade) -> None:

@@ -15,7 +15,7 @@ from tunnel_wire.events import RoomGained
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.life import Life
 from tunnel_wire.limits import DEFAULT_LIMITS
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.stream_state import EndCause, State
 
 
 def test_silence_ends_the_link(answerer: Handmade) -> None:

@@ -20,8 +20,8 @@ from tests.tunnel_wire import key_updates
 from tests.tunnel_wire.links import MIB, Ends, linked, tcp_pair
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.limits import WireLimits
-from tunnel_wire.session import EndCause
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER
+from tunnel_wire.stream_state import EndCause
 from tunnel_wire.tls import send_all
 
 if TYPE_CHECKING:

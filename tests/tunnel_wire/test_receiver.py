@@ -39,7 +39,7 @@ from tunnel_wire.events import (
 )
 from tunnel_wire.frames import MAX_WINDOW, ErrorCode
 from tunnel_wire.limits import WireLimits
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.stream_state import EndCause, State
 
 SMALL = WireLimits(connection_window=65_535, max_frame=16_384)
 

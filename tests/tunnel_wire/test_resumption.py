@@ -11,7 +11,7 @@ from tests.tunnel_wire.pipes import LIMITS
 from tests.tunnel_wire.test_resumption_machine import Resumption
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import DEFAULT_LIMITS
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.stream_state import EndCause, State
 
 if TYPE_CHECKING:
     from tests.tunnel_wire.wires import Wire

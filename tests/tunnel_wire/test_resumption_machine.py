@@ -16,7 +16,7 @@ from tests.tunnel_wire.wires import GRACE, NotedBudget, Wire, Wires
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.hello import DrainReason, Hello
-from tunnel_wire.session import LOST, EndCause, State
+from tunnel_wire.stream_state import LOST, EndCause, State
 
 if TYPE_CHECKING:
     from tunnel_wire.session import Session, Stream

@@ -15,7 +15,8 @@ from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
-from tunnel_wire.session import EndCause, Session, State
+from tunnel_wire.session import Session
+from tunnel_wire.stream_state import EndCause, State
 
 KIB = 1024
 FLOOR = 128 * KIB

@@ -15,7 +15,7 @@ from tests.tunnel_wire.pipes import ENDS, FLOOR, LIMITS, Pipe, Pipes, Side, Tunn
 from tunnel_wire import frames
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.hello import DrainReason
-from tunnel_wire.session import EndCause, State
+from tunnel_wire.stream_state import EndCause, State
 
 if TYPE_CHECKING:
     from tests.tunnel_wire.memory import End

@@ -22,7 +22,8 @@ from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import DrainReason, Hello, new_id
 from tunnel_wire.opener import OpenerConnection
-from tunnel_wire.session import EndCause, Session, State, Stream
+from tunnel_wire.session import Session, Stream
+from tunnel_wire.stream_state import EndCause, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,8 @@ from tests.tunnel_wire.memory import Face
 from tunnel_wire.expiry import Expiry
 from tunnel_wire.flow import Budget
 from tunnel_wire.limits import WireLimits
-from tunnel_wire.session import EndCause, Session, State, Stream
+from tunnel_wire.session import Session, Stream
+from tunnel_wire.stream_state import EndCause, State
 
 LIMITS = WireLimits(resume_grace_pooled=10)
 FLOOR = LIMITS.initial_window + LIMITS.kept_floor

@@ -18,7 +18,8 @@ from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.hello import RESUME, Hello
 from tunnel_wire.opener import OpenerConnection
-from tunnel_wire.session import EndCause, Session
+from tunnel_wire.session import Session
+from tunnel_wire.stream_state import EndCause
 
 if TYPE_CHECKING:
     from tunnel_wire.session import Stream

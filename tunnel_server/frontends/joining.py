@@ -14,10 +14,10 @@ import trio
 
 from tunnel_wire.failures import forget, watch
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.session import LOST
 from tunnel_wire.sockets import close_with_reset, unacknowledged
 from tunnel_wire.splice import End, SpliceResult
 from tunnel_wire.stream import TunnelStream
+from tunnel_wire.stream_state import LOST
 from tunnel_wire.tls_stream import TlsStream
 
 if TYPE_CHECKING:

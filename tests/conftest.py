@@ -14,6 +14,8 @@ _IN_CI = os.environ.get("CI") == "true"
 _MEMORY = Path("/dev/shm")
 _ENOUGH = 1 << 30
 """Bytes; a run holds a tenth of that at once."""
+_SKIPPED = 6
+"""Exit code of a CI run in which anything was skipped: not pytest's for failures, which are tried again."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started by a shell in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,8 +65,8 @@ def _room(*, alone: bool) -> Iterator[None]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a CI run in which anything was skipped: there, everything a test needs is installed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if _IN_CI and reporter is not None and reporter.stats.get("skipped") and session.exitstatus == 0:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if _IN_CI and reporter is not None and reporter.stats.get("skipped") and session.exitstatus in {0, 1}:
+        session.exitstatus = _SKIPPED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -3,7 +3,7 @@
 When an uplink comes back, DNS is often the last to do so, and calls that wait for their link do not wait that
 long. So a name of which DNS says nothing within a second, or that it cannot resolve, is dialled where it was:
 wherever that leads, it is the server's certificate that decides. What DNS said last is kept however old
-it is, in memory, until it says something else.
+it is, until it says something else; `kept_names.py` has it outlive the process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE = 1.0
-"""Seconds for DNS, where it is known what it said last; once, as long as it stays silent and is asked."""
+"""Seconds for DNS, where it is known what it said last; once, as long as it stays silent and is asked. Half
+of what the caller has, if that is less: the other half is for dialling.
+"""
 _ANEW = 60.0
 """Seconds without a question after which they count anew: its silence is old by then."""
 _MAX_NAMES = 64
@@ -52,16 +54,24 @@ class ServerNames(trio.abc.HostnameResolver):
     def __init__(self, known: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         """Take `known`: what DNS said last to another process, as that one's `known` gives it."""
         self.lookups = Lookups(self._answered)
+        self.learned = trio.Event()
+        """Set when DNS has said something new, and replaced."""
         self._names: dict[str, _Name] = {}
         for host, addresses in known.items():
             self._name(host).addresses = [ipaddress.ip_address(address) for address in addresses]
 
     def known(self) -> dict[str, list[str]]:
-        """The addresses of each name."""
-        return {host: [str(each) for each in name.addresses] for host, name in self._names.items()}
+        """The addresses of each name that has some."""
+        return {
+            host: [str(each) for each in name.addresses]
+            for host, name in self._names.items()
+            if name.addresses
+        }
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """For people: of each name the addresses, and for how many seconds DNS has not given any."""
+        """For people: of each name that was asked for the addresses, and for how many seconds DNS has not
+        given any.
+        """
         now = trio.current_time()
         return {
             host: {
@@ -69,6 +79,7 @@ class ServerNames(trio.abc.HostnameResolver):
                 "unanswered_s": None if name.silent_since == math.inf else round(now - name.silent_since, 1),
             }
             for host, name in self._names.items()
+            if name.asked > -math.inf
         }
 
     async def getaddrinfo(
@@ -83,7 +94,9 @@ class ServerNames(trio.abc.HostnameResolver):
         """As `socket.getaddrinfo`, for a name; raises socket.gaierror."""
         assert host is not None
         found: list[Any] = []
-        for each in await self._addresses(host.decode("ascii")):
+        # Where to listen is no name to dial (trio.open_tcp_listeners).
+        addresses = self.lookups if flags & socket.AI_PASSIVE else self._addresses
+        for each in await addresses(host.decode("ascii")):
             with contextlib.suppress(socket.gaierror):  # of another family
                 numeric = flags | socket.AI_NUMERICHOST
                 found += socket.getaddrinfo(str(each), port, family, type, proto, numeric)
@@ -98,7 +111,7 @@ class ServerNames(trio.abc.HostnameResolver):
     async def _addresses(self, host: str) -> list[IPAddress]:
         name, why, failed, now = self._name(host), "DNS does not answer", None, trio.current_time()
         if name.silent_since == math.inf or now > name.asked + _ANEW:
-            name.patient_until = now + PATIENCE
+            name.patient_until = now + min(PATIENCE, (trio.current_effective_deadline() - now) / 2)
         name.silent_since, name.asked = min(name.silent_since, now), now
         # Without an address nobody goes on before DNS answers: each call gives it a second of its own.
         with trio.move_on_at(name.patient_until if name.addresses else now + PATIENCE):
@@ -121,6 +134,11 @@ class ServerNames(trio.abc.HostnameResolver):
         return self._names.setdefault(host, _Name())
 
     def _answered(self, host: str, found: list[IPAddress]) -> None:
-        name = self._name(host)
+        name = self._names.get(host)
+        if name is None:  # nobody dials it
+            return
+        if set(found) != set(name.addresses):
+            self.learned.set()
+            self.learned = trio.Event()
         name.addresses, name.silent_since = found, math.inf
         name.failures.over()

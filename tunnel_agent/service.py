@@ -13,6 +13,7 @@ from tunnel_agent.allow_list import AllowList
 from tunnel_agent.credentials import load_credentials
 from tunnel_agent.dialer import Dialer
 from tunnel_agent.health import serve_health
+from tunnel_agent.kept_names import keep_names, load_names
 from tunnel_agent.renewal import Renewal
 from tunnel_agent.resolve import Resolver
 from tunnel_agent.server_names import ServerNames
@@ -48,7 +49,7 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
         by_machine = credentials.attested  # by another agent here: one of a DaemonSet, before a static pod
     raise_open_files()
     log.info("tunnel-agent %s: node %s, servers %s", version, status.node, ", ".join(map(str, servers)))
-    names, resolver = ServerNames(), Resolver()
+    names, resolver = ServerNames(load_names(config.state_dir)), Resolver()
     trio.socket.set_custom_hostname_resolver(names)
     status.names, status.lookups = names.describe, lambda: len(names.lookups) + len(resolver.lookups)
     async with trio.open_nursery() as nursery:
@@ -85,6 +86,7 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
         await nursery.start(partial(watch_signals, nursery.cancel_scope, on_hangup=reloader.reload))
         nursery.start_soon(reloader.watch)
         nursery.start_soon(renewal.run)
+        nursery.start_soon(keep_names, config.state_dir, names)
         if attestation is not None:
             nursery.start_soon(attestation.run, supervisor.renewed)
             await attestation.ready.wait()

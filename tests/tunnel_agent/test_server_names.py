@@ -149,3 +149,33 @@ async def test_so_many_names_are_kept(names, dns, autojump_clock):
         await resolve(names, f"{number}.example")
     assert len(names.known()) == 64
     assert "99.example" in names.known()
+
+
+async def test_a_try_that_is_short_of_time_still_gets_to_dial(names, dns, autojump_clock):
+    dns.answer("a.example", HERE)
+    await resolve(names)
+    dns.silent = True
+    with trio.move_on_after(PATIENCE / 2) as scope:
+        assert await resolve(names) == ([HERE], PATIENCE / 4)
+    assert not scope.cancelled_caught
+
+
+async def test_where_to_listen_is_no_name_of_a_server(names, dns, autojump_clock):
+    trio.socket.set_custom_hostname_resolver(names)
+    dns.answer("health.example", HERE)
+    for _ in range(2):
+        (listener,) = await trio.open_tcp_listeners(0, host="health.example")
+        with listener.socket as sock:
+            assert sock.getsockname()[0] == HERE
+    assert names.describe() == names.known() == {}
+    dns.answers.clear()
+    with pytest.raises(socket.gaierror):
+        await trio.open_tcp_listeners(0, host="health.example")
+
+
+async def test_what_nobody_asked_for_here_is_not_shown(dns, autojump_clock):
+    names = ServerNames({"a.example": [HERE], "b.example": [THERE]})
+    dns.answer("a.example", HERE)
+    await resolve(names)
+    assert names.describe() == {"a.example": {"addresses": [HERE], "unanswered_s": None}}
+    assert names.known() == {"a.example": [HERE], "b.example": [THERE]}

@@ -59,7 +59,10 @@ def _in_the_way(host: str, port: int) -> _Socket | None:
     except ValueError:
         return None
     for each in _listening(port):
-        if each.address == ours or each.address.is_unspecified or ours.is_unspecified:
+        theirs = each.address
+        # One on "::" may take IPv4 as well, which /proc does not say; ours there never does.
+        meets = theirs.version == ours.version or theirs == IPv6Address("::")
+        if theirs == ours or (meets and (theirs.is_unspecified or ours.is_unspecified)):
             return each
     return None
 

@@ -67,9 +67,12 @@ def test_this_process_itself() -> None:
     assert said == "this program has the port already, for another setting; set another https-port"
 
 
-def test_one_in_nobodys_way_is_not_named() -> None:
-    with listening("127.0.0.1") as (port, _):
-        assert why_taken("127.0.0.3", port, "p") == "another program has the port; stop it, or set another p"
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("127.0.0.1", "127.0.0.3"), ("::1", "0.0.0.0"), ("0.0.0.0", "::1"), ("0.0.0.0", "::")]
+)
+def test_one_in_nobodys_way_is_not_named(theirs: str, ours: str) -> None:
+    with listening(theirs) as (port, _):
+        assert why_taken(ours, port, "p") == "another program has the port; stop it, or set another p"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

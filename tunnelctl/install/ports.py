@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from tunnel_daemon.port_owner import find_owner
 from tunnel_server.kube.references import DEPLOYMENTS
 from tunnel_server.kube.resources import DAEMON_SETS
 from tunnelctl.checks import Check, State
-from tunnelctl.install.manifests import AGENT, SERVER, named, pod_spec
+from tunnelctl.install.manifests import AGENT, SERVER, SERVER_CONFIG, SERVER_FILE, named, pod_spec
 from tunnelctl.install.scheduling import addresses, host_ports
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def check_ports(
     survey: ClusterSurvey, objects: list[Object], namespace: str, *, replace: bool
 ) -> Iterator[Check]:
     """Judge whether others hold the ports that ours need on a host."""
+    places = _places(objects)
     freed = {each.reference.name for each in survey.yurt_tunnel} if replace else set()
     everywhere = True
     problems = []
@@ -41,7 +43,7 @@ def check_ports(
             pods = [each for each in survey.pods if each["spec"].get("nodeName") == node["metadata"]["name"]]
             taken = _of_pods(pods, namespace, node, wanted, freed)
             if is_here(node):
-                taken += _of_programs(pods, node, wanted)
+                taken += _of_programs(pods, node, wanted, places)
             if name == SERVER and not taken:
                 everywhere = False
             problems += [(name, text) for text in taken]
@@ -96,16 +98,24 @@ def _of_pods(
     return found
 
 
-def _of_programs(pods: list[Object], node: Object, wanted: set[int]) -> list[str]:
+def _places(objects: list[Object]) -> dict[int, list[str]]:
+    """Return where the server listens for agents, by port: on every address, unless it is told where."""
+    settings = tomllib.loads(named(objects, "ConfigMap", SERVER_CONFIG)["data"][SERVER_FILE])
+    addresses = [str(each) for each in settings.get("bind-address", ["0.0.0.0"])]
+    return {settings["tunnel-port"]: addresses}
+
+
+def _of_programs(
+    pods: list[Object], node: Object, wanted: set[int], places: dict[int, list[str]]
+) -> list[str]:
     """Of this machine, and of no pod that runs, ours of before for one."""
-    ports = wanted.difference(*(_ports(each) for each in pods if _runs(each)))
-    # On loopback or on every address: so do ours listen, whatever else they listen on.
-    owners = {port: find_owner("127.0.0.1", port) for port in sorted(ports)}
-    return [
-        f"{port} on {node['metadata']['name']}: a program there, {owner}"
-        for port, owner in owners.items()
-        if owner
-    ]
+    found = []
+    for port in sorted(wanted.difference(*(_ports(each) for each in pods if _runs(each)))):
+        # The others listen on loopback, whatever else they listen on.
+        owners = (find_owner(address, port) for address in places.get(port, ["127.0.0.1"]))
+        if owner := next(filter(None, owners), ""):
+            found.append(f"{port} on {node['metadata']['name']}: a program there, {owner}")
+    return found
 
 
 def _ports(pod: Object) -> set[int]:

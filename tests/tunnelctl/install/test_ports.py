@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tunnelctl.checks import Check, State
-from tunnelctl.install.manifests import load
+from tunnelctl.install.manifests import SERVER_CONFIG, SERVER_FILE, load, named
 from tunnelctl.install.ports import check_ports
 from tunnelctl.install.preflight import ClusterSurvey
 
@@ -46,9 +46,11 @@ def pod(status: dict[str, Any], namespace: str = "edge-tunnel") -> dict[str, Any
     return {"metadata": {"name": "some-1", "namespace": namespace}, "spec": spec, "status": status}
 
 
-def checked(host: dict[str, Any], *pods: dict[str, Any]) -> list[Check]:
+def checked(
+    host: dict[str, Any], *pods: dict[str, Any], objects: list[dict[str, Any]] | None = None
+) -> list[Check]:
     survey = ClusterSurvey([host], [host], [], list(pods), None, [])
-    return list(check_ports(survey, load(), "edge-tunnel", replace=False))
+    return list(check_ports(survey, objects or load(), "edge-tunnel", replace=False))
 
 
 @pytest.mark.usefixtures("taken")
@@ -57,6 +59,30 @@ def test_a_program_of_this_host_is_named() -> None:
     name = Path("/proc/self/comm").read_text().strip()
     assert check.state is State.FAILED
     assert check.text == f"{PORT} on cp-1: a program there, {name} (process {os.getpid()})"
+
+
+@pytest.mark.parametrize(
+    ("port", "in_the_way"),
+    [pytest.param(10262, True, id="on-every-address"), pytest.param(PORT, False, id="on-loopback")],
+)
+def test_a_program_on_another_address_of_this_host_counts_where_ours_listens_on_all(
+    port: int, in_the_way: bool
+) -> None:
+    try:
+        sock = socket.create_server(("127.0.0.9", port))
+    except OSError:
+        pytest.skip(f"port {port} of this machine is in use")
+    with sock:
+        (check,) = checked(node())
+        assert (check.state is State.FAILED) is in_the_way
+        assert ("a program there" in check.text) is in_the_way
+        if in_the_way:
+            objects = load()
+            data = named(objects, "ConfigMap", SERVER_CONFIG)["data"]
+            data[SERVER_FILE] = 'bind-address = ["127.0.0.8", "127.0.0.7"]\n' + data[SERVER_FILE]
+            assert checked(node(), objects=objects) == [SILENT]
+            data[SERVER_FILE] = data[SERVER_FILE].replace("127.0.0.7", "127.0.0.9")
+            assert checked(node(), objects=objects) == [check]
 
 
 @pytest.mark.usefixtures("taken")

@@ -68,7 +68,8 @@ def test_this_process_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"), [("127.0.0.1", "127.0.0.3"), ("::1", "0.0.0.0"), ("0.0.0.0", "::1"), ("0.0.0.0", "::")]
+    ("theirs", "ours"),
+    [("127.0.0.1", "127.0.0.3"), ("::1", "0.0.0.0"), ("0.0.0.0", "::1"), ("0.0.0.0", "::")],
 )
 def test_one_in_nobodys_way_is_not_named(theirs: str, ours: str) -> None:
     with listening(theirs) as (port, _):

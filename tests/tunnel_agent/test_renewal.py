@@ -32,12 +32,14 @@ class Looks:
         self.at = []
         self.answer = NOTHING
         self.failure = None
+        self.takes = 0.0
         self.began = trio.current_time()
 
     async def __call__(self, module, settings):
         assert module == "tunnel_agent.renew"
         self.asked.append(json.loads(json.dumps(settings)))
         self.at.append(trio.current_time() - self.began)
+        await trio.sleep(self.takes)
         if self.failure:
             raise ApartError(self.failure)
         return self.answer
@@ -111,6 +113,15 @@ async def test_a_thousand_that_joined_together_do_not_come_together(autojump_clo
 async def test_what_was_just_issued_is_not_due_however_short_its_life(autojump_clock, watching):
     looks, _ = await watching(60, life=120, linked=False)
     assert looks.asked == []
+
+
+async def test_what_becomes_due_during_a_look_is_renewed_after_it(autojump_clock, watching):
+    def prepare(looks):
+        looks.takes = 3.0
+
+    looks, _ = await watching(150, life=182, prepare=prepare)  # due after 121 s; the first look is at 120
+    assert [asked["due"] for asked in looks.asked[:2]] == [False, True]
+    assert looks.at[:2] == pytest.approx([120, 123], abs=0.5)
 
 
 async def test_failures_are_repeated_ever_later(autojump_clock, watching, caplog):

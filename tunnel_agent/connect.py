@@ -64,9 +64,11 @@ async def _connect(
     try:
         if proxy is not None:
             doing[0] = f"CONNECT through {proxy}"
-            # Most agents have no proxy, and no use for h11.
-            from tunnel_agent.proxy_tunnel import open_tunnel
-
+            try:
+                # Most agents have no proxy, and no use for h11.
+                from tunnel_agent.proxy_tunnel import open_tunnel
+            except ImportError as error:
+                raise ProxyError(f"has this agent been replaced? Restart it ({error})") from None
             await open_tunnel(sock, proxy, server)
         doing[0] = "TLS"
         pump = TlsPump(credentials.context, server_hostname=server.host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -47,17 +48,20 @@ async def _listen(host: str, port: int, setting: str, backlog: int) -> list[trio
         return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     except OSError as error:
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        why = _why(error, setting)
         if error.errno == errno.EADDRINUSE:
-            from tunnel_daemon.port_owner import why_taken  # only then
+            # Only then; a program that was replaced meanwhile may not have it any more.
+            with suppress(ImportError):
+                from tunnel_daemon.port_owner import why_taken
 
-            why = await trio.to_thread.run_sync(why_taken, host, port, setting)
-        else:
-            why = _why(error, setting)
+                why = await trio.to_thread.run_sync(why_taken, host, port, setting)
         raise ProgramError(f"can't listen on {place}: {why}") from None
 
 
 def _why(error: OSError, setting: str) -> str:
     match error.errno:
+        case errno.EADDRINUSE:
+            return f"another program has the port; stop it, or set another {setting}"
         case errno.EADDRNOTAVAIL:
             return "this machine does not have that address; see `ip address`"
         case errno.EACCES:

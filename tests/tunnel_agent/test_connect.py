@@ -1,5 +1,6 @@
 import socket
 import ssl
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -123,6 +124,16 @@ async def test_refused(credentials, refusing):
     error = await failure(f"127.0.0.1:{refusing}", credentials)
     assert error.kind == "errno:111"
     assert "Connection refused" in str(error)
+
+
+async def test_an_agent_that_was_replaced_meanwhile_says_so(credentials, monkeypatch):
+    """By an upgrade; it is told of a proxy only then."""
+    monkeypatch.setitem(sys.modules, "tunnel_agent.proxy_tunnel", None)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    with listener.socket as sock:
+        proxy = Proxy.parse(f"127.0.0.1:{sock.getsockname()[1]}")
+        error = await failure("tunnel.example:10262", credentials, proxy)
+    assert "has this agent been replaced? Restart it" in str(error)
 
 
 async def test_a_proxy_that_is_away_is_named(credentials, refusing):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import trio
 
@@ -28,6 +30,17 @@ async def test_a_taken_port_is_named_and_no_listener_is_left() -> None:
         await open_tcp_listeners(["127.0.0.1", "127.0.0.2"], port, setting="tunnel-port")
     with pytest.raises(OSError, match="all attempts"):
         await trio.open_tcp_stream("127.0.0.1", port)
+    await taken.aclose()
+
+
+async def test_by_a_program_that_was_replaced_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tunnel_daemon.port_owner", None)
+    [taken] = await open_tcp_listeners(["127.0.0.2"], 0, setting="p")
+    port = taken.socket.getsockname()[1]
+    with pytest.raises(ProgramError) as caught:
+        await open_tcp_listeners(["127.0.0.2"], port, setting="p")
+    said = "another program has the port; stop it, or set another p"
+    assert str(caught.value) == f"can't listen on 127.0.0.2:{port}: {said}"
     await taken.aclose()
 
 

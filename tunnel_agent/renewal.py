@@ -105,8 +105,8 @@ class Renewal:
                 self._failures.over()
                 retries = self._retries()
                 wait = self._look_every * self._uniform(0.9, 1.1)
-            # What is due again at once failed, or was given by a server whose clock is far from ours. What has
-            # become due during a look that was not for that is renewed at once.
+            # What is due again at once failed, or was given by a server whose clock is far from ours. Not so
+            # what became due during a look that was not for that.
             patient = due and self._left() <= 0
 
     def _retries(self) -> Iterator[float]:

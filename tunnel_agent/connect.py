@@ -59,7 +59,8 @@ async def _connect(
 ) -> tuple[socket.socket, TlsPump]:
     first = proxy.endpoint if proxy else server
     # Tries the addresses of a name side by side, a quarter of a second apart (RFC 8305).
-    stream = await trio.open_tcp_stream(first.host, first.port)
+    # As bytes, here and to OpenSSL: text has Python load its IDNA tables, though it is ASCII.
+    stream = await trio.open_tcp_stream(first.host.encode("ascii"), first.port)
     sock = from_trio(stream.socket)
     try:
         if proxy is not None:
@@ -71,7 +72,7 @@ async def _connect(
                 raise ProxyError(f"has this agent been replaced? Restart it ({error})") from None
             await open_tunnel(sock, proxy, server)
         doing[0] = "TLS"
-        pump = TlsPump(credentials.context, server_hostname=server.host)
+        pump = TlsPump(credentials.context, server_hostname=server.host.encode("ascii"))
         await handshake(sock, pump)
         check_server(pump.alpn, pump.peer_certificate, credentials.identity)
     except BaseException:

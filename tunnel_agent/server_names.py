@@ -99,7 +99,7 @@ class ServerNames(trio.abc.HostnameResolver):
         for each in await addresses(host.decode("ascii")):
             with contextlib.suppress(socket.gaierror):  # of another family
                 numeric = flags | socket.AI_NUMERICHOST
-                found += socket.getaddrinfo(str(each), port, family, type, proto, numeric)
+                found += socket.getaddrinfo(str(each).encode(), port, family, type, proto, numeric)
         if not found:
             raise socket.gaierror(socket.EAI_NODATA, "No address associated with hostname")
         return found

@@ -47,6 +47,7 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
         credentials = load_credentials(config.state_dir)
         status.node, servers = credentials.identity.name, servers or credentials.servers
         by_machine = credentials.attested  # by another agent here: one of a DaemonSet, before a static pod
+        del credentials  # the supervisor loads them for itself: a TLS context is 60 KiB
     raise_open_files()
     log.info("tunnel-agent %s: node %s, servers %s", version, status.node, ", ".join(map(str, servers)))
     names, resolver = ServerNames(load_names(config.state_dir)), Resolver()

@@ -45,7 +45,9 @@ async def open_tcp_listeners(
 
 async def _listen(host: str, port: int, setting: str, backlog: int) -> list[trio.SocketListener]:
     try:
-        return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        # ASCII as bytes: text has Python load its IDNA tables.
+        named = host.encode() if host.isascii() else host
+        return await trio.open_tcp_listeners(port, host=named, backlog=backlog)
     except OSError as error:
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         why = _why(error, setting)

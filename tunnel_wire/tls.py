@@ -52,7 +52,11 @@ class TlsPump:
     """One TLS connection over two memory buffers. Ciphertext in and out, plaintext in and out."""
 
     def __init__(
-        self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
     ) -> None:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()

@@ -16,7 +16,7 @@ from tunnelctl.demo.topology import Topology
 
 _HERE = Path(__file__).parent
 _PROGRAMS = ("ip", "nft", "curl", "openssl", "ssh", "/usr/sbin/sshd")
-_SECONDS = 120
+_SECONDS = 240
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,7 +43,10 @@ def figure(record_property: Callable[[str, object], None]) -> Callable[[str, flo
 def _deployment(directory: Path, prefix: str, **topology: Any) -> Iterator[System]:
     public = MappingProxyType({"cloud": "203.0.113.10", "other": "203.0.113.20"})
     (logs := directory / "logs").mkdir()
-    with Topology(prefix, **{"public": public, **topology}) as network, Processes(logs) as processes:
+    with (
+        Topology(prefix, **{"public": public, **topology}) as network,
+        Processes(logs, grace=30) as processes,
+    ):
         yield System(network, directory, processes)
 
 

@@ -20,7 +20,7 @@ def over_unix_socket(path: Path) -> Dial:
 
     def connect() -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(20)
+        sock.settimeout(30)
         sock.connect(str(path))
         return sock
 
@@ -34,7 +34,7 @@ def over_tls(host: Host, address: tuple[str, int], bundle: Path | None) -> Dial:
         context = ssl.create_default_context(cafile=str(bundle / "ca.crt") if bundle else None)
         if bundle:
             context.load_cert_chain(bundle / "caller.crt", bundle / "caller.key")
-        return context.wrap_socket(dial(host, address, timeout=20), server_hostname=address[0])
+        return context.wrap_socket(dial(host, address, timeout=30), server_hostname=address[0])
 
     return connect
 

@@ -34,7 +34,7 @@ def inside(host: Host, action: Callable[[], T]) -> T:
         return thread.submit(enter_and_act).result()
 
 
-def dial(host: Host, address: tuple[str, int], *, timeout: float = 5) -> socket.socket:
+def dial(host: Host, address: tuple[str, int], *, timeout: float = 30) -> socket.socket:
     """A TCP connection from `host`, as any of its programs makes one."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
@@ -52,13 +52,13 @@ def dial(host: Host, address: tuple[str, int], *, timeout: float = 5) -> socket.
 
 
 def listen(host: Host, address: tuple[str, int], *, backlog: int = 128) -> socket.socket:
-    """A listening TCP socket on `host`; nobody accepts unless the test does, for ten seconds at most."""
+    """A listening TCP socket on `host`; nobody accepts unless the test does, for half a minute at most."""
     listener = inside(host, lambda: socket.create_server(address, backlog=backlog))
-    listener.settimeout(10)
+    listener.settimeout(30)
     return listener
 
 
-def accept(listener: socket.socket, *, timeout: float = 10) -> socket.socket:
+def accept(listener: socket.socket, *, timeout: float = 30) -> socket.socket:
     """The next connection, whose every operation waits for `timeout` seconds at most."""
     sock = listener.accept()[0]
     sock.settimeout(timeout)

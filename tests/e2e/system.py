@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tests.e2e import services
+from tests.e2e.stopwatch import Stopwatch
 from tunnelctl.admin_client import ask
 from tunnelctl.demo.processes import Processes
 from tunnelctl.demo.topology import Host, Topology
@@ -168,8 +169,8 @@ class System:
     def until(self, condition: Callable[[], T], *logs: str, timeout: float = 45) -> T:
         """What `condition` returns, once that is true; fails with the tails of the logs.
 
-        Unless a test names a time that is promised, the timeout only ends what hangs: a machine may have
-        much else to do.
+        The timeout only ends what hangs: a machine may have much else to do. What is promised within a time
+        is for `within`.
         """
         deadline = time.monotonic() + timeout
         while not (result := condition()):
@@ -179,6 +180,25 @@ class System:
             assert time.monotonic() < deadline, f"not within {timeout} s\n{tails}"
             time.sleep(0.05)
         return result
+
+    def within(self, seconds: float, condition: Callable[[], T], *logs: str) -> T:
+        """As `until`; and it must not take longer than is promised, by a stopwatch for the same programs."""
+        watch, looked = self.stopwatch(*logs), 0.0
+
+        def look() -> T:
+            nonlocal looked
+            looked = watch.seconds()
+            return condition()
+
+        result = self.until(look, *logs)
+        assert looked < seconds, f"it took {looked:.1f} s"
+        return result
+
+    def stopwatch(self, *names: str) -> Stopwatch:
+        """For what these programs do, also those that are started meanwhile."""
+        return Stopwatch(
+            lambda: [self.processes[each].pid for each in self.processes.names() if each in names]
+        )
 
 
 def _env(variables: Mapping[str, str]) -> list[str]:

@@ -185,7 +185,7 @@ def test_a_websocket_by_host(own: System) -> None:
         ):
             for message in messages:
                 websocket.send(message)
-                assert websocket.recv(timeout=10) == message
+                assert websocket.recv(timeout=30) == message
 
 
 # --- the address that both claim ------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_a_websocket_by_host(own: System) -> None:
 
 def test_a_shared_address_is_refused_and_told(own: System) -> None:
     before, size = refusals(own, "insecure", "address-shared"), len(own.log("server"))
-    assert curl(own.topology.cloud, "--max-time", "5", f"http://{SHARED}:9081/").returncode in RESET
+    assert curl(own.topology.cloud, "--max-time", "20", f"http://{SHARED}:9081/").returncode in RESET
     why = f"address-shared: {SHARED} is claimed by several nodes, edge-1, edge-2: reach each by its name"
     assert why in own.log("server")[size:]
     assert refusals(own, "insecure", "address-shared") == before + 1
@@ -239,7 +239,7 @@ def test_socat_by_server_name(own: System) -> None:
 
 def test_direct_calls_only_from_listed_networks_and_that_changes_while_it_runs(own: System) -> None:
     other, plain, secure = own.topology.host("other"), f"http://{CLOUD}:10264/", f"{CLOUD}:10263"
-    by_host = ("--max-time", "5", "-H", "Host: edge-1:9081", plain)
+    by_host = ("--max-time", "20", "-H", "Host: edge-1:9081", plain)
 
     def reached() -> set[bool]:
         by_sni = "subject=CN = edge-2" in s_client(own, other, "edge-2", where=secure)

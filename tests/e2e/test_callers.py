@@ -76,7 +76,7 @@ def test_websocket(system: System) -> None:
     ):
         for message in messages:
             websocket.send(message)
-            assert websocket.recv(timeout=10) == message
+            assert websocket.recv(timeout=30) == message
 
 
 @pytest.mark.alone
@@ -124,10 +124,10 @@ def test_a_callers_reset_reaches_the_target_and_a_targets_the_caller(system: Sys
                 breaker, other = (caller, served) if breaks == "caller" else (served, caller)
                 breaker.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 breaker.close()
-                began = time.monotonic()
+                watch = system.stopwatch("server", "edge-1")
                 with pytest.raises(ConnectionResetError):
                     read_to_end(other)
-                assert time.monotonic() - began < 1, f"the {breaks}'s reset was late"
+                assert watch.seconds() < 1, f"the {breaks}'s reset was late"
 
 
 def test_a_hundred_at_once(system: System) -> None:

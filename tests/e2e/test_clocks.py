@@ -47,9 +47,7 @@ def test_a_clock_that_jumps_far_forward_and_back(own: System) -> None:
         ):
             since = own.nodes()["edge-1"]["since"]
             clock.set(shift)
-            own.until(
-                lambda why=why: said(own, "edge-1", "could not be looked after", why), "edge-1", timeout=15
-            )
+            own.until(lambda why=why: said(own, "edge-1", "could not be looked after", why), "edge-1")
             visit.works()
             assert own.nodes()["edge-1"]["since"] == since, "a link that stands is no matter of that clock"
             abort(edge, 10262)
@@ -58,7 +56,7 @@ def test_a_clock_that_jumps_far_forward_and_back(own: System) -> None:
             assert not links()
             assert len(said(own, "edge-1", why)) == 2, "once each, of the certificate and of the link"
             clock.set("+0")
-            own.until(links, "edge-1", timeout=10)
+            own.until(links, "edge-1")
             visit.works()
         # Two thirds of its life have gone by, as it seems; and what it is given is as old at once.
         clock.set("+70d")
@@ -88,7 +86,7 @@ def test_a_machine_without_a_clock_begins_in_1970(own: System) -> None:
     assert busy(agent.pid, 1) < 0.2
     assert "edge-2" not in own.connected()
     clock.set("+0")
-    own.until(lambda: "edge-2" in own.connected(), "edge-2", timeout=10)
+    own.until(lambda: "edge-2" in own.connected(), "edge-2")
     assert "Traceback" not in own.log("edge-2")
 
 
@@ -108,7 +106,7 @@ def test_a_machine_that_stands_still(own: System, seconds: float) -> None:
             finally:
                 process.send_signal(signal.SIGCONT)
             visit.answered()
-            own.until(lambda: "edge-1" in own.connected(), "edge-1", "server", timeout=10)
+            own.until(lambda: "edge-1" in own.connected(), "edge-1", "server")
             assert busy(process.pid, 1) < 0.2
         download.finish()
     for name in ("edge-1", "server"):

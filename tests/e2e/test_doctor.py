@@ -127,9 +127,7 @@ def test_a_cloned_certificate(deploy: Callable[..., System]) -> None:
     own.add_edge(original)
     shutil.copytree(own.agent_state(original), own.agent_state(clone))
     own.start_agent(clone)
-    found = own.until(
-        lambda: (found := Doctor(own, "edge-1")).failed and found, "server", "edge-2", timeout=20
-    )
+    found = own.until(lambda: (found := Doctor(own, "edge-1")).failed and found, "server", "edge-2")
     assert found.failed == ["link"], found.checks
     assert "two machines use the certificate of edge-1" in found.told("link")
     assert "a token of its own" in found.told("link")

@@ -90,7 +90,7 @@ def test_a_route_that_forbids(own: System) -> None:
 def test_somebody_elses_flush(own: System) -> None:
     """The kernel keeps our table, or the server puts it back and doctor says so: callers get through."""
     assert own.topology.cloud.run(["nft", "flush", "ruleset"]).returncode == 0
-    own.until(lambda: curl(own.topology.cloud, f"http://{EDGE_1}:9081/").returncode == 0, "server", timeout=6)
+    own.within(6, lambda: curl(own.topology.cloud, f"http://{EDGE_1}:9081/").returncode == 0, "server")
     restored = own.status()["interception"]["restored"]
     found = Doctor(own, "edge-1", "9081")
     assert (found.code, found.failed) == (0, []), found.checks

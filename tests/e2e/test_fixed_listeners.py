@@ -15,4 +15,4 @@ def test_a_listener_leads_to_its_nodes_port(deploy: Callable[..., System]) -> No
     # edge-2 never joined
     assert curl(cloud, "http://127.0.0.1:19082/").returncode in RESET
     assert cloud.run(["nft", "list", "ruleset"]).stdout == ""
-    assert curl(cloud, "--max-time", "5", f"http://{EDGE_1}:9081/").returncode == 7
+    assert curl(cloud, "--max-time", "20", f"http://{EDGE_1}:9081/").returncode == 7

@@ -56,7 +56,7 @@ def take_over(own: System, config: Path | None = None) -> tuple[str, str]:
     """The names of the old and the new process, once the new one alone serves."""
     old, before, nodes = running(own), own.status()["instance"], own.connected()
     new = successor(own, config=config)
-    own.until(lambda: "has taken over" in own.log(old), old, new, timeout=20)
+    own.until(lambda: "has taken over" in own.log(old), old, new)
     own.until(lambda: own.status()["instance"] != before, new)
     own.until(lambda: own.connected() == nodes, new)
     return old, new

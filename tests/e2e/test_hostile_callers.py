@@ -77,14 +77,14 @@ BYTES: dict[str, tuple[Callable[[System], Dial], bytes, int]] = {
 def test_bytes_without_end(name: str, besieged: Besieged, own: System) -> None:
     way, said, status = BYTES[name]
     with besieged.nobody_else_feels_it(), way(own)() as sock:
-        began = time.monotonic()
+        watch = own.stopwatch("server")
         got = b""
         with suppress(ConnectionResetError, BrokenPipeError, ssl.SSLError):
             sock.sendall(said)
         with suppress(ConnectionResetError, BrokenPipeError, ssl.SSLError):
             while piece := sock.recv(1 << 16):
                 got += piece
-        took = time.monotonic() - began
+        took = watch.seconds()
     assert got.startswith(b"HTTP/1.1 %d " % status if status else b""), got[:200]
     # Time is left for an answer to be read.
     assert took < CLOSED + (LINGER if status else 0)
@@ -94,13 +94,13 @@ def test_bytes_without_end(name: str, besieged: Besieged, own: System) -> None:
 def test_a_stranger_that_asks_for_new_keys_all_the_time(besieged: Besieged, own: System) -> None:
     with besieged.nobody_else_feels_it(), _stranger(own) as sock:
         sock.sendall(b"GET /")
-        began = time.monotonic()
+        watch = own.stopwatch("server")
         with suppress(OSError):
             for _ in range(20_000):
                 key_updates.ask_for_new_keys(sock)
         with suppress(ConnectionResetError, BrokenPipeError):
             assert sock.recv(1) == b""
-        assert time.monotonic() - began < CLOSED
+        assert watch.seconds() < CLOSED
 
 
 def test_a_caller_that_resets_all_the_time_costs_nobody_the_link(besieged: Besieged, own: System) -> None:
@@ -165,21 +165,22 @@ def test_thousands_of_half_open_tls_connections(
                         continue
                 waiting.unregister(key.fileobj)
             # Of those that connect in vain the kernel may try some again for a while.
-            assert time.monotonic() - began < 30, f"{len(waiting.get_map())} are still open"
+            assert time.monotonic() - began < 60, f"{len(waiting.get_map())} are still open"
 
 
 def test_a_handshake_byte_by_byte(own: System) -> None:
     hello = _client_hello()
     with dial(own.topology.host("other"), (CLOUD, 10262)) as sock:
         sock.settimeout(0.05)
-        began = time.monotonic()
+        began, watch = time.monotonic(), own.stopwatch("server")
         with suppress(ConnectionResetError, BrokenPipeError):
             for number in range(len(hello)):
                 sock.send(hello[number : number + 1])
                 with suppress(TimeoutError):
                     assert sock.recv(1) == b""
                     break
-        assert HANDSHAKE - 0.2 < time.monotonic() - began < HANDSHAKE + CLOSED
+        assert time.monotonic() - began > HANDSHAKE - 0.2
+        assert watch.seconds() < HANDSHAKE + CLOSED
 
 
 NAMES = ["localhost.", "localhost.localdomain", "ip6-localhost", "edge-1.localhost", "127.0.0.1."]

@@ -19,7 +19,7 @@ def test_a_cloned_machine_is_named_and_nothing_flaps(deploy: Callable[..., Syste
     since = own.nodes()["edge-1"]["since"]
     shutil.copytree(own.agent_state(original), own.agent_state(clone))
     own.start_agent(clone)
-    own.until(lambda: "edge-1" in _warnings(own), "server", "edge-2", timeout=20)
+    own.until(lambda: "edge-1" in _warnings(own), "server", "edge-2")
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9081/")["machine"] == "edge-1"
@@ -55,7 +55,7 @@ def test_another_machine_comes_in_the_place_of_one_that_is_lost(deploy: Callable
 
     assert captured()
     own.ctl("revoke", "edge-1", "--state-dir", own.state)
-    own.until(lambda: not captured(), "server", timeout=3)
+    own.within(3, lambda: not captured(), "server")
     own.kill("edge-1")
     assert "was revoked at" in own.nodes()["edge-1"]["problem"]
     succeed("edge-8")
@@ -68,9 +68,9 @@ def test_another_machine_comes_in_the_place_of_one_that_is_lost(deploy: Callable
     assert refused.returncode == 4
     assert "edge-8 is linked from" in refused.stderr
     own.kill("edge-1")
-    own.until(lambda: "edge-8" not in own.connected(), "server", timeout=20)
+    own.until(lambda: "edge-8" not in own.connected(), "server")
     assert f"edge-8 is forgotten: {EDGE_1} may be another's" in own.ctl("nodes", "forget", "edge-8")
-    own.until(lambda: not captured(), "server", timeout=3)
+    own.within(3, lambda: not captured(), "server")
     assert "edge-8" not in own.nodes()
     succeed("edge-9")
     assert "is claimed by" not in own.log("server")

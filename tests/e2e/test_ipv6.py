@@ -113,7 +113,7 @@ def test_the_link_is_ipv6_alone(own: System) -> None:
     (join_log,) = [own.nodes()["edge-1"]["remote_address"]]
     assert join_log.startswith(f"[{NAT6}]:")
     assert (
-        curl(own.topology.edge(1), "-k", "--max-time", "5", "https://203.0.113.10:10262/v1/ca").returncode
+        curl(own.topology.edge(1), "-k", "--max-time", "20", "https://203.0.113.10:10262/v1/ca").returncode
         == 7
     )
 
@@ -128,7 +128,7 @@ def test_both_addresses_of_a_dual_stack_edge_are_captured(own: System) -> None:
 def test_the_agent_dials_the_address_that_was_called(own: System) -> None:
     edge = own.topology.edge(1)
     with listen(edge, ("127.0.0.1", 9090)):  # a port of IPv4 alone says nothing about IPv6
-        refused = curl(own.topology.cloud, "-6", "--max-time", "5", f"http://[{EDGE6}]:9082/")
+        refused = curl(own.topology.cloud, "-6", "--max-time", "20", f"http://[{EDGE6}]:9082/")
     assert refused.returncode in RESET
     failure = own.status()["recent_failures"][-1]
     assert (failure["cause"], failure["target"]) == ("refused", f"[{EDGE6}]:9082")
@@ -143,7 +143,7 @@ def test_a_localhost_port_of_an_ipv6_address_is_dialled_on_its_loopback(own: Sys
 
 def listen6(host: Host, address: str, port: int) -> socket.socket:
     listener = inside(host, lambda: socket.create_server((address, port), family=socket.AF_INET6))
-    listener.settimeout(10)
+    listener.settimeout(30)
     return listener
 
 

@@ -19,8 +19,6 @@ BACK = 2.0
 """Seconds to the first call that is served, at the median: from when a program answers again; where nothing
 else is at work, from when it is started.
 """
-AT_MOST = 10.0
-"""The same from its start, for each: the machine may have much else to do."""
 AGENT = {"backoff_max": 1}
 """It is killed, or its server, every other second: else it would wait longer from time to time."""
 ONE = MappingProxyType({"edge-1": 1})
@@ -104,14 +102,14 @@ def back(own: System, victim: str, links: int) -> tuple[float, float]:
     """Start it; the seconds until a call is served, from then, and from when it answers."""
     began = time.monotonic()
     start(own, victim, links)
-    own.until(own.answers if victim == "server" else lambda: healthy(own), victim, timeout=AT_MOST)
-    answered = time.monotonic()
+    own.until(own.answers if victim == "server" else lambda: healthy(own), victim)
+    watch = own.stopwatch("server", "edge-1")
 
     def served() -> bool:
         return curl(own.topology.cloud, "--max-time", "1", URL).returncode == 0
 
-    own.until(served, "server", "edge-1", timeout=AT_MOST)
-    seconds = time.monotonic() - began, time.monotonic() - answered
+    own.until(served, "server", "edge-1")
+    seconds = time.monotonic() - began, watch.seconds()
     assert rules(own).count("table inet edge-tunnel") == 1
     assert own.connected() == {"edge-1"}
     return seconds
@@ -130,10 +128,10 @@ def nothing_is_left(own: System, links: Mapping[str, int] = ONE) -> None:
         status = own.status()
         return (status["calls_open"], status["calls_suspended"]) == (0, 0) and not status["memory_used_bytes"]
 
-    own.until(quiet, "server", timeout=10)
+    own.until(quiet, "server")
     for name in links:
         edge = own.topology.host(name)
-        own.until(lambda edge=edge: curl_json(edge, STATUS)["streams"] == 0, name, timeout=10)
+        own.until(lambda edge=edge: curl_json(edge, STATUS)["streams"] == 0, name)
         established = edge.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
         assert not re.findall(r":2379 [0-9A-F]+:[0-9A-F]{4} 01", established)  # 9081
         assert "Traceback" not in own.log(name)
@@ -153,7 +151,7 @@ def nothing_is_left(own: System, links: Mapping[str, int] = ONE) -> None:
         "nodes_connected": nodes,
         "streams_suspended": 0,
     }
-    own.until(lambda: gauges() == only, "server", timeout=10)
+    own.until(lambda: gauges() == only, "server")
 
 
 def rules(own: System) -> str:

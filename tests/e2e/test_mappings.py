@@ -48,7 +48,7 @@ def test_a_non_edge_address_on_a_mapped_port_is_untouched(system: System) -> Non
 
 def test_a_host_that_is_no_edge_in_the_edges_network_is_untouched(system: System) -> None:
     """192.168.2.1 is the router: an address in the same network that no edge has claimed."""
-    refused = curl(system.topology.cloud, "--max-time", "5", "http://192.168.2.1:9081/")
+    refused = curl(system.topology.cloud, "--max-time", "20", "http://192.168.2.1:9081/")
     assert refused.returncode == 7, f"the call was captured: {refused.stderr}"
 
 

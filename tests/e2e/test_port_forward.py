@@ -45,7 +45,7 @@ class Way:
             finally:
                 process.send_signal(signal.SIGINT)
                 rest = process.stdout.read()
-                assert process.wait(10) == 130, rest
+                assert process.wait(30) == 130, rest
                 assert "Traceback" not in rest
 
     def connect(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -84,7 +84,7 @@ def test_a_caller_outside_that_others_redirect_is_refused_by_the_server_itself(
     made = cloud.run(["nft", "-f", "-"], stdin=f"table inet theirs {{\nchain c {{\n{chain}}}\n}}\n")
     assert made.returncode == 0, made.stderr
     try:
-        assert curl(stranger, "--max-time", "5", URL).returncode in RESET
+        assert curl(stranger, "--max-time", "20", URL).returncode in RESET
         failure = own.status()["recent_failures"][-1]
         assert failure["caller"].startswith(f"{STRANGER}:")
         assert (failure["cause"], failure["node"]) == ("not-allowed", "edge-1")
@@ -96,7 +96,7 @@ def test_a_caller_outside_that_others_redirect_is_refused_by_the_server_itself(
 
 def test_a_call_that_names_no_edge_is_refused(own: System, pod: Host) -> None:
     """The listener's own address, dialled directly from a pod: not an open relay."""
-    refused = curl(pod, "--max-time", "5", "-H", f"Host: {EDGE_1}:9081", f"http://{CLOUD}:10264/")
+    refused = curl(pod, "--max-time", "20", "-H", f"Host: {EDGE_1}:9081", f"http://{CLOUD}:10264/")
     assert refused.returncode != 0
 
 
@@ -117,7 +117,7 @@ def test_callers_and_the_address_that_serves_them_change_while_it_runs(own: Syst
 
             calls = thread.submit(call_on)
             try:
-                assert begun.wait(10)
+                assert begun.wait(30)
                 own.configure(caller_networks=["10.244.0.0/16", "10.98.0.0/16"], prerouting_address=[other])
                 own.hang_up()
                 own.until(lambda: "configuration: prerouting-address" in own.log("server")[size:], "server")

@@ -34,7 +34,7 @@ def log_since(system: System, size: int) -> str:
 
 def test_a_saved_file_applies_by_itself_and_the_diff_is_logged(own: System) -> None:
     cloud, edge, size = own.topology.cloud, own.topology.edge(1), len(own.log("server"))
-    assert curl(cloud, "--max-time", "5", f"{ADDRESS}:9082/").returncode == 7
+    assert curl(cloud, "--max-time", "20", f"{ADDRESS}:9082/").returncode == 7
     with (
         listen(edge, ("0.0.0.0", 9999)) as target,
         dial(cloud, ("127.0.0.1", 19081)) as fixed,

@@ -137,15 +137,16 @@ def test_the_agent_goes_elsewhere_and_open_calls_go_on(pair: Pair, links: int) -
     own, other = pair.own, pair.other
     pair.agent(links=links)
     with download(pair, 2) as digest, events(pair) as endless:
-        began = time.monotonic()
+        began, watch = time.monotonic(), own.stopwatch("server")
         own.processes["server"].send_signal(signal.SIGTERM)
-        own.until(lambda: curl(other.host, URL).returncode == 0, NAME, "edge-1", timeout=5)
+        own.within(5, lambda: curl(other.host, URL).returncode == 0, NAME, "edge-1")
         assert own.processes["server"].poll() is None, "it was over before the agent was elsewhere"
         assert digest() == services.pattern_digest(2)
         with pytest.raises(ConnectionResetError):
             read_to_end(endless)
-        assert DRAIN - 1 < time.monotonic() - began < DRAIN + 3
-    assert own.processes["server"].wait(3) == 0
+        assert time.monotonic() - began > DRAIN - 1
+        assert watch.seconds() < DRAIN + 3
+    assert own.processes["server"].wait(30) == 0
     own.kill("server")
     assert other.connected() == {"edge-1"}
     assert curl(other.host, URL).returncode == 0
@@ -154,7 +155,7 @@ def test_the_agent_goes_elsewhere_and_open_calls_go_on(pair: Pair, links: int) -
 def test_without_calls_the_other_is_taken_at_once(pair: Pair) -> None:
     pair.agent()
     pair.own.kill("server")
-    pair.own.until(lambda: pair.other.connected() == {"edge-1"}, NAME, "edge-1", timeout=5)
+    pair.own.within(5, lambda: pair.other.connected() == {"edge-1"}, NAME, "edge-1")
     assert curl(pair.other.host, URL).returncode == 0
 
 
@@ -171,7 +172,7 @@ def test_a_server_that_is_gone_for_good(pair: Pair, figure: Callable[[str, float
         own.until(lambda: "answers, but what is open" in own.log("edge-1")[before:], "edge-1")
         assert other.connected() == set()
         assert "ConnectionResetError" not in own.log(target)[said:]
-        own.until(lambda: other.connected() == {"edge-1"}, NAME, "edge-1", timeout=DELAY + 5)
+        own.within(DELAY + 5, lambda: other.connected() == {"edge-1"}, NAME, "edge-1")
         assert time.monotonic() - began > DELAY
         figure(
             f"s until an agent with calls that wait {DELAY} s is at the next server",
@@ -199,5 +200,5 @@ def test_a_connection_that_requests_share_keeps_no_agent_away(pair: Pair) -> Non
         began = time.monotonic()
         own.until(lambda: curl_json(edge, "http://127.0.0.1:10266/status")["waits_for"] == BOTH[0], "edge-1")
         assert curl_json(edge, "http://127.0.0.1:10266/status")["suspended_pooled"] == 1
-        own.until(lambda: other.connected() == {"edge-1"}, NAME, "edge-1", timeout=POOLED + 5)
+        own.within(POOLED + 5, lambda: other.connected() == {"edge-1"}, NAME, "edge-1")
         assert time.monotonic() - began > POOLED

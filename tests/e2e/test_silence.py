@@ -25,13 +25,13 @@ def test_both_ends_notice_within_15_seconds(
 
     noticed: dict[str, float] = {}
     with dropping(own.topology.host("nat")):
-        began = time.monotonic()
+        began, watch = time.monotonic(), own.stopwatch("server", "edge-1")
         silent = Doctor(own, "edge-1", "9081")
-        while len(noticed) < 2 and time.monotonic() - began < NOTICED + 5:
+        while len(noticed) < 2 and time.monotonic() - began < 3 * NOTICED:
             if "server" not in noticed and own.connected() == set():
-                noticed["server"] = time.monotonic() - began
+                noticed["server"] = watch.seconds()
             if "agent" not in noticed and not _agent_ready(own):
-                noticed["agent"] = time.monotonic() - began
+                noticed["agent"] = watch.seconds()
             time.sleep(0.2)
         lost = Doctor(own, "edge-1", "9081")
     assert (silent.code, silent.failed, silent.skipped) == (1, ["heartbeat"], ["dial"]), silent.checks
@@ -43,7 +43,7 @@ def test_both_ends_notice_within_15_seconds(
     assert set(noticed) == {"server", "agent"}
     figure("s until both ends noticed a dead link", max(noticed.values()))
     assert max(noticed.values()) <= NOTICED + 1, f"seconds: {noticed}"
-    own.until(lambda: curl(cloud, URL).returncode == 0, "server", "edge-1", timeout=20)
+    own.until(lambda: curl(cloud, URL).returncode == 0, "server", "edge-1")
 
 
 def _agent_ready(own: System) -> bool:

@@ -1,6 +1,5 @@
 """SIGTERM: nobody new is let in, and open calls get the time that they are given."""
 
-import hashlib
 import json
 import signal
 import time
@@ -8,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e import services
 from tests.e2e.network import dial, dropping, read_to_end
+from tests.e2e.shortage import Pause
 from tests.e2e.system import EDGE_1, RESET, System, curl, curl_json
 
 AGENT = {"backoff_max": 1, "connect_timeout": 1}
@@ -35,22 +34,19 @@ def ready(own: System) -> dict[str, object]:
 
 def test_an_open_call_ends_by_itself(deployed: System) -> None:
     own, cloud = deployed, deployed.topology.cloud
-    with dial(cloud, (EDGE_1, 9081), timeout=30) as download:
-        download.sendall(b"GET /pattern?mib=2&seconds=2 HTTP/1.0\r\n\r\n")
-        assert download.recv(12) == b"HTTP/1.1 200"
+    with Pause(cloud) as download:
         own.processes["server"].send_signal(signal.SIGTERM)
-        own.until(lambda: not ready(own)["ready"], "server", timeout=3)
-        refused = curl(cloud, "--max-time", "3", f"http://{EDGE_1}:9081/")
+        own.within(3, lambda: not ready(own)["ready"], "server")
+        refused = curl(cloud, "--max-time", "20", f"http://{EDGE_1}:9081/")
         assert refused.returncode in RESET, refused.stderr
         own.until(
             lambda: "retires this link: shutdown (the server is stopping)" in own.log("edge-1"), "edge-1"
         )
         assert own.status()["calls_open"] == 1
-        body = read_to_end(download).partition(b"\r\n\r\n")[2]
-    assert hashlib.sha256(body).hexdigest() == services.pattern_digest(2)
-    began = time.monotonic()
-    assert own.processes["server"].wait(3) == 0
-    assert time.monotonic() - began < 1
+        download.finish()
+    watch = own.stopwatch("server")
+    assert own.processes["server"].wait(30) == 0
+    assert watch.seconds() < 1
     assert cloud.run(["nft", "list", "ruleset"]).stdout == ""
     own.kill("server")
 
@@ -64,15 +60,16 @@ def test_one_that_does_not_end_is_reset(deployed: System, *, again: bool) -> Non
     with dial(own.topology.cloud, (EDGE_1, 9081), timeout=30) as caller:
         caller.sendall(b"GET /events HTTP/1.0\r\n\r\n")
         assert caller.recv(12) == b"HTTP/1.1 200"
-        began, size = time.monotonic(), len(own.log("server"))
+        began, size, watch = time.monotonic(), len(own.log("server")), own.stopwatch("server")
         own.processes["server"].send_signal(signal.SIGTERM)
         if again:
             own.until(lambda: "1 calls are open" in own.log("server")[size:], "server")
             own.processes["server"].send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionResetError):
             read_to_end(caller)
-        assert (0 if again else 1) < time.monotonic() - began < 4
-    assert own.processes["server"].wait(3) == 0
+        assert time.monotonic() - began > (0 if again else 1)
+        assert watch.seconds() < 4
+    assert own.processes["server"].wait(30) == 0
     assert own.topology.cloud.run(["nft", "list", "ruleset"]).stdout == ""
     own.kill("server")
 
@@ -93,7 +90,7 @@ def test_who_stops_is_heard_through_a_full_uplink(deployed: System, *, stopped: 
     narrow = f"ip {'saddr' if agent_sends else 'daddr'} {EDGE_1} {NARROW}"
     with (
         dropping(own.topology.host("nat"), narrow),
-        dial(own.topology.cloud, (EDGE_1, 9081), timeout=5) as caller,
+        dial(own.topology.cloud, (EDGE_1, 9081), timeout=30) as caller,
     ):
         caller.sendall(asked + b" HTTP/1.0\r\nContent-Length: 67108864\r\n\r\n")
         began, size = time.monotonic(), len(own.log("server"))
@@ -107,8 +104,8 @@ def test_who_stops_is_heard_through_a_full_uplink(deployed: System, *, stopped: 
             read_to_end(caller)
         if not agent_sends:
             status = "http://127.0.0.1:10266/status"
-            own.until(lambda: curl_json(edge, status)["streams"] == 0, "edge-1", timeout=5)
-    assert own.processes[stopped].wait(3) == 0
+            own.until(lambda: curl_json(edge, status)["streams"] == 0, "edge-1")
+    assert own.processes[stopped].wait(30) == 0
     own.kill(stopped)
     if agent_sends:
         own.start_agent(edge, **AGENT)

@@ -39,9 +39,10 @@ def targets(deploy_for_module: Callable[..., System]) -> Iterator[System]:
 def test_the_caller_is_reset_in_time_and_the_cause_is_told(
     targets: System, port: int, least: float, most: float, cause: str
 ) -> None:
-    began = time.monotonic()
+    began, watch = time.monotonic(), targets.stopwatch("server", "edge-1")
     assert _fails(targets, port)
-    assert least <= time.monotonic() - began <= most
+    assert time.monotonic() - began >= least
+    assert watch.seconds() <= most
     targets.until(lambda: cause in _words(targets, port), "server")
     assert cause in targets.ctl("status").lower().replace("-", " ").replace("_", " ")
 
@@ -51,9 +52,9 @@ def test_nothing_else_waits_for_a_dead_target(targets: System) -> None:
     with ThreadPoolExecutor(50) as pool:
         waiting = [pool.submit(_fails, targets, 9083) for _ in range(50)]
         while not any(future.done() for future in waiting):
-            began = time.monotonic()
+            watch = targets.stopwatch("server", "edge-1")
             assert curl_json(cloud, URL)["machine"] == "edge-1"
-            assert time.monotonic() - began < DIAL_TIMEOUT / 2
+            assert watch.seconds() < DIAL_TIMEOUT / 2
         assert all(future.result() for future in waiting)
 
 
@@ -92,8 +93,8 @@ def test_a_slow_reader_keeps_nobody_waiting(targets: System) -> None:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         idle.sendall(f"GET /pattern?mib=200 HTTP/1.1\r\nHost: {EDGE_1}\r\n\r\n".encode())
         time.sleep(1)  # real time, in which the target sends as much as it may
-        began = time.monotonic()
+        watch = targets.stopwatch("server", "edge-1")
         assert curl_json(targets.topology.cloud, URL)["machine"] == "edge-1"
-        assert time.monotonic() - began < 5
+        assert watch.seconds() < 5
         grown = resident(server) - before[0], resident(agent) - before[1]
     assert max(grown) < 40, f"MiB held for one reader that does not read, server and agent: {grown}"

@@ -72,7 +72,7 @@ def test_a_localhost_port_is_dialled_on_the_edges_loopback(own: System) -> None:
 
 
 def test_a_localhost_port_is_not_captured_by_itself(own: System) -> None:
-    assert curl(own.topology.cloud, "--max-time", "5", f"http://{EDGE_1}:10266/").returncode == 7
+    assert curl(own.topology.cloud, "--max-time", "20", f"http://{EDGE_1}:10266/").returncode == 7
 
 
 def test_a_localhost_port_by_name_is_the_agents_own_page(own: System) -> None:

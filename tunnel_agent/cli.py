@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import linecache
 import logging
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from tunnel_agent.config import DEFAULT_CONFIG, AgentConfig
 from tunnel_agent.yurt_flags import ALIASES, check_identity
+from tunnel_daemon.command_line import plain_flags, settings_from_flags
 from tunnel_daemon.logs import configure_logging
 from tunnel_daemon.program import report, run_program
 from tunnel_daemon.settings import SettingsError
 from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
-from tunnel_daemon.settings_flags import OneLineParser, add_setting_flags, settings_from_flags
 from tunnel_wire import __version__
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
@@ -43,11 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace | SimpleNamespace:
     # On its own: the parsers with all their flags are of no use to a running agent.
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in {"run", *_COMMANDS, "-h", "--help", "--version"}:
         words.insert(0, "run")
+    if words[0] == "run":
+        given = plain_flags(words[1:], AgentConfig, others=("server", "proxy"))
+        if given is not None:
+            return _plain(given)
+    from tunnel_daemon.settings_flags import OneLineParser
+
     parser = OneLineParser(
         prog=PROGRAM, description="Dials out to a tunnel server, and makes this machine answer there."
     )
@@ -74,9 +82,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return run_parser.parse_args(words[1:]) if words[0] == "run" else parser.parse_args(words)
 
 
+def _plain(given: dict[str, str]) -> SimpleNamespace:
+    """What the parser of `run` would return."""
+    config, server = given.pop("config", None), given.pop("server", None)
+    return SimpleNamespace(
+        **given, config=Path(config) if config else None, server=[server] if server else [], run=_run
+    )
+
+
 def _add_run_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> argparse.ArgumentParser:
+    from argparse import SUPPRESS
+
+    from tunnel_daemon.settings_flags import add_setting_flags
+
     parser = subparsers.add_parser("run", help="run the agent; what happens without a command, too")
     add_setting_flags(parser, AgentConfig, DEFAULT_CONFIG)
     add_alias_flags(parser, "flags of yurt-tunnel-agent", ALIASES)
@@ -86,14 +106,14 @@ def _add_run_parser(
     parser.add_argument(
         "--proxy",
         metavar="URL",
-        default=argparse.SUPPRESS,
+        default=SUPPRESS,
         help="http://HOST:PORT, or none; one with a password belongs in the file: every user sees this line",
     )
     parser.set_defaults(run=_run)
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace | SimpleNamespace) -> int:
     # Here, because --help and --version are answered sooner without an event loop.
     import trio  # noqa: F401
 
@@ -126,13 +146,13 @@ def _run(options: argparse.Namespace) -> int:
     return run_program(PROGRAM, run, known=(CredentialsError, StateError))
 
 
-def read_config(options: argparse.Namespace, aliased: Aliased | None = None) -> AgentConfig:
+def read_config(options: argparse.Namespace | SimpleNamespace, aliased: Aliased | None = None) -> AgentConfig:
     """Return the configuration file's settings with the command line's over them; raises SettingsError."""
     aliased = aliased or _read_aliases(options)
     return settings_from_flags(options, AgentConfig, DEFAULT_CONFIG, aliased)
 
 
-def _read_aliases(options: argparse.Namespace) -> Aliased:
+def _read_aliases(options: argparse.Namespace | SimpleNamespace) -> Aliased:
     if options.server:
         options.servers = ",".join([*filter(None, [getattr(options, "servers", "")]), *options.server])
         options.server = []

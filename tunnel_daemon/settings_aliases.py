@@ -7,13 +7,13 @@ come about, it is refused, with the remedy.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunnel_daemon.settings import SettingsError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Collection, Mapping, Sequence
 
 _DESTINATION = "alias "
@@ -66,6 +66,8 @@ class Aliased:
 
 def add_alias_flags(parser: argparse.ArgumentParser, title: str, aliases: Sequence[Alias]) -> None:
     """Give `parser` these flags, in a group of their own with `title`."""
+    from argparse import SUPPRESS
+
     group = parser.add_argument_group(title)
     for alias in aliases:
         group.add_argument(
@@ -73,14 +75,14 @@ def add_alias_flags(parser: argparse.ArgumentParser, title: str, aliases: Sequen
             f"--{alias.flag}",
             dest=_DESTINATION + alias.flag,
             metavar="VALUE",
-            default=argparse.SUPPRESS,
+            default=SUPPRESS,
             help=alias.meaning.replace("%", "%%"),
             nargs=None if alias.bare is None else "?",
             const=alias.bare,
         )
 
 
-def read_aliases(arguments: argparse.Namespace, aliases: Sequence[Alias]) -> Aliased:
+def read_aliases(arguments: object, aliases: Sequence[Alias]) -> Aliased:
     """Return what the given ones of `aliases` come to. Raises SettingsError with a line for each refusal."""
     given: Mapping[str, Any] = vars(arguments)
     found = Aliased()

@@ -10,10 +10,11 @@ from pathlib import Path
 from certs.addresses import DEFAULT_EDGE_NETWORKS, format_endpoint
 from certs.authority import NODE_LIFE
 from certs.identity import check_name, check_node_name
+from tunnel_daemon.command_line import settings_from_flags
 from tunnel_daemon.logs import LogFormat, LogLevel
 from tunnel_daemon.settings import between, read_settings, setting
 from tunnel_daemon.settings_aliases import Aliased, add_alias_flags, read_aliases
-from tunnel_daemon.settings_flags import add_setting_flags, settings_from_flags
+from tunnel_daemon.settings_flags import add_setting_flags
 from tunnel_daemon.settings_values import Address, Network
 from tunnel_daemon.toml_lines import KeyPath
 from tunnel_server.endpoints import FixedListener, ServerAddress

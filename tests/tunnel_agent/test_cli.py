@@ -39,6 +39,18 @@ def test_flags_win_over_the_file(configs, tmp_path):
     assert (str(config.proxy), config.log_level) == ("none", "error")
 
 
+def test_a_plain_command_line_means_what_the_parser_makes_of_it(configs, monkeypatch, tmp_path):
+    path = tmp_path / "agent.toml"
+    path.write_text('log-level = "error"\n')
+    words = ["--config", str(path), "--server=b.example:1", "--proxy", "none", "--state-dir", str(tmp_path)]
+    main(words)
+    monkeypatch.setattr(cli, "plain_flags", lambda *_args, **_kwargs: None)
+    main(words)
+    plain, parsed = configs
+    assert plain == parsed
+    assert (plain.log_level, str(plain.proxy), plain.state_dir) == ("error", "none", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

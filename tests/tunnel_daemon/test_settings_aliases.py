@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tunnel_daemon.command_line import settings_from_flags
 from tunnel_daemon.settings import SettingsError, setting
 from tunnel_daemon.settings_aliases import Alias, Aliased, add_alias_flags, read_aliases
-from tunnel_daemon.settings_flags import add_setting_flags, settings_from_flags
+from tunnel_daemon.settings_flags import add_setting_flags
 
 ALIASES = (
     Alias("connect-port", key="tunnel-port"),

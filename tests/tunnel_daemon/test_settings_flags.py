@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tunnel_daemon.command_line import settings_from_flags
 from tunnel_daemon.settings import SettingsError, setting
-from tunnel_daemon.settings_flags import OneLineParser, add_setting_flags, settings_from_flags
+from tunnel_daemon.settings_flags import OneLineParser, add_setting_flags
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,22 +8,25 @@ what a peer says are always asked.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import h2.config
 import h2.connection
 from h2.connection import AllowedStreamIDs, ConnectionInputs, _decode_headers
+from h2.events import RequestReceived, ResponseReceived
+from h2.exceptions import TooManyStreamsError
 from h2.settings import SettingCodes, Settings
-from h2.stream import StreamClosedBy, StreamInputs
-from hyperframe.frame import HeadersFrame
+from h2.stream import H2Stream, StreamClosedBy, StreamInputs, StreamState
 
 from tunnel_wire import frames
 from tunnel_wire.header_codec import HeaderDecoder, HeaderEncoder
+from tunnel_wire.plain_blocks import is_plain_answer, is_plain_connect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from h2.events import Event
+    from hpack.struct import Header
 
     from tunnel_wire.hello import Headers
     from tunnel_wire.limits import WireLimits
@@ -90,16 +93,30 @@ class ControlPlane(h2.connection.H2Connection):
     ) -> None:
         """As h2's, for lists of plain fields that need no checks, and no priorities: they are our own."""
         self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
-        stream = self._get_or_create_stream(stream_id, AllowedStreamIDs(self.config.client_side))
-        stream.state_machine.process_input(StreamInputs.SEND_HEADERS)
+        if stream_id in self.streams:
+            machine = self.streams[stream_id].state_machine
+            machine.process_input(StreamInputs.SEND_HEADERS)
+        else:
+            self.highest_outbound_stream_id = stream_id
+            machine = self._new_stream(stream_id).state_machine
+            machine.state, machine.client, machine.headers_sent = StreamState.OPEN, True, True
         flags = frames.FLAG_END_HEADERS
         if end_stream:
-            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+            machine.process_input(StreamInputs.SEND_END_STREAM)
             flags |= frames.FLAG_END_STREAM
         block = self.encoder.encode(headers)
         # Whatever a field is made of is bounded far below what every peer takes.
         assert len(block) <= frames.DEFAULT_MAX_FRAME
         self._data_to_send += frames.frame_header(len(block), frames.HEADERS, flags, stream_id) + block
+
+    def _new_stream(self, stream_id: int) -> H2Stream:
+        stream = self.streams[stream_id] = H2Stream(
+            stream_id,
+            self.config,
+            inbound_window_size=self.local_settings.initial_window_size,
+            outbound_window_size=self.remote_settings.initial_window_size,
+        )
+        return stream
 
     def end_stream(self, stream_id: int) -> None:
         """As h2's: queue END_STREAM in a DATA frame of its own."""
@@ -112,19 +129,31 @@ class ControlPlane(h2.connection.H2Connection):
 
     def receive_headers(self, frame: memoryview, flags: int, stream_id: int) -> Sequence[Event]:
         """A HEADERS frame came. Raises h2's ProtocolError."""
-        if self.config.client_side:
-            expected = stream_id in self.streams
-        else:
-            expected = stream_id > self.highest_inbound_stream_id
+        client = self.config.client_side
+        expected = stream_id in self.streams if client else stream_id > self.highest_inbound_stream_id
         if not expected or flags | frames.FLAG_END_STREAM != WHOLE:
             # On a stream that may be closed, or padded, or to be continued.
             return self.receive_data(bytes(frame))
         # Past its frame buffer and its log, which has each frame's `repr` made for nobody.
-        headers = HeadersFrame(stream_id, bytes(frame[frames.HEADER_SIZE :]))
-        if flags & frames.FLAG_END_STREAM:
-            headers.flags.add("END_STREAM")
-        answers, events = self._receive_headers_frame(headers)
-        self._prepare_for_sending(answers)
+        if not client and len(self.streams) >= self.local_settings.max_concurrent_streams:
+            raise TooManyStreamsError(f"more than {len(self.streams)} streams at once")
+        fields = cast("list[Header]", _decode_headers(self.decoder, bytes(frame[frames.HEADER_SIZE :])))
+        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        if flags == frames.FLAG_END_HEADERS:
+            # Past its checks, a third of what a short connection costs the end that is asked for it, where
+            # there is nothing that they would find.
+            if client:
+                machine = self.streams[stream_id].state_machine
+                if not machine.headers_received and is_plain_answer(fields):
+                    machine.headers_received = True
+                    return [ResponseReceived(stream_id=stream_id, headers=fields)]
+            elif stream_id % 2 and is_plain_connect(fields):
+                self.highest_inbound_stream_id = stream_id
+                machine = self._new_stream(stream_id).state_machine
+                machine.state, machine.client, machine.headers_received = StreamState.OPEN, False, True
+                return [RequestReceived(stream_id=stream_id, headers=fields)]
+        stream = self._get_or_create_stream(stream_id, AllowedStreamIDs(not client))
+        _, events = stream.receive_headers(fields, bool(flags & frames.FLAG_END_STREAM), None)
         return events
 
     def drop_headers(self, frame: memoryview) -> None:

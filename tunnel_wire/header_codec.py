@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import hpack
 from hpack.exceptions import HPACKDecodingError, OversizedHeaderListError
-from hpack.hpack import encode_integer
+from hpack.hpack import DEFAULT_MAX_HEADER_LIST_SIZE, encode_integer
 from hpack.table import table_entry_size
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ _NEVER_INDEXED = b"\x10"
 _LONG_INDEX = 0xFF
 """Indexed as well, but the index goes on in the next byte."""
 _SIZE_UPDATE, _SIZE_UPDATE_MASK = 0x20, 0xE0
+_LONG = 0x7F
+"""A length that goes on in the next byte; beyond it, of text in Huffman's code."""
+_LITERAL_OVERHEAD = 3
+"""Bytes of a short field that are neither its name nor its value."""
+_MOST_KNOWN, _MOST_FIELDS = 32, 16
+"""Beginnings of blocks that are remembered, and fields of each: a link has two or three for each target."""
 
 
 class HeaderEncoder(hpack.Encoder):
@@ -74,28 +80,62 @@ def _never_indexed(name: bytes, value: bytes) -> bytes:
 
 
 class HeaderDecoder(hpack.Decoder):
-    """Decodes the fields that stand first in a block, and in the tables, by one look each."""
+    """Decodes fields that were said before by one look at all that stand first in a block."""
+
+    def __init__(self, max_header_list_size: int = DEFAULT_MAX_HEADER_LIST_SIZE) -> None:
+        super().__init__(max_header_list_size)
+        self._known: dict[bytes, tuple[list[hpack.HeaderTuple], int]] = {}
+        """Fields of the tables by their indices, and their size; until an entry comes or goes."""
 
     def decode(self, data: bytes, raw: bool = False) -> list[hpack.HeaderTuple]:
         """The fields of a header block. Raises HPACKError."""
         if not raw:
             return list(super().decode(data))
-        fields = []
-        table, left = self.header_table, self.max_header_list_size
+        at = 0
         for first in data:
             if not _INDEXED < first < _LONG_INDEX:
                 break
-            field = table.get_by_index(first & ~_INDEXED)
-            fields.append(hpack.HeaderTuple(*field))
-            left -= table_entry_size(*field)
-            if left < 0:
-                raise OversizedHeaderListError(f"more than {self.max_header_list_size} bytes of fields")
-        rest = data[len(fields) :]
-        if fields and rest and rest[0] & _SIZE_UPDATE_MASK == _SIZE_UPDATE:
-            raise HPACKDecodingError("a table size update behind a field")
-        for each in super().decode(rest, raw=True):
-            fields.append(each)
-            left -= table_entry_size(*each)
-        if left < 0:
-            raise OversizedHeaderListError(f"more than {self.max_header_list_size} bytes of fields")
+            at += 1
+        fields, size = self._known.get(data[:at]) or self._look_up(data[:at])
+        fields = fields.copy()
+        while (field := _read_literal(data, at)) is not None:
+            fields.append(field)
+            at += _LITERAL_OVERHEAD + len(field[0]) + len(field[1])
+            size = self._count(size, field)
+        if at < len(data):
+            if fields and data[at] & _SIZE_UPDATE_MASK == _SIZE_UPDATE:
+                raise HPACKDecodingError("a table size update behind a field")
+            self._known.clear()
+            for field in super().decode(data[at:], raw=True):
+                fields.append(field)
+                size = self._count(size, field)
         return fields
+
+    def _look_up(self, indices: bytes) -> tuple[list[hpack.HeaderTuple], int]:
+        fields, size = [], 0
+        for index in indices:
+            field = hpack.HeaderTuple(*self.header_table.get_by_index(index & ~_INDEXED))
+            fields.append(field)
+            size = self._count(size, field)
+        if len(indices) <= _MOST_FIELDS and len(self._known) < _MOST_KNOWN:
+            self._known[indices] = fields, size
+        return fields, size
+
+    def _count(self, size: int, field: tuple[bytes, bytes]) -> int:
+        size += table_entry_size(*field)
+        if size > self.max_header_list_size:
+            raise OversizedHeaderListError(f"more than {self.max_header_list_size} bytes of fields")
+        return size
+
+
+def _read_literal(data: bytes, at: int) -> hpack.HeaderTuple | None:
+    """The field at `at` if it is short, and written as `_never_indexed` does."""
+    if data[at : at + 1] != _NEVER_INDEXED:
+        return None
+    name_at = at + 2
+    value_at = name_at + int.from_bytes(data[at + 1 : name_at]) + 1
+    end = value_at + int.from_bytes(data[value_at - 1 : value_at])
+    # From 127 on, a length goes on in the next byte, or Huffman's code follows.
+    if end > len(data) or value_at - name_at > _LONG or end - value_at >= _LONG:
+        return None
+    return hpack.NeverIndexedHeaderTuple(data[name_at : value_at - 1], data[value_at:end])

@@ -81,6 +81,7 @@ class CallAccounts:
         self._audit = audit
         self.limit = limit
         self.open = 0
+        metrics.calls_open.set_function(lambda: self.open)
         self.opening = 0
         """Of these, calls that have not come about yet."""
         self._placed: set[CallAccount] = set()
@@ -97,12 +98,12 @@ class CallAccounts:
             raise OpenFailed(Cause.AWAY, self.closed)
         if self.open >= self.limit:
             raise OpenFailed(Cause.NO_ROOM, f"{self.limit} calls are open")
-        self._count(1)
+        self.open += 1
         self.opening += 1
 
     def leave(self) -> None:
         """It has not."""
-        self._count(-1)
+        self.open -= 1
         self.opening -= 1
 
     def came_about(self, call: CallAccount) -> None:
@@ -116,7 +117,7 @@ class CallAccounts:
 
     def over(self, call: CallAccount, detail: str) -> None:
         """One that came about has ended, as `result` says."""
-        self._count(-1)
+        self.open -= 1
         self._placed.discard(call)
         asked, seconds, result, node = call.begun.asked, call.begun.seconds, call.result, call.node
         if node is not None:
@@ -191,7 +192,3 @@ class CallAccounts:
     def carried(self) -> int:
         """Bytes that those which are open have carried: it changes as long as one of them is in use."""
         return sum(call.result.to_tunnel + call.result.from_tunnel for call in self._placed)
-
-    def _count(self, change: int) -> None:
-        self.open += change
-        self._metrics.calls_open.set(self.open)

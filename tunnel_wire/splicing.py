@@ -72,6 +72,7 @@ class Splicing:
         "_sock",
         "_stream",
         "_taken",
+        "_targets_side",
         "_watch",
         "_written_all",
         "over",
@@ -99,6 +100,7 @@ class Splicing:
         """Asked of what is read, until it knows."""
         self._is_pooled_far = is_pooled if caller_is_far else None
         """Asked of what comes from the tunnel."""
+        self._targets_side = caller_is_far
         self._watch: Watch | None = None
         self._patience: Timer | None = None
         self._taken = 0
@@ -124,8 +126,12 @@ class Splicing:
         if stream.state is State.CLOSED:
             self._end()
             return
-        self._write_out()
+        if self._targets_side:
+            # Most targets wait to be spoken to: theirs calls.
+            self._write_out()
+            return
         # Most callers have spoken by now, and need not call for it.
+        self._deliver()
         self._read_in()
 
     @property
@@ -258,8 +264,9 @@ class Splicing:
             # A short read has most likely emptied the socket. One that has hung up does not call again.
             if (size < wanted or left <= 0) and self._watch is not None:
                 break
-        stream.flush()
-        self._want()
+        if not self.over:
+            stream.flush()
+            self._want()
 
     def _read_end(self) -> None:
         sock = self._sock
@@ -274,12 +281,15 @@ class Splicing:
     # --- tunnel to socket -------------------------------------------------------------------------
 
     def _write_out(self) -> None:
+        self._deliver()
+        self._stream.flush()
+        self._want()
+
+    def _deliver(self) -> None:
         incoming = self._stream.incoming
         # Started by an answer, it has yet to be told of what came with that: counted it is, not queued.
         if self._send_queued() and incoming.end is not None and not incoming.queued:
             self._write_end()
-        self._stream.flush()
-        self._want()
 
     def _send_queued(self) -> bool:
         """Send what is queued, and say whether that was all."""
@@ -315,14 +325,16 @@ class Splicing:
         if self._written_all:
             return
         self._written_all = True
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._written_all = False
-            self._failed = True
-            self._end()
-            return
+        if not self._read_all or self._failed:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._written_all = False
+                self._failed = True
+                self._end()
+                return
         if self._read_all:
+            # Whoever is told closes it: that ends this direction as well.
             self._end()
 
     # --- the stream calls: StreamFace -------------------------------------------------------------

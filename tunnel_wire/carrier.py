@@ -44,6 +44,7 @@ class Carrier:
         "limits",
         "output_ready",
         "resumes",
+        "schedule",
         "session",
     )
 
@@ -61,6 +62,7 @@ class Carrier:
             on_framed=self._on_framed,
             note_sent=self._life.note_sent,
         )
+        self.schedule = self._sender.schedule
         self._streams: dict[int, Stream] = {}
         """Streams attached to this link, by HTTP/2 id, until both of their directions have ended."""
         self.resumes = False
@@ -133,10 +135,6 @@ class Carrier:
             self._sender.answer(answer)
         self._withheld.clear()
         return True
-
-    def schedule(self, stream: Stream) -> None:
-        """Give the stream a turn if it has something to send."""
-        self._sender.schedule(stream)
 
     def grant(self, stream: Stream, increment: int, now: float) -> None:
         """Queue credit for the peer."""

@@ -77,7 +77,7 @@ class Connection(Receiver):
 
     def deadline(self) -> float:
         """When `tick` is due."""
-        return self._life.deadline() if self._failed is None else self._now
+        return self._life.due if self._failed is None else self._now
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`. Raises `ConnectionFailed`, also when the peer has been silent for too
@@ -103,6 +103,13 @@ class Connection(Receiver):
     def violated(self) -> bool:
         """The peer has broken the protocol, or says that we have."""
         return self._failed is not None and self._failed.code != ErrorCode.NO_ERROR
+
+    def take_or_ask(self, size: int, clock: Callable[[], float]) -> list[Buffer]:
+        """As `take`; when nothing is due but the receipt for what was sent, the PING that asks for it."""
+        out = self.take(size)
+        if not out and self._life.sent and self._life.ask_for_receipt(clock()):
+            out = self.take(0)
+        return out
 
     def ask_for_receipt(self, now: float) -> bool:
         """Queue a PING behind what was sent, if there is something to ask for and the last was answered."""

@@ -85,6 +85,12 @@ class SegmentPool:
         self._spare: list[bytearray] = []
         self._spares = spares
 
+    def peek(self) -> bytearray:
+        """The buffer that `take` would give: for what is copied before anybody else reads."""
+        if not self._spare:
+            self._spare.append(bytearray(SEGMENT))
+        return self._spare[-1]
+
     def take(self) -> bytearray:
         """A buffer of `SEGMENT` bytes with unspecified content."""
         return self._spare.pop() if self._spare else bytearray(SEGMENT)
@@ -145,16 +151,17 @@ class Outgoing:
 
     def room(self) -> int:
         """Bytes that may be written now. Nothing is taken that the peer has not granted room for."""
-        room = min(self.limit - self.written, self._limits.max_queued - (self.written - self.sent))
+        written = self.written
+        room = min(self.limit - written, self._limits.max_queued - (written - self.sent))
         if room <= 0:
             return 0
-        kept = self.written - self.acknowledged
-        while self.allowance - kept < room:
+        kept = written - self.acknowledged
+        while (kept_room := self.allowance - kept) < room:
             more = min(self.allowance, self._limits.max_kept - self.allowance)
             if more <= 0 or not self._budget.reserve_growth(more):
-                break
+                return max(0, kept_room)
             self.allowance += more
-        return max(0, min(room, self.allowance - kept))
+        return room
 
     def write(self, data: Buffer, segment: bytearray | None = None) -> None:
         """Queue `data`, which must not change until its receipt; `segment` then goes back to the pool."""
@@ -171,12 +178,13 @@ class Outgoing:
         left = min(size, self.sendable())
         while left > 0:
             data, segment = self._queue.popleft()
-            if len(data) > left:
+            length = len(data)
+            if length > left:
                 view = memoryview(data)
                 self._queue.appendleft((view[left:], segment))
-                data, segment = view[:left], None
-            left -= len(data)
-            self.sent += len(data)
+                data, segment, length = view[:left], None, left
+            left -= length
+            self.sent += length
             self._kept.append((self.sent, data, segment))
             pieces.append(data)
         return pieces

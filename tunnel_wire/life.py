@@ -37,10 +37,12 @@ class Life:
         "_queue",
         "_soonest",
         "_unasked",
+        "due",
         "hurried",
         "last_received",
         "least_round_trip",
         "outstanding",
+        "receipt_due",
         "round_trip",
         "sent",
     )
@@ -69,6 +71,11 @@ class Life:
         self._deadlines: dict[Stream, float] = {}
         self._soonest = math.inf
         """Not later than the first of the deadlines."""
+        self.receipt_due = math.inf
+        """When to ask for receipt, if there is something to ask for and the last question was answered."""
+        self.due = now
+        """When time has something to do here next. What comes may move it on: it need not be met exactly."""
+        self._reckon()
 
     def dispose(self) -> None:
         """Queue nothing any more, and let go of whoever took it."""
@@ -78,22 +85,15 @@ class Life:
 
     def note_sent(self, stream: Stream, size: int) -> None:
         """The stream has sent `size` bytes."""
+        first, before = not self.sent, self._unasked
         self.sent.add(stream)
         self._unasked += size
-
-    @property
-    def receipt_due(self) -> float:
-        """When to ask for receipt, if there is something to ask for and the last question was answered.
-
-        Each question has both ends woken, and their timers: a few bytes can wait for others.
-        """
-        limits = self._limits
-        soon = self._unasked >= limits.receipt_size
-        return self._last_ping + (limits.receipt_interval if soon else limits.receipt_patience)
+        if first or before < self._limits.receipt_size <= self._unasked:
+            self._reckon()
 
     def ask_for_receipt(self, now: float) -> bool:
         """Queue a PING behind what was sent, if that is due."""
-        if not self.sent or self.outstanding is not None or now < self.receipt_due:
+        if now < self.receipt_due or not self.sent:
             return False
         self._asked = [
             (stream, stream.epoch, stream.outgoing.sent, stream.outgoing.end_sent) for stream in self.sent
@@ -124,12 +124,15 @@ class Life:
         self.least_round_trip = min(self.round_trip, self.least_round_trip or math.inf)
         self.outstanding = None
         asked, self._asked = self._asked, []
+        self.hurried = any(stream.outgoing.full for stream, _, _, _ in asked)
+        self._reckon()
         return asked
 
     def _ping(self, now: float) -> None:
         self._count += 1
         self.outstanding = self._last_ping = now
         self._queue(frames.ping(self._count.to_bytes(8, "big")))
+        self._reckon()
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -137,6 +140,7 @@ class Life:
         """Have `expired` name the stream at `when`, unless it is forgotten by then."""
         self._deadlines[stream] = when
         self._soonest = min(self._soonest, when)
+        self.due = min(self.due, when)
 
     def forget(self, stream: Stream) -> None:
         """The stream is closed: no deadline, no receipt."""
@@ -167,17 +171,23 @@ class Life:
         """Ask for receipt or for a sign of life, whichever is due."""
         if not self.ask_for_receipt(now) and now >= self.last_received + self._limits.heartbeat_after:
             self.probe(now)
+        self._reckon()
 
-    def deadline(self) -> float:
-        """When time has something to do here next."""
+    def _reckon(self) -> None:
+        """When time has something to do is another: not to be asked for each frame."""
         limits = self._limits
+        self.receipt_due = math.inf
         if self.outstanding is not None:
             due = self.last_received + limits.silence_limit
         else:
             due = self.last_received + limits.heartbeat_after
             if self.sent:
+                # Each question has both ends woken, and their timers: a few bytes can wait for others.
+                soon = self._unasked >= limits.receipt_size
+                wait = limits.receipt_interval if soon else limits.receipt_patience
+                self.receipt_due = self._last_ping + wait
                 due = min(due, self.receipt_due if self.hurried else self.receipt_due + _FOLLOWED)
-        return min(self._soonest, due)
+        self.due = min(self._soonest, due)
 
 
 def _nowhere(frame: bytes) -> None:

@@ -266,10 +266,10 @@ class Link:
         connection = self.connection
         try:
             while True:
-                encrypted = tls.encrypted
+                encrypted = tls.output.pending
                 size = tls.read_into(buffers.plaintext)
-                if tls.encrypted != encrypted:
-                    answers = (tls.encrypted - encrypted) / KEY_UPDATE_SIZE
+                if tls.output.pending != encrypted:
+                    answers = (tls.output.pending - encrypted) / KEY_UPDATE_SIZE
                     connection.note_key_updates(answers, now)
                 if not size:
                     break
@@ -341,15 +341,13 @@ class Link:
         while True:
             if not self._unsent:
                 # There may be output of TLS's own: an answer to a key update.
-                if not tls.encrypted:
-                    out = connection.take(frame_size.target)
-                    if not out and connection.ask_for_receipt(self._time()):
-                        out = connection.take(0)
+                if not tls.output.pending:
+                    out = connection.take_or_ask(frame_size.target, self._time)
                     if not out:
                         return
                     frame_size.framed = sum(map(len, out))
                     tls.write(out, frame_size.framed)
-                self._unsent = tls.ciphertext(PIECE)
+                self._unsent = tls.output.read(PIECE)
             size = len(self._unsent)
             try:
                 sent = sock.send(self._unsent)
@@ -364,7 +362,7 @@ class Link:
             ):
                 self._wait_for_kernel()
                 return
-            if frame_size.framed >= frame_size.target and not tls.encrypted:
+            if frame_size.framed >= frame_size.target and not tls.output.pending:
                 frame_size.note_taken()
 
     def _wait_for_kernel(self) -> None:

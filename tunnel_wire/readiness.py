@@ -104,22 +104,37 @@ class _Poller:
 
         Empty only if nothing at all has happened.
         """
-        runner, epoll = self._runner, self.epoll
-        deadline = runner.deadlines.next_deadline()
-        ends = time.perf_counter() + timeout
-        served = False
-        while ready := epoll.poll(timeout):
-            trios = self._round(ready)
-            served = served or len(ready) > trios
-            timeout = ends - time.perf_counter()
+        runner, poll, watches = self._runner, self.epoll.poll, self._watches
+        next_deadline, clock = runner.deadlines.next_deadline, time.perf_counter
+        deadline, ends = next_deadline(), clock() + timeout
+        trios = served = False
+        while ready := poll(timeout):
+            self.rounds += 1
+            for number, events in ready:
+                # Another callback of this round may have closed it, and yet another have got its number for a
+                # new socket, of which this says nothing.
+                watch = watches.get(number)
+                if watch is None:
+                    trios = trios or number == self._trios_number
+                elif watch.since != self.rounds:
+                    served = True
+                    try:
+                        watch.on_ready(events)
+                    except Exception:
+                        # A defect costs its own connection, and not all the others.
+                        log.exception("serving a socket failed")
+                        on_defect = watch.on_defect
+                        watch.close()
+                        on_defect()
             if trios:
                 return self._trios.get_events(0) or [_SERVED]
+            timeout = ends - clock()
             if (
                 timeout <= 0
                 # Woken by a callback, or waiting until nothing happens any more.
                 or runner.runq
                 or runner.waiting_for_idle
-                or runner.deadlines.next_deadline() < deadline
+                or next_deadline() < deadline
             ):
                 break
         return [_SERVED] if served else []
@@ -128,29 +143,6 @@ class _Poller:
         """Reschedule the tasks that waited for these."""
         if events != [_SERVED]:
             self._trios.process_events(events)
-
-    def _round(self, ready: list[tuple[int, int]]) -> int:
-        """Give each that is ready its turn. Returns how many of them were trio's own."""
-        watches = self._watches
-        self.rounds += 1
-        trios = 0
-        for number, events in ready:
-            if number == self._trios_number:
-                trios = 1
-                continue
-            # Another callback of this round may have closed it, and yet another have got its number for a new
-            # socket, of which this says nothing.
-            watch = watches.get(number)
-            if watch is not None and watch.since != self.rounds:
-                try:
-                    watch.on_ready(events)
-                except Exception:
-                    # A defect costs its own connection, and not all the others.
-                    log.exception("serving a socket failed")
-                    on_defect = watch.on_defect
-                    watch.close()
-                    on_defect()
-        return trios
 
 
 def _nothing_ready(events: int) -> None:

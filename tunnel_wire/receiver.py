@@ -239,8 +239,6 @@ class Receiver(Carrier):
             # What the peer had let go of when this came there, it has dropped.
             if stream.state is State.CLOSED or stream.epoch != epoch:
                 continue
-            if stream.outgoing.full:
-                self._life.hurried = True
             stream.outgoing.acknowledge(sent)
             if end_sent:
                 stream.outgoing.end_acknowledged = True

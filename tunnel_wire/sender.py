@@ -101,11 +101,13 @@ class Sender:
         if stream.scheduled or stream.state is not State.OPEN:
             return
         outgoing = stream.outgoing
-        if (outgoing.sent < outgoing.written and outgoing.sent < outgoing.limit) or (
-            outgoing.end is not None and not outgoing.end_sent and not outgoing.queued
+        sent = outgoing.sent
+        queued = outgoing.written - sent
+        if (queued and sent < outgoing.limit) or (
+            outgoing.end is not None and not outgoing.end_sent and not queued
         ):
             stream.scheduled = True
-            (self._urgent if outgoing.queued <= _URGENT else self._ready).append(stream)
+            (self._urgent if queued <= _URGENT else self._ready).append(stream)
 
     def drop(self, stream: Stream) -> None:
         """Take the stream's turn away."""

@@ -73,6 +73,7 @@ class Splicing:
         "_stream",
         "_taken",
         "_targets_side",
+        "_time",
         "_watch",
         "_written_all",
         "over",
@@ -105,6 +106,8 @@ class Splicing:
         self._patience: Timer | None = None
         self._taken = 0
         """Bytes of the first piece in `incoming.queue` that the socket has taken."""
+        self._time = trio.lowlevel.current_clock().current_time
+        """As `trio.current_time`, without looking for the clock each time."""
         self.over = False
         self._read_all = False
         """The socket's direction has ended, and the stream's with it."""
@@ -235,19 +238,16 @@ class Splicing:
                 stream.flush()
                 if not (room := stream.room()):
                     break
-            segment = pool.take()
+            segment = pool.peek()
             wanted = min(room, SEGMENT)
             try:
                 size = sock.recv_into(segment, wanted)
             except BlockingIOError:
-                pool.give(segment)
                 break
             except OSError:
-                pool.give(segment)
                 self._end()
                 break
             if not size:
-                pool.give(segment)
                 self._read_end()
                 break
             if self._is_pooled is not None:
@@ -255,10 +255,9 @@ class Splicing:
                 if pooled is not None:
                     stream.is_pooled, self._is_pooled = pooled, None
             if size < _COPY_BELOW:
-                stream.write(bytes(memoryview(segment)[:size]))
-                pool.give(segment)
+                stream.write(segment[:size])
             else:
-                stream.write(memoryview(segment)[:size], segment)
+                stream.write(memoryview(pool.take())[:size], segment)
             self.result.to_tunnel += size
             left -= size
             # A short read has most likely emptied the socket. One that has hung up does not call again.
@@ -306,7 +305,7 @@ class Splicing:
             else:
                 self._taken += sent
             left -= sent
-            stream.consume(sent, trio.current_time())
+            stream.consume(sent, self._time())
         return not queue
 
     def _send(self, data: memoryview) -> int:
@@ -352,7 +351,7 @@ class Splicing:
         if not queue and not self._failed:
             sent = self._send(data)
             if sent:
-                self._stream.consume(sent, trio.current_time())
+                self._stream.consume(sent, self._time())
                 if sent == len(data):
                     return
                 data = data[sent:]

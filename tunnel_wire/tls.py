@@ -59,10 +59,15 @@ class TlsPump:
         server_hostname: str | bytes | None = None,
     ) -> None:
         self._in = ssl.MemoryBIO()
-        self._out = ssl.MemoryBIO()
+        self.feed: Callable[[Buffer], int] = self._in.write
+        """Take bytes from the network."""
+        self.output = ssl.MemoryBIO()
+        """Bytes for the network, so many as are `pending`; `ciphertext` takes them."""
         self._ssl = context.wrap_bio(
-            self._in, self._out, server_side=server_side, server_hostname=server_hostname
+            self._in, self.output, server_side=server_side, server_hostname=server_hostname
         )
+        # With a buffer, read() returns a count; the stubs know only the form that returns bytes.
+        self._read = cast("Callable[[int, memoryview], int]", self._ssl.read)
         self.server_side = server_side
         self.heard = False
         """The peer has sent something, TLS or not."""
@@ -78,11 +83,6 @@ class TlsPump:
         except ssl.SSLWantReadError:
             return False
         return True
-
-    def feed(self, ciphertext: Buffer) -> None:
-        """Take bytes from the network."""
-        self.heard = True
-        self._in.write(ciphertext)
 
     def feed_eof(self) -> None:
         """The network has no more bytes."""
@@ -100,16 +100,15 @@ class TlsPump:
             buffer[:filled] = self._unread[:filled]
             del self._unread[:filled]
             return filled
-        # With a buffer, read() returns a count; the stubs know only the form that returns bytes.
-        read = cast("Callable[[int, memoryview], int]", self._ssl.read)
         try:
             while filled < size:
-                count = read(size - filled, buffer[filled:])
+                count = self._read(size - filled, buffer[filled:])
                 if not count:  # close_notify; it says so again at the next call
                     break
                 filled += count
                 # Asking for what is not there costs an exception, which is most of what a small frame costs.
-                if not (self._in.pending or self._ssl.pending()):
+                # With room to spare, it was all of its record.
+                if filled < size and not self._in.pending:
                     self.drained = True
                     return filled
         except ssl.SSLWantReadError:
@@ -129,14 +128,9 @@ class TlsPump:
         for buffer in buffers:
             self._ssl.write(buffer)
 
-    @property
-    def encrypted(self) -> int:
-        """Bytes that `ciphertext` has for the network."""
-        return self._out.pending
-
     def ciphertext(self, most: int = -1) -> bytes:
         """What is to go to the network now: all of it, or `most` bytes."""
-        return self._out.read(most)
+        return self.output.read(most)
 
     def close_notify(self) -> None:
         """Queue the alert that ends TLS properly."""

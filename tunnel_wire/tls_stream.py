@@ -88,7 +88,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
                     return b""
                 except ssl.SSLError as exc:
                     raise trio.BrokenResourceError(str(exc)) from exc
-                if self._pump.encrypted > _MOST_ANSWERS:
+                if self._pump.output.pending > _MOST_ANSWERS:
                     raise trio.BrokenResourceError("a flood of TLS key updates")
                 with _trio_errors():
                     received = await receive_some(self._sock, RECEIVE_SIZE)

@@ -23,11 +23,10 @@ def test_a_segment_is_free_when_it_is_framed() -> None:
 def test_the_receipt_of_an_end_is_asked_for_and_no_other() -> None:
     queued: list[bytes] = []
     life = Life(DEFAULT_LIMITS, 0.0, queued.append)
-    sent = life.sent
     stream = Session(budget=Budget(1 << 30)).new_stream("target", 80)
-    sent.add(stream)
+    life.note_sent(stream, 1)
     assert not _ask_for_ends(life, 1.0)
     stream.outgoing.end_sent = True
-    sent.add(stream)
+    life.note_sent(stream, 1)
     assert _ask_for_ends(life, 1.0)
     assert len(queued) == 1

@@ -174,6 +174,14 @@ def test_discarding_gives_memory_back_at_once() -> None:
     assert out.take(100) == []
 
 
+def test_a_peek_at_a_segment_leaves_it_in_the_pool() -> None:
+    pool = SegmentPool()
+    first = pool.peek()
+    assert pool.peek() is first
+    assert pool.take() is first
+    assert pool.peek() is not first
+
+
 def test_the_pool_keeps_few_spares() -> None:
     pool = SegmentPool(spares=1)
     one, other = pool.take(), pool.take()

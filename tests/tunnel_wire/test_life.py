@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -111,6 +112,29 @@ def test_receipt_for_a_few_bytes_can_wait(answerer: Handmade) -> None:
     assert stream.outgoing.acknowledged == 24
 
 
+def test_receipt_for_much_is_asked_sooner_however_it_came_together(answerer: Handmade) -> None:
+    stream, connection = answerer.accepted(), answerer.connection
+    connection.probe(answerer.now)
+    (ping,) = answerer.take()
+    answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
+    stream.write(b"a little")
+    answerer.take()
+    assert connection.deadline() == pytest.approx(answerer.now + 0.05 + 0.01)
+    stream.write(bytes(32 * 1024))
+    answerer.take()
+    assert connection.deadline() == pytest.approx(answerer.now + 0.005 + 0.01)
+
+
+def test_receipt_is_due_again_after_all_that_had_sent_are_gone() -> None:
+    life = Life(DEFAULT_LIMITS, 0, lambda frame: None)
+    life.note_sent(one := object(), 10)  # type: ignore[arg-type]
+    life.forget(one)  # type: ignore[arg-type]
+    life.keep(1)
+    assert (life.receipt_due, life.due) == (math.inf, 4)
+    life.note_sent(object(), 10)  # type: ignore[arg-type]
+    assert life.due < 1
+
+
 def test_a_writer_that_waits_for_receipt_has_it_asked_in_time() -> None:
     """Nothing follows that would ask by the way: it is the writer that waits."""
     floor = DEFAULT_LIMITS.kept_floor
@@ -162,13 +186,15 @@ def test_deadlines() -> None:
     life.set_deadline(one, 3)  # type: ignore[arg-type]
     life.set_deadline(other, 1)  # type: ignore[arg-type]
     life.set_deadline(third, 2)  # type: ignore[arg-type]
-    assert life.deadline() == 1
+    assert life.due == 1
     assert life.expired(0.9) == []
     life.forget(third)  # type: ignore[arg-type]
     assert life.expired(1) == [other]
-    assert life.deadline() == 3
+    life.keep(1)
+    assert life.due == 3
     assert life.expired(3) == [one]
-    assert life.deadline() == 4
+    life.keep(3)
+    assert life.due == 4
 
 
 def test_a_reset_waits_for_the_data_before_it_but_not_for_ever(answerer: Handmade) -> None:

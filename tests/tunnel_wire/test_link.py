@@ -271,7 +271,7 @@ async def test_a_whole_read_of_a_socket_goes_out_at_once() -> None:
         near.flush()
         # With its frame's header and its records' own: no crumbs are left for a second send.
         assert near._stream.outgoing.queued == 0
-        assert ends.server._tls.encrypted == 0
+        assert ends.server._tls.output.pending == 0
 
 
 # --- life ------------------------------------------------------------------------------------------

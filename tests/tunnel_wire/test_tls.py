@@ -177,7 +177,7 @@ async def test_a_hello_in_pieces(size: int) -> None:
                 far.send(hello[at : at + size])
                 await trio.testing.wait_all_tasks_blocked()
                 assert server.heard
-                assert server.encrypted == 0
+                assert server.output.pending == 0
             await handshake(far, client)
         assert server.alpn == "tunnel/1"
 

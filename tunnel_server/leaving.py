@@ -42,7 +42,9 @@ async def leave(
     patience: float,
     quiet: float,
 ) -> None:
-    """Return when the last call has ended, after `patience` seconds at most. Nobody is let in any more.
+    """Return when the last call has ended and its bytes have arrived, after `patience` seconds at most.
+
+    Nobody is let in any more.
 
     A connection that many requests share (kube-apiserver's HTTP/2) has no end of its own: it is waited for
     as long as it is not alone with its like and no byte moves on any for `quiet` seconds. `requests` says how
@@ -53,7 +55,7 @@ async def leave(
     for session in _sessions(registry):
         # The agent goes to another server: it will not come back for them.
         session.suspended.grace = 0.0
-        session.end_suspended(EndCause.SESSION_OVER)
+        session.end_suspended(EndCause.SERVER_LEFT)
     # What was asked of them before is answered on the same links.
     links.drain(why)
     if calls.open:
@@ -62,6 +64,7 @@ async def leave(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_answered, requests)
             await _ended(calls, quiet)
+            await _delivered(registry)
     await trio.sleep(_FAREWELL)
 
 
@@ -76,6 +79,16 @@ async def _ended(calls: Calls, quiet: float) -> None:
             carried, since = moved, now
         elif now - since >= quiet:
             return
+
+
+async def _delivered(registry: Registry) -> None:
+    """Callers that have ended, and been told the end, have left something to be sent."""
+    while any(  # noqa: ASYNC110 - as below
+        stream.abandoned and not stream.outgoing.end_acknowledged
+        for session in _sessions(registry)
+        for stream in session.streams.values()
+    ):
+        await trio.sleep(_POLL)
 
 
 async def _answered(requests: Callable[[], int]) -> None:

@@ -157,7 +157,7 @@ class Registry:
 
     def forget(self, node: Node) -> None:
         """A node will not come back: know neither its name nor its addresses."""
-        self._end_former(node)
+        self._end_former(node, EndCause.FORGOTTEN)
         self.claims.drop(node)
         del self.nodes[node.name]
 
@@ -293,7 +293,7 @@ class Registry:
         self.learn(node.name, link.addresses)
         return agent
 
-    def _end_former(self, node: Node, cause: EndCause = EndCause.SESSION_OVER) -> None:
+    def _end_former(self, node: Node, cause: EndCause = EndCause.AGENT_ANEW) -> None:
         former, node.former = node.former, None
         if former is not None:
             self._owners.pop(former.session.identifier, None)

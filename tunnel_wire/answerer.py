@@ -15,6 +15,7 @@ from tunnel_wire.hello import (
     RESUME,
     RESUMED_PATH,
     BadHello,
+    DrainReason,
     Headers,
     Hello,
     read_fields,
@@ -135,6 +136,7 @@ class AnswererConnection(Connection):
             self.draining = True
             self.send_response(stream_id, [(b":status", b"200")], ended=True)
             said = read_fields(headers)
+            self._on_drain(DrainReason.read(said.get("reason", "")))
             self._events.append(DrainReceived(said.get("reason", ""), clean_detail(said.get("detail", ""))))
         else:
             self.send_response(stream_id, [(b":status", b"404")], ended=True)
@@ -144,12 +146,19 @@ class AnswererConnection(Connection):
         assert session is not None
         self.instance = hello.instance
         if session.instance != hello.instance:
-            session.end_suspended(EndCause.SESSION_OVER)
+            session.end_suspended(EndCause.SERVER_ANEW)
             session.instance = hello.instance
         self.resumes = RESUME in hello.capabilities and RESUME in self._hello.capabilities and hello.grace > 0
         if self.resumes:
             pooled = hello.grace if hello.grace_pooled is None else hello.grace_pooled
             session.suspended.set_graces(hello.grace, pooled, longer=_LONGER)
+
+    def _on_drain(self, reason: DrainReason) -> None:
+        session = self.session
+        assert session is not None
+        if reason is DrainReason.SHUTDOWN and self.instance == session.instance:
+            # What is on the links of this server goes on there, and nowhere else any more.
+            session.end_suspended(EndCause.SERVER_LEFT)
 
     def _on_resumed(self, links: frozenset[int] | None) -> None:
         """The server has named every stream that it still has, and its links."""
@@ -271,7 +280,7 @@ class AnswererConnection(Connection):
 
 def _end_unknown(stream: Stream) -> None:
     """The server does not know the stream any more."""
-    if stream.incoming.end is not None and stream.outgoing.end_sent:
+    if stream.has_ended:
         # The server's direction has ended, and it need not have waited for anything of ours.
         stream.finish()
     else:

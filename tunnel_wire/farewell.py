@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import socket
+from contextlib import suppress
 
 import trio
 
-from tunnel_wire.tls import RECEIVE_SIZE, receive_some, send_all
+from tunnel_wire.sockets import unacknowledged
+from tunnel_wire.tls import RECEIVE_SIZE, receive_some
 
 
-async def hang_up(sock: socket.socket, last: bytes, patience: float) -> None:
-    """Have `last` arrive, if the other end takes it within `patience` seconds. The caller closes `sock`.
+async def hang_up(sock: socket.socket, last: bytes, patience: float, longest: float) -> None:
+    """Have `last` arrive, behind what the kernel has yet to send. The caller closes `sock`.
 
-    Cancelling it does not end it: whoever is cancelled has to say goodbye all the same. Raises OSError.
+    It gives up when the other end has taken nothing for `patience` seconds, and after `longest`. Cancelling
+    it does not end it: whoever is cancelled has to say goodbye all the same. Raises OSError.
     """
-    with trio.CancelScope(deadline=trio.current_time() + patience, shield=True):
-        await send_all(sock, last)
-        sock.shutdown(socket.SHUT_WR)
-        # Closed with something unread, the kernel sends a RST, and what is still on its way gets lost (RFC
-        # 2525, section 2.17): so wait until the other end has read all of it, and closes.
-        while await receive_some(sock, RECEIVE_SIZE):
-            await trio.lowlevel.checkpoint()
+    rest = memoryview(last)
+    ends, owed = trio.current_time() + longest, math.inf
+    with trio.CancelScope(shield=True):
+        while (now := trio.current_time()) < ends and (left := len(rest) + unacknowledged(sock)) < owed:
+            owed = left
+            with trio.move_on_at(min(now + patience, ends)):
+                while rest:
+                    await trio.lowlevel.wait_writable(sock)
+                    with suppress(BlockingIOError):
+                        rest = rest[sock.send(rest) :]
+                sock.shutdown(socket.SHUT_WR)
+                # Closed with something unread, the kernel sends a RST, and what is still on its way gets lost
+                # (RFC 2525, section 2.17): so wait until the other end has read all of it, and closes.
+                while await receive_some(sock, RECEIVE_SIZE):
+                    await trio.lowlevel.checkpoint()
+                return

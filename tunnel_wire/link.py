@@ -61,6 +61,8 @@ _SHORT_READ = 4096
 """A read below this has most likely emptied the socket: being called costs less than finding out."""
 _FAREWELL = 1.0
 """Seconds that the other end gets to hear which streams end for good with the link."""
+_LONG_FAREWELL = 5.0
+"""The same where the process stops, as long as the other end takes what is before it: a slow line is full."""
 _COMPLAINT = 0.25
 """The same for what it did wrong."""
 
@@ -139,9 +141,11 @@ class Link:
             if self._watch is not None:
                 self._watch.close()
             self._timer.close()
-            patience, last = 0.0, b""
+            patience, longest, last = 0.0, 0.0, b""
             try:
-                patience = self._patience()
+                patience = longest = self._patience()
+                if patience == _FAREWELL and self._ending is None:
+                    longest = _LONG_FAREWELL
                 last = self._last_words()
             except Exception:
                 # A defect here as well: the streams must hear of the end all the same.
@@ -151,7 +155,7 @@ class Link:
             self._on_hello, self._on_drain, self._on_request = _unheard, _unheard, None
             with self._sock, suppress(OSError):
                 if patience:
-                    await hang_up(self._sock, last, patience)
+                    await hang_up(self._sock, last, patience, longest)
                 else:
                     self._sock.send(last)
 

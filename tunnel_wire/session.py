@@ -95,6 +95,11 @@ class Stream:
             return True
         return self.outgoing.written > self.sent_before_end
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether both directions have, as far as is known here: only what came may have to be delivered."""
+        return self.incoming.end is not None and self.outgoing.end_sent and self.pending_reset is None
+
     def room(self) -> int:
         """Bytes that `write` takes now."""
         outgoing = self.outgoing
@@ -317,7 +322,8 @@ class Session:
         for_good: bool = False,
         cause: EndCause = EndCause.LINK_LOST,
     ) -> list[Stream]:
-        """The link is gone. Streams that both ends can resume are suspended, unless it is `for_good`.
+        """The link is gone. Unless it is `for_good`, streams that both ends can resume are suspended, and
+        those that have ended both ways deliver what came.
 
         Returns the others, which are closed for this `cause`; their users are to be told.
         """
@@ -327,6 +333,9 @@ class Session:
         for stream in [each for each in self.streams.values() if each.connection is connection]:
             if resumes and stream.resumable and stream.pending_reset is None:
                 stream.suspend(now)
+            elif stream.has_ended and not for_good:
+                stream.connection = None
+                stream.finish()
             else:
                 stream.connection = None
                 stream.close(cause)

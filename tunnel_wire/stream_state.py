@@ -33,7 +33,10 @@ class EndCause(Enum):
     EXPIRED = "the link was lost, and no other came in time"
     UNANSWERED = "the link was lost, and the agent did not say in time whether it still has the stream"
     RECLAIMED = "the link was lost, and its memory was needed"
-    SESSION_OVER = "the program at the other end of the tunnel was started anew"
+    AGENT_ANEW = "the link was lost, and the agent was started anew"
+    SERVER_ANEW = "the link was lost, and the next one led to another server, or to one that was started anew"
+    SERVER_LEFT = "the link was lost, and the server was stopped or replaced"
+    FORGOTTEN = "the link was lost, and the node was forgotten"
     REVOKED = "the link was lost, and its certificate was revoked"
 
 
@@ -44,7 +47,10 @@ LOST = frozenset(
         EndCause.EXPIRED,
         EndCause.UNANSWERED,
         EndCause.RECLAIMED,
-        EndCause.SESSION_OVER,
+        EndCause.AGENT_ANEW,
+        EndCause.SERVER_ANEW,
+        EndCause.SERVER_LEFT,
+        EndCause.FORGOTTEN,
         EndCause.REVOKED,
     }
 )

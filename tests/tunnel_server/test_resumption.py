@@ -132,7 +132,7 @@ async def test_a_new_session_of_the_node_ends_them() -> None:
         cut(agent)
         await away(core, agent)
         await linked(core)
-        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError, match="started anew"):
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError, match="the agent was started anew"):
             await near.receive_some()
 
 

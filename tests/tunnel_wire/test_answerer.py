@@ -8,7 +8,7 @@ import pytest
 from hpack import Decoder
 
 from tests.tunnel_wire.handmade import CONNECT, Handmade, data, fails, reset
-from tests.tunnel_wire.memory import Face
+from tests.tunnel_wire.memory import Face, consume
 from tunnel_wire import frames
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import STATUS_OF_CAUSE, Cause
@@ -287,6 +287,39 @@ def test_a_stale_request_steals_no_stream(epoch: bytes) -> None:
     assert (fields[b":status"], fields[b"tunnel-cause"], ended) == (b"410", b"gone", True)
     asking.peer.receive(data(3, b"goes on"))
     assert stream.incoming.received == 7
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+@pytest.mark.parametrize(("reason", "over"), [(b"shutdown", True), (b"expired", False), (b"replaced", False)])
+def test_of_a_server_that_goes_nothing_waits_for_another_link(
+    reason: bytes, over: bool, suspended: bool
+) -> None:
+    asking, stream = resuming()
+    session, now = stream.session, asking.peer.now
+    if suspended:
+        session.lose_link(asking.connection, now)
+        assert stream.state is State.SUSPENDED
+    asking.ask(*request(b"POST", b"/drain"), (b"tunnel-reason", reason))
+    if not suspended:
+        assert stream.state is State.OPEN, "it goes on where it is"
+        assert session.lose_link(asking.connection, now) == ([stream] if over else [])
+    assert stream.state is (State.CLOSED if over else State.SUSPENDED)
+    assert not over or stream.end_cause is (EndCause.SERVER_LEFT if suspended else EndCause.LINK_LOST)
+
+
+def test_what_has_ended_both_ways_is_delivered_whatever_becomes_of_the_link() -> None:
+    asking, stream = resuming()
+    session, now = stream.session, asking.peer.now
+    asking.ask(*request(b"POST", b"/drain"), (b"tunnel-reason", b"shutdown"))
+    asking.peer.receive(data(3, b"the rest", end=True))
+    Face.on_data(face := Face(stream), memoryview(b"the rest"))
+    stream.write_end()
+    asking.peer.take()
+    assert session.lose_link(asking.connection, now) == []
+    assert face.told == []
+    assert stream.state is State.ENDED
+    assert consume(stream, 100, now) == b"the rest"
+    assert (stream.state, stream.end_cause) == (State.CLOSED, EndCause.FINISHED)
 
 
 @pytest.mark.parametrize(

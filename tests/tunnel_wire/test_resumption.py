@@ -205,7 +205,7 @@ def test_the_answer_ends_the_waiting(given_up: bool) -> None:
     net, near, far = asked()
     if given_up:
         # What has no link is; this may still go on.
-        near.session.end_suspended(EndCause.SESSION_OVER)
+        near.session.end_suspended(EndCause.SERVER_ANEW)
     net._settle()
     assert near.state is State.OPEN
     assert not near.session.suspended

@@ -114,7 +114,7 @@ class Resumption(Wires):
                     self._say_goodbye(wire, end)
                 self._lose(wire, end, for_good=True)
         for stream in list(session.streams.values()):
-            stream.lose(EndCause.SESSION_OVER)
+            stream.lose(EndCause.SERVER_ANEW)
         self._succeed(end)
 
     @rule(chance=st.integers(0, 5))
@@ -326,7 +326,7 @@ class Resumption(Wires):
                 budget = stream.session.budget
                 assert isinstance(budget, NotedBudget)
                 assert budget.was_short
-            case EndCause.SESSION_OVER:
+            case EndCause.SERVER_ANEW:
                 assert self.former
             case _:
                 return False

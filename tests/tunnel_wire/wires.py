@@ -161,7 +161,7 @@ class Wires(Pipes):
     def _give_up(self, end: str) -> None:
         """A process has gone, or the other one knows so: its session is over."""
         session = self.sessions[end]
-        session.end_suspended(EndCause.SESSION_OVER)
+        session.end_suspended(EndCause.SERVER_ANEW)
         self._begin_session(end)
 
     def _excuse(self, session: Session) -> None:

@@ -87,7 +87,7 @@ def test_an_unread_stderr_drops_lines_and_says_how_many(pipe) -> None:
     start = time.monotonic()
     for _ in range(MAX_LINES + 200):
         handler.handle(record("x" * 1000))
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
     assert 0 < handler.dropped <= 200
     handler.close()  # writes nothing more: the pipe is full
     written = told = 0

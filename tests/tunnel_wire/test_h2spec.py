@@ -57,7 +57,14 @@ async def test_h2spec(tmp_path: Path) -> None:
         h2spec = H2SPEC.make(print)
     except go.BuildError as error:
         pytest.skip(f"h2spec is not built: {' '.join(str(error).split())}")
-    report = tmp_path / "report.xml"
+    failed = await _failed_cases(h2spec, tmp_path / "report.xml", 1)
+    if failed - EXCEPTIONS:  # perhaps for want of time: the machine may have much else to do
+        failed &= EXCEPTIONS | await _failed_cases(h2spec, tmp_path / "again.xml", 5)
+    assert failed == EXCEPTIONS
+
+
+async def _failed_cases(h2spec: Path, report: Path, timeout: int) -> set[str]:
+    """Those of all that did not pass; for each answer it waits `timeout` seconds."""
     async with trio.open_nursery() as nursery:
         serving = partial(trio.serve_tcp, _serve, 0, host="127.0.0.1")
         (listener,) = await nursery.start(serving)
@@ -68,7 +75,7 @@ async def test_h2spec(tmp_path: Path) -> None:
                 "--host=127.0.0.1",
                 f"--port={port}",
                 "--strict",
-                "--timeout=1",
+                f"--timeout={timeout}",
                 f"--junit-report={report}",
             ],
             capture_stdout=True,
@@ -76,9 +83,8 @@ async def test_h2spec(tmp_path: Path) -> None:
         )
         nursery.cancel_scope.cancel()
     cases = list(ElementTree.parse(report).iter("testcase"))
-    failed = {case.get("classname", "") for case in cases if case.find("error") is not None}
     assert len(cases) > CASES
-    assert failed == EXCEPTIONS
+    return {case.get("classname", "") for case in cases if case.find("error") is not None}
 
 
 async def _serve(client: trio.SocketStream) -> None:

@@ -58,7 +58,7 @@ class Namespace:
             raise errors[0]
         return result[0]
 
-    def connect(self, address: str, port: int, *, mark: int = 0, timeout: float = 5) -> socket.socket:
+    def connect(self, address: str, port: int, *, mark: int = 0, timeout: float = 20) -> socket.socket:
         """A TCP connection made from in there."""
 
         def connect() -> socket.socket:
@@ -75,7 +75,7 @@ class Namespace:
 
         return self.run(connect)
 
-    def ask(self, address: str, port: int, *, mark: int = 0, timeout: float = 5) -> Any:
+    def ask(self, address: str, port: int, *, mark: int = 0, timeout: float = 20) -> Any:
         """Connect, and read the one line with which every server here greets: what it knows of the call."""
         with self.connect(address, port, mark=mark, timeout=timeout) as sock, sock.makefile() as file:
             return json.loads(file.readline())

@@ -122,6 +122,33 @@ async def test_such_a_connection_that_ends_ends_the_wait_for_no_other(patience: 
         lasting.far.reset()
 
 
+async def test_what_a_caller_has_left_behind_arrives(patience: float) -> None:
+    """The caller has ended, and the target before it; what was said last is still on its way."""
+    async with running() as core:
+        fars: list[TunnelStream] = []
+        core.on_request = lambda stream: fars.append(stream.accept())
+        agent = await _linked(core)
+        async with _place(core) as call:
+            await fars[0].send_eof()
+            assert await call.far.receive_some() == b""
+            answer, asked = agent.link.connection._answer_ping, []
+            agent.link.connection._answer_ping = asked.append
+            await call.far.send_eof()
+            call.far.close()
+            call.result.end = End.FINISHED
+        assert core.calls.open == 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_leave, core, patience)
+            await trio.sleep(0.8)
+            assert nursery.child_tasks
+            for payload in asked:
+                answer(payload)
+            agent.link.pump()
+            with trio.fail_after(10):
+                while nursery.child_tasks:
+                    await trio.sleep(0.01)
+
+
 async def test_a_request_gets_its_answer(patience: float) -> None:
     """Who joins has used the token up, and needs the certificate."""
     answer = trio.Event()

@@ -84,7 +84,8 @@ class Calls(CallAccounts):
     def begin(self, owner: Owner, sock: socket.socket, asked: Asked, find: Callable[[], Target]) -> bool:
         """Serve one caller's connection as `serve` does, without a task, if its agent can be asked at once.
 
-        False, and nothing has happened, if it can't: then `serve` it. Only defects are raised.
+        False, and nothing has happened, if it can't: then `serve` it. `find` must have no effect: it may be
+        asked twice, and the second answer counts. Only defects are raised.
         """
         if self.closed or self.open >= self.limit:
             return False

@@ -72,5 +72,8 @@ def _is_reserved(address: IPAddress) -> bool:
         if never_dialled(address) is not None or is_own_address(address):
             return True
     except OSError:
-        return True  # nobody knows, for want of a descriptor
+        # Nobody knows, for want of a descriptor. Nothing looks at it after this, and a refusal is one call,
+        # which needs descriptors itself. (Of an edge's own address `kube/foreign_addresses.py` says the
+        # opposite: there the kernel decides, and the node would be lost to everybody.)
+        return True
     return any(address in network for network, _ in SPECIAL_ADDRESSES)

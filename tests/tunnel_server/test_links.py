@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -14,7 +15,11 @@ from tests.tunnel_server.core import DOMAIN, Core, running
 from tunnel_wire import frames
 from tunnel_wire.flow import Budget
 from tunnel_wire.limits import WireLimits
+from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.session import Session
+
+if TYPE_CHECKING:
+    from tunnel_wire.hello import DrainReason
 
 
 async def _refused(core: Core, context: object, caplog: pytest.LogCaptureFixture, why: str) -> None:
@@ -123,6 +128,29 @@ async def test_a_long_life_is_no_trouble() -> None:
         agent = await core.agent(core.node(life=timedelta(days=3000)))
         await core.wait_linked("edge-1", agent.session)
         assert not agent.over.is_set()
+
+
+async def test_those_that_are_called_hear_first_that_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    drain = OpenerConnection.drain
+
+    def note(self: OpenerConnection, reason: DrainReason, detail: str = "") -> None:
+        told.append(self.load)
+        drain(self, reason, detail)
+
+    monkeypatch.setattr(OpenerConnection, "drain", note)
+    async with running() as core:
+        core.on_request = lambda stream: stream.accept()
+        for number, streams in enumerate((1, 0, 3, 2)):
+            name = f"edge-{number}"
+            agent = await core.agent(core.node(name, ()), node=name)
+            await core.wait_linked(name, agent.session)
+            session = core.registry.nodes[name].agent
+            assert session is not None
+            for _ in range(streams):
+                await session.open("127.0.0.1", 9)
+        core.links.drain("the server is stopping")
+    assert told == [3, 2, 1, 0]
 
 
 async def test_the_server_says_that_it_goes() -> None:

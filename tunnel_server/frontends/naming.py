@@ -21,7 +21,7 @@ LOOPBACK = "127.0.0.1"
 """What the agent of a node without addresses dials."""
 
 Find: TypeAlias = "Callable[[str, int], Target]"
-"""Host and port to a target that this caller may have; raises OpenFailed."""
+"""Host and port to a target that this caller may have; raises OpenFailed. Asking has no effect."""
 
 
 class Naming:

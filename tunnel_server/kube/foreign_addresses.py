@@ -75,7 +75,9 @@ class RememberedAnswers:
         """What `ask` answers, or answered within a minute.
 
         No, while it raises OSError for want of descriptors: what is this host's own is not captured, whatever
-        is said of it here (`intercept/routes.py`), and what is an edge's must not be lost by a shortage.
+        is said of it here (`intercept/routes.py`), and what is an edge's must not be lost by a shortage: a
+        claim that is refused is all of a node's calls. `node_networks.py` answers yes, for nothing looks
+        after it there.
         """
         now = time.monotonic()
         if now >= self._until:

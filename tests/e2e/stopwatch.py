@@ -10,8 +10,8 @@ from pathlib import Path
 class Stopwatch:
     """Runs from when it is made, for a chain of things that some processes and this thread do in turn."""
 
-    def __init__(self, processes: Callable[[], Iterable[int]]) -> None:
-        """Take `processes`, which says the ids of those that run."""
+    def __init__(self, processes: Callable[[], Iterable[int]] = list) -> None:
+        """Take `processes`, which says the ids of those that run; it is none where this thread does all."""
         self._processes = processes
         self._thread = threading.get_native_id()
         self._before = self._waited()

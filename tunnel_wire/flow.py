@@ -12,6 +12,7 @@ Credit (`limit`, `granted`) is permission and never receipt: sent bytes are let 
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tunnel_wire.limits import WireLimits
 
 Buffer = bytes | bytearray | memoryview
+Segment = mmap.mmap | bytearray
 
 SEGMENT = 512 * 1024
 """Size in bytes of the pieces in which sockets are read, and in which sent bytes are kept.
@@ -77,28 +79,36 @@ class Budget:
 
 
 class SegmentPool:
-    """Buffers for reading sockets, used again instead of being zeroed by the allocator each time."""
+    """Buffers for reading sockets, used again instead of being made each time.
+
+    They are mapped: what was never read into takes no memory. A bytearray would be filled with zeros, and one
+    call of a few bytes would leave half a MiB resident in an agent that is idle otherwise.
+    """
 
     __slots__ = ("_spare", "_spares")
 
     def __init__(self, spares: int = 32) -> None:
-        self._spare: list[bytearray] = []
+        self._spare: list[Segment] = []
         self._spares = spares
 
-    def peek(self) -> bytearray:
+    def peek(self) -> Segment:
         """The buffer that `take` would give: for what is copied before anybody else reads."""
         if not self._spare:
-            self._spare.append(bytearray(SEGMENT))
+            self._spare.append(_mapped())
         return self._spare[-1]
 
-    def take(self) -> bytearray:
+    def take(self) -> Segment:
         """A buffer of `SEGMENT` bytes with unspecified content."""
-        return self._spare.pop() if self._spare else bytearray(SEGMENT)
+        return self._spare.pop() if self._spare else _mapped()
 
-    def give(self, segment: bytearray) -> None:
+    def give(self, segment: Segment) -> None:
         """Return a buffer that nobody looks at any more."""
         if len(self._spare) < self._spares:
             self._spare.append(segment)
+
+
+def _mapped() -> mmap.mmap:
+    return mmap.mmap(-1, SEGMENT, flags=mmap.MAP_PRIVATE)
 
 
 class Outgoing:
@@ -136,8 +146,8 @@ class Outgoing:
         self.end_sent = False
         self.end_acknowledged = False
         # Each piece: the bytes, and the pool's segment to give back with the last slice of it.
-        self._queue: deque[tuple[Buffer, bytearray | None]] = deque()
-        self._kept: deque[tuple[int, Buffer, bytearray | None]] = deque()
+        self._queue: deque[tuple[Buffer, Segment | None]] = deque()
+        self._kept: deque[tuple[int, Buffer, Segment | None]] = deque()
 
     @property
     def queued(self) -> int:
@@ -163,7 +173,7 @@ class Outgoing:
             self.allowance += more
         return room
 
-    def write(self, data: Buffer, segment: bytearray | None = None) -> None:
+    def write(self, data: Buffer, segment: Segment | None = None) -> None:
         """Queue `data`, which must not change until its receipt; `segment` then goes back to the pool."""
         self._queue.append((data, segment))
         self.written += len(data)

@@ -20,6 +20,7 @@ from tunnel_wire.suspended import Suspended
 if TYPE_CHECKING:
     from tunnel_wire.answerer import AnswererConnection
     from tunnel_wire.carrier import Carrier
+    from tunnel_wire.flow import Segment
     from tunnel_wire.stream_state import StreamFace
     from tunnel_wire.tombstones import Tombstones
 
@@ -107,7 +108,7 @@ class Stream:
             return 0
         return outgoing.room()
 
-    def write(self, data: Buffer, segment: bytearray | None = None) -> None:
+    def write(self, data: Buffer, segment: Segment | None = None) -> None:
         """Queue at most `room()` bytes; they must not change until the peer has received them."""
         self.outgoing.write(data, segment)
         if self.connection is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,6 +193,17 @@ def test_the_pool_keeps_few_spares() -> None:
     pool.give(other)
     assert pool.take() is one
     assert pool.take() is not other
+
+
+def test_of_a_segment_only_what_is_read_into_takes_memory() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    pool, before = SegmentPool(), resident()
+    taken = [pool.take() for _ in range(64)]
+    for segment in taken:
+        segment[:5] = b"hello"
+    assert resident() < before + len(taken) * SEGMENT // 4
 
 
 # --- in -------------------------------------------------------------------------------------------

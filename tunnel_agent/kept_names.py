@@ -56,7 +56,7 @@ async def keep_names(path: Path, names: ServerNames) -> NoReturn:
             continue
         try:
             await trio.to_thread.run_sync(_write, path, known, abandon_on_cancel=True)
-        except StateError as error:
+        except (StateError, RuntimeError) as error:  # the latter: the machine has no thread left
             text = f"a start while DNS is dead would wait for it: where servers are is not kept: {error}"
             failures.failed("kept", text)
         else:

@@ -136,7 +136,8 @@ class AnswererConnection(Connection):
             self.draining = True
             self.send_response(stream_id, [(b":status", b"200")], ended=True)
             said = read_fields(headers)
-            self._on_drain(DrainReason.read(said.get("reason", "")))
+            if said.get("reason") == DrainReason.SHUTDOWN:
+                self._on_shutdown()
             self._events.append(DrainReceived(said.get("reason", ""), clean_detail(said.get("detail", ""))))
         else:
             self.send_response(stream_id, [(b":status", b"404")], ended=True)
@@ -153,10 +154,10 @@ class AnswererConnection(Connection):
             pooled = hello.grace if hello.grace_pooled is None else hello.grace_pooled
             session.suspended.set_graces(hello.grace, pooled, longer=_LONGER)
 
-    def _on_drain(self, reason: DrainReason) -> None:
+    def _on_shutdown(self) -> None:
         session = self.session
         assert session is not None
-        if reason is DrainReason.SHUTDOWN and self.instance == session.instance:
+        if self.instance == session.instance:
             # What is on the links of this server goes on there, and nowhere else any more.
             session.end_suspended(EndCause.SERVER_LEFT)
 

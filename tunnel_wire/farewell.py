@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import socket
 from contextlib import suppress
 
@@ -19,11 +18,11 @@ async def hang_up(sock: socket.socket, last: bytes, patience: float, longest: fl
     it does not end it: whoever is cancelled has to say goodbye all the same. Raises OSError.
     """
     rest = memoryview(last)
-    ends, owed = trio.current_time() + longest, math.inf
+    ends, left = trio.current_time() + longest, len(rest) + unacknowledged(sock)
     with trio.CancelScope(shield=True):
-        while (now := trio.current_time()) < ends and (left := len(rest) + unacknowledged(sock)) < owed:
+        while True:
             owed = left
-            with trio.move_on_at(min(now + patience, ends)):
+            with trio.move_on_at(min(trio.current_time() + patience, ends)):
                 while rest:
                     await trio.lowlevel.wait_writable(sock)
                     with suppress(BlockingIOError):
@@ -33,4 +32,7 @@ async def hang_up(sock: socket.socket, last: bytes, patience: float, longest: fl
                 # (RFC 2525, section 2.17): so wait until the other end has read all of it, and closes.
                 while await receive_some(sock, RECEIVE_SIZE):
                     await trio.lowlevel.checkpoint()
+                return
+            left = len(rest) + unacknowledged(sock)
+            if not 0 < left < owed or trio.current_time() >= ends:
                 return

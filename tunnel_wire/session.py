@@ -101,6 +101,17 @@ class Stream:
         """Whether both directions have, as far as is known here: only what came may have to be delivered."""
         return self.incoming.end is not None and self.outgoing.end_sent and self.pending_reset is None
 
+    @property
+    def only_delivers(self) -> bool:
+        """Whether it has ended, and can do without a link: what it has sent was received, or is awaited by
+        nobody.
+
+        The caller's end waits for receipt, whose clean end says that the target has everything. A target has
+        ended last or first, and asks for nothing more.
+        """
+        answers, outgoing = self.session.tombstones is not None, self.outgoing
+        return self.has_ended and (answers or outgoing.acknowledged == outgoing.written)
+
     def room(self) -> int:
         """Bytes that `write` takes now."""
         outgoing = self.outgoing
@@ -334,7 +345,7 @@ class Session:
         for stream in [each for each in self.streams.values() if each.connection is connection]:
             if resumes and stream.resumable and stream.pending_reset is None:
                 stream.suspend(now)
-            elif stream.has_ended and not for_good:
+            elif stream.only_delivers and not for_good:
                 stream.connection = None
                 stream.finish()
             else:

@@ -216,7 +216,8 @@ class Splicing:
 
     def _why(self) -> End:
         match self._stream.end_cause:
-            case None | EndCause.LOCAL_RESET:
+            case None | EndCause.LOCAL_RESET | EndCause.FINISHED:
+                # Open, or over at the other end: it was the socket's peer.
                 return End.LOCAL_RESET
             case EndCause.STOPPED:
                 return End.CANCELLED
@@ -324,16 +325,15 @@ class Splicing:
         if self._written_all:
             return
         self._written_all = True
-        if not self._read_all or self._failed:
-            try:
-                self._sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                self._written_all = False
-                self._failed = True
-                self._end()
-                return
+        try:
+            # Also where both are over: one that was reset since it ended its direction says so here.
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._written_all = False
+            self._failed = True
+            self._end()
+            return
         if self._read_all:
-            # Whoever is told closes it: that ends this direction as well.
             self._end()
 
     # --- the stream calls: StreamFace -------------------------------------------------------------

@@ -82,6 +82,23 @@ async def test_it_is_written_when_it_changes_and_not_all_the_time(
     assert load_names(state) == {"a.example": ["127.0.1.99"]}
 
 
+async def test_without_a_thread_it_is_tried_again(
+    state, names, dns, writes, nursery, autojump_clock, monkeypatch, caplog
+):
+    async def no_thread(*_words, **_settings):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trio.to_thread, "run_sync", no_thread)
+        nursery.start_soon(keep_names, state, names)
+        dns.answer("a.example", HERE)
+        await ask()
+        await trio.sleep(1)
+    assert caplog.messages[-1].endswith("where servers are is not kept: can't start new thread")
+    await trio.sleep(600)
+    assert load_names(state) == {"a.example": [HERE]}
+
+
 async def test_it_is_not_written_again_by_the_next_process(state, dns, writes, nursery, autojump_clock):
     dns.answer("a.example", HERE)
     for _ in range(2):

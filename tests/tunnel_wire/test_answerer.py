@@ -290,7 +290,10 @@ def test_a_stale_request_steals_no_stream(epoch: bytes) -> None:
 
 
 @pytest.mark.parametrize("suspended", [False, True])
-@pytest.mark.parametrize(("reason", "over"), [(b"shutdown", True), (b"expired", False), (b"replaced", False)])
+@pytest.mark.parametrize(
+    ("reason", "over"),
+    [(b"shutdown", True), (b"expired", False), (b"replaced", False), (b"of a later version", False)],
+)
 def test_of_a_server_that_goes_nothing_waits_for_another_link(
     reason: bytes, over: bool, suspended: bool
 ) -> None:

@@ -72,6 +72,18 @@ async def test_one_that_reads_nothing_is_not_waited_for(
     assert took == pytest.approx(PATIENCE)
 
 
+async def test_nor_is_one_that_took_all_and_does_not_close(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farewell, "unacknowledged", lambda _: 0)
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    began = trio.current_time()
+    with near, far:
+        await farewell.hang_up(near, b"goodbye", PATIENCE, LONGEST)
+    assert trio.current_time() - began == pytest.approx(PATIENCE)
+
+
 async def test_nor_is_one_that_trickles_for_long(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

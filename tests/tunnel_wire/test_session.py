@@ -118,6 +118,25 @@ def test_who_has_closed_is_told_nothing_more(answerer: Handmade) -> None:
     assert stream.face is None
 
 
+@pytest.mark.parametrize("received", [False, True])
+def test_a_caller_hears_no_clean_end_before_the_target_has_everything(received: bool) -> None:
+    pair = Pair()
+    pair.settle()
+    near, far = pair.stream()
+    far.write(b"an answer")
+    far.write_end()
+    pair.settle()
+    near.write(b"the last of an upload")
+    near.write_end()
+    pair.flush(pair.near)
+    if received:
+        near.outgoing.acknowledge(near.outgoing.written)
+    lost = pair.near.session.lose_link(pair.opener, pair.now)
+    assert lost == ([] if received else [near])
+    consume(near, 9, pair.now)
+    assert near.end_cause is (EndCause.FINISHED if received else EndCause.LINK_LOST)
+
+
 def test_closing_when_the_peer_has_ended_is_clean(answerer: Handmade) -> None:
     stream = answerer.accepted()
     answerer.receive(data(1, end=True))

@@ -512,6 +512,30 @@ async def test_a_thousand_quick_calls_leave_nothing() -> None:
         assert len(ends.nursery.child_tasks) == 2
 
 
+async def test_who_reset_it_after_its_end_has_not_finished() -> None:
+    """Also where the poller has not said so yet, as the other direction ends."""
+    async with linked() as ends, trio.open_nursery() as nursery:
+        near, far = await ends.stream()
+        target, far_sock = tcp_pair()
+        ended, over = SpliceResult(), trio.Event()
+
+        def note(result: SpliceResult) -> None:
+            ended.end = result.end
+            over.set()
+
+        OwnedSplice(Owner(nursery), far.release(), far_sock, note, caller_is_far=True).start()
+        await near.send_all(b"what the target never reads")
+        target.shutdown(socket.SHUT_WR)
+        with trio.fail_after(5):
+            assert await near.receive_some() == b""
+        await near.send_eof()
+        # Nobody else's turn has come: the link still has to be read, and the socket to be asked.
+        close_with_reset(target)
+        with trio.fail_after(5):
+            await over.wait()
+        assert ended.end is End.LOCAL_RESET
+
+
 async def test_one_that_has_ended_is_freed_at_once() -> None:
     class NeverKnows:
         def __call__(self, data: bytes) -> None:

@@ -130,7 +130,7 @@ class ServerNames(trio.abc.HostnameResolver):
 
     def _name(self, host: str) -> _Name:
         if host not in self._names and len(self._names) >= _MAX_NAMES:
-            del self._names[next(iter(self._names))]
+            del self._names[min(self._names, key=lambda each: self._names[each].asked)]
         return self._names.setdefault(host, _Name())
 
     def _answered(self, host: str, found: list[IPAddress]) -> None:

@@ -111,10 +111,6 @@ class Connection(Receiver):
             out = self.take(0)
         return out
 
-    def ask_for_receipt(self, now: float) -> bool:
-        """Queue a PING behind what was sent, if there is something to ask for and the last was answered."""
-        return self._life.ask_for_receipt(now)
-
     def probe(self, now: float) -> None:
         """Ask the peer for a sign of life, if no question is open already."""
         self._life.probe(now)

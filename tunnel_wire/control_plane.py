@@ -39,6 +39,8 @@ _KNOWN_SETTINGS = frozenset(SettingCodes)
 
 WHOLE = frames.FLAG_END_HEADERS | frames.FLAG_END_STREAM
 """Flags of a HEADERS frame that is a header block and nothing else; the second may be missing."""
+_ANSWERABLE = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
+"""A stream of ours on which the peer may begin."""
 
 
 class _Values(list[int]):
@@ -144,7 +146,8 @@ class ControlPlane(h2.connection.H2Connection):
             # nothing.
             if client:
                 machine = self.streams[stream_id].state_machine
-                if not machine.headers_received and is_plain_answer(fields):
+                begun = machine.state in _ANSWERABLE and not machine.headers_received
+                if begun and is_plain_answer(fields):
                     machine.headers_received = True
                     return [ResponseReceived(stream_id=stream_id, headers=fields)]
             elif stream_id % 2 and is_plain_connect(fields):

@@ -124,7 +124,8 @@ class Life:
         self.least_round_trip = min(self.round_trip, self.least_round_trip or math.inf)
         self.outstanding = None
         asked, self._asked = self._asked, []
-        self.hurried = any(stream.outgoing.full for stream, _, _, _ in asked)
+        if asked:
+            self.hurried = any(stream.outgoing.full for stream, _, _, _ in asked)
         self._reckon()
         return asked
 

@@ -103,14 +103,12 @@ class Stream:
 
     @property
     def only_delivers(self) -> bool:
-        """Whether it has ended, and can do without a link: what it has sent was received, or is awaited by
-        nobody.
+        """Whether it has ended, and can do without a link: its end was received, or is awaited by nobody.
 
-        The caller's end waits for receipt, whose clean end says that the target has everything. A target has
-        ended last or first, and asks for nothing more.
+        The opening end waits for receipt: a caller's clean end says that the target has everything. A target
+        asks for nothing more once both have ended.
         """
-        answers, outgoing = self.session.tombstones is not None, self.outgoing
-        return self.has_ended and (answers or outgoing.acknowledged == outgoing.written)
+        return self.has_ended and (self.outgoing.end_acknowledged or self.session.tombstones is not None)
 
     def room(self) -> int:
         """Bytes that `write` takes now."""

@@ -239,13 +239,13 @@ class Splicing:
                 stream.flush()
                 if not (room := stream.room()):
                     break
-            segment = pool.peek()
             wanted = min(room, SEGMENT)
             try:
+                segment = pool.peek()
                 size = sock.recv_into(segment, wanted)
             except BlockingIOError:
                 break
-            except OSError:
+            except OSError:  # or there is no memory for a segment
                 self._end()
                 break
             if not size:

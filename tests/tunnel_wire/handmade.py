@@ -128,6 +128,10 @@ class Handmade:
         data = b"".join(self.connection.take(MIB))
         return split_frames(data.removeprefix(frames.PREFACE))
 
+    def take_or_ask(self) -> list[Sent]:
+        """The same, or the question for receipt if nothing else is due."""
+        return split_frames(b"".join(self.connection.take_or_ask(MIB, lambda: self.now)))
+
     def accepted(self, stream_id: int = 1) -> Stream:
         """An open stream of an answerer."""
         (requested,) = self.receive(self.headers(stream_id, CONNECT))

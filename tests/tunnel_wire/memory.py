@@ -131,9 +131,7 @@ class Pair:
         """What the link's pump does: put onto the wire what is due. Returns its size."""
         before = len(end.wire)
         while True:
-            out = end.connection.take(size)
-            if not out and end.connection.ask_for_receipt(self.now):
-                out = end.connection.take(0)
+            out = end.connection.take_or_ask(size, lambda: self.now)
             if not out:
                 return len(end.wire) - before
             end.wire += self.rewrite(b"".join(out))

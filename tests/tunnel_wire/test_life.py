@@ -13,9 +13,11 @@ from tests.tunnel_wire.memory import Pair, consume
 from tunnel_wire import frames
 from tunnel_wire.connection import ConnectionFailed
 from tunnel_wire.events import RoomGained
+from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.life import Life
 from tunnel_wire.limits import DEFAULT_LIMITS
+from tunnel_wire.session import Session
 from tunnel_wire.stream_state import EndCause, State
 
 
@@ -72,26 +74,37 @@ def test_a_receiver_learns_its_round_trip() -> None:
 
 def test_receipt_lets_go_of_what_was_sent_before_the_ping(answerer: Handmade) -> None:
     stream, connection = answerer.accepted(), answerer.connection
-    assert not connection.ask_for_receipt(answerer.now)
+    assert not answerer.take_or_ask()
     stream.write(b"before")
     answerer.take()
-    assert connection.ask_for_receipt(answerer.now)
-    (ping,) = answerer.take()
+    (ping,) = answerer.take_or_ask()
     behind = b"behind" * 6000
     stream.write(behind)
     answerer.take()
     # One question at a time.
-    assert not connection.ask_for_receipt(answerer.now + 1)
+    assert not connection.take_or_ask(1 << 20, lambda: answerer.now + 1)
     # Who waits for room is told.
     assert answerer.receive(PingFrame(0, ping.payload, flags=["ACK"])) == [RoomGained(stream)]
     assert stream.outgoing.acknowledged == 6
     # At most one each 5 ms.
-    assert not connection.ask_for_receipt(answerer.now)
+    assert not answerer.take_or_ask()
     answerer.now += 0.005
-    assert connection.ask_for_receipt(answerer.now)
-    (ping,) = answerer.take()
+    (ping,) = answerer.take_or_ask()
     answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
     assert stream.outgoing.acknowledged == 6 + len(behind)
+
+
+def test_a_sign_of_life_does_not_make_a_writer_wait_longer() -> None:
+    life, floor, now = Life(DEFAULT_LIMITS, 0.0, lambda frame: None), DEFAULT_LIMITS.kept_floor, 1.0
+    stream = Session(budget=Budget(1 << 30)).new_stream("a", 1)
+    stream.write(bytes(floor))
+    life.note_sent(stream, floor)
+    assert life.ask_for_receipt(now)
+    life.answered((1).to_bytes(8, "big"), now)
+    assert life.hurried
+    life.probe(now)
+    life.answered((2).to_bytes(8, "big"), now)
+    assert life.hurried
 
 
 def test_receipt_for_a_few_bytes_can_wait(answerer: Handmade) -> None:
@@ -100,8 +113,7 @@ def test_receipt_for_a_few_bytes_can_wait(answerer: Handmade) -> None:
     for _ in range(3):
         stream.write(b"a little")
         answerer.take()
-        if connection.ask_for_receipt(answerer.now):
-            (ping,) = answerer.take()
+        for ping in answerer.take_or_ask():
             answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
     # Nothing follows that asks by the way.
     assert connection.deadline() == pytest.approx(answerer.now + 0.05 + 0.01)
@@ -173,8 +185,7 @@ def test_an_end_is_over_with_its_receipt(answerer: Handmade) -> None:
     answerer.take()
     assert stream.state is State.OPEN
     assert not answerer.connection._streams
-    answerer.connection.ask_for_receipt(answerer.now)
-    (ping,) = answerer.take()
+    (ping,) = answerer.take_or_ask()
     answerer.receive(PingFrame(0, ping.payload, flags=["ACK"]))
     assert stream.end_cause is EndCause.FINISHED
     assert answerer.session.budget.used == 0

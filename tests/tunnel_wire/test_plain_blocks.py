@@ -5,13 +5,18 @@ from __future__ import annotations
 import h2.config
 import h2.connection
 import pytest
+from h2.exceptions import ProtocolError
+from h2.stream import StreamInputs
+from hpack import Encoder
 from hyperframe.frame import HeadersFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tunnel_wire.handmade import CONNECT, Handmade, data, fails
+from tunnel_wire import frames
+from tunnel_wire.control_plane import ControlPlane
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.limits import WireLimits
+from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.plain_blocks import is_plain_answer, is_plain_connect
 from tunnel_wire.stream_state import State
 
@@ -91,3 +96,14 @@ def test_an_answer_is_one_however_it_is_read(more: list[tuple[bytes, bytes]]) ->
     opener.receive(opener.headers(stream.stream_id, answer), data(stream.stream_id, end=True))
     assert stream.incoming.end == 0
     assert fails(opener, opener.headers(stream.stream_id, answer)) is ErrorCode.STREAM_CLOSED
+
+
+def test_an_answer_behind_the_end_of_its_stream_is_refused_however_plain() -> None:
+    plane = ControlPlane(client=True, limits=DEFAULT_LIMITS)
+    plane.initiate_connection()
+    plane.send_headers(1, [(b":method", b"CONNECT"), (b":authority", b"target:80")])
+    plane.streams[1].state_machine.process_input(StreamInputs.RECV_END_STREAM)
+    block = Encoder().encode([(b":status", b"200")])
+    frame = frames.frame_header(len(block), frames.HEADERS, frames.FLAG_END_HEADERS, 1) + block
+    with pytest.raises(ProtocolError):
+        plane.receive_headers(memoryview(frame), frames.FLAG_END_HEADERS, 1)

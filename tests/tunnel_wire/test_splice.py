@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import os
@@ -20,6 +21,7 @@ import trio.testing
 from tests.tunnel_wire.links import MIB, Ends, linked, tcp_pair
 from tests.tunnel_wire.test_client_hello import hello
 from tunnel_wire.client_hello import Http2Offer
+from tunnel_wire.flow import SegmentPool
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.owner import Owner
@@ -29,6 +31,7 @@ from tunnel_wire.splice import End, OwnedSplice, SpliceResult, splice
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from tunnel_wire.flow import Segment
     from tunnel_wire.stream import TunnelStream
 
 
@@ -534,6 +537,29 @@ async def test_who_reset_it_after_its_end_has_not_finished() -> None:
         with trio.fail_after(5):
             await over.wait()
         assert ended.end is End.LOCAL_RESET
+
+
+async def test_without_memory_to_read_into_one_connection_ends_and_not_its_link() -> None:
+    class Exhausted(SegmentPool):
+        def peek(self) -> Segment:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    async with linked() as ends, trio.open_nursery() as nursery:
+        _, far = await ends.stream()
+        other, other_far = await ends.stream()
+        target, far_sock = tcp_pair()
+        over, stream = trio.Event(), far.release()
+        credit, stream.outgoing.limit = stream.outgoing.limit, 0
+        OwnedSplice(Owner(nursery), stream, far_sock, lambda _: over.set(), caller_is_far=True).start()
+        ends.answering.pool, stream.outgoing.limit = Exhausted(), credit
+        # The peer's credit has come: the link's reader says so.
+        assert stream.face is not None
+        stream.face.on_room()
+        with trio.fail_after(5):
+            await over.wait()
+            await other.send_all(b"goes on")
+            assert await other_far.receive_some() == b"goes on"
+        target.close()
 
 
 async def test_one_that_has_ended_is_freed_at_once() -> None:

@@ -80,8 +80,8 @@ class Stock:
                         face.on_data(event.data)
                     case _:
                         pass
-            self.ours.ask_for_receipt(NOW + len(self.events))
-            to_stock = b"".join(self.ours.take(MIB))
+            now = NOW + len(self.events)
+            to_stock = b"".join(self.ours.take_or_ask(MIB, lambda now=now: now))
             if not to_ours and not to_stock:
                 return
             for received in self.h2.receive_data(to_stock):

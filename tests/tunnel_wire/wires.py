@@ -213,9 +213,7 @@ class Wires(Pipes):
         connection, out = wire.end(end), wire.sent_by(end)
         before = len(out)
         while True:
-            pieces = connection.take(size)
-            if not pieces and connection.ask_for_receipt(self.now):
-                pieces = connection.take(0)
+            pieces = connection.take_or_ask(size, lambda: self.now)
             if not pieces:
                 return len(out) - before
             out += b"".join(pieces)

@@ -23,6 +23,7 @@ import pytest
 from tests.e2e import tls
 from tests.e2e.machine import Machine, machine
 from tests.e2e.system import System
+from tunnel_agent import cli as agent_cli
 from tunnelctl.demo.topology import Host
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +116,8 @@ def test_every_command_of_ours_is_understood(page: str, monkeypatch: pytest.Monk
         raise ParsedError
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    # The agent reads a plain command line without one.
+    monkeypatch.setattr(agent_cli, "plain_flags", lambda *_words, **_others: None)
     for words in _own_commands(page):
         with pytest.raises(ParsedError):
             _main(words[0])(words[1:])

@@ -40,7 +40,9 @@ class Pair(NamedTuple):
         """Start the agent anew; return when it is linked to the first server."""
         if "edge-1" in self.own.processes.names():
             self.own.kill("edge-1")
-        self.own.start_agent(self.own.topology.edge(1), backoff_max=1, **settings)
+        # In this order: left to itself, an agent has the server first that it was linked to last.
+        settings = {"servers": BOTH, "backoff_max": 1, **settings}
+        self.own.start_agent(self.own.topology.edge(1), **settings)
         self.own.until(lambda: self.own.connected() == {"edge-1"}, "server", "edge-1")
 
 

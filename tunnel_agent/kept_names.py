@@ -18,7 +18,7 @@ from tunnel_agent.lookups import MAX_ADDRESSES
 from tunnel_daemon.failure_log import FailureLog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tunnel_agent.server_names import ServerNames
@@ -43,12 +43,12 @@ def load_names(path: Path) -> dict[str, list[str]]:
         return {}
 
 
-async def keep_names(path: Path, names: ServerNames) -> NoReturn:
-    """Write to the state directory `path` what `names` learns, until cancelled.
+async def keep_names(path: Path, names: ServerNames, loaded: Mapping[str, Sequence[str]]) -> NoReturn:
+    """Write to the state directory `path`, of which `loaded` is known, what `names` learns, until cancelled.
 
     A write that is under way then goes on in its thread: the file is as before, or as after.
     """
-    kept, failures = _without_order(load_names(path)), FailureLog(log)
+    kept, failures = _without_order(loaded), FailureLog(log)
     while True:
         learned, known = names.learned, names.known()
         if _without_order(known) == kept:
@@ -70,6 +70,6 @@ def _write(path: Path, known: Mapping[str, list[str]]) -> None:
         transaction.write({FILE: json.dumps(known, indent=1).encode() + b"\n"})
 
 
-def _without_order(known: Mapping[str, list[str]]) -> dict[str, frozenset[str]]:
+def _without_order(known: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
     """DNS gives the same addresses in another order each time."""
     return {host: frozenset(addresses) for host, addresses in known.items()}

@@ -50,7 +50,8 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
         del credentials  # the supervisor loads them for itself: a TLS context is 60 KiB
     raise_open_files()
     log.info("tunnel-agent %s: node %s, servers %s", version, status.node, ", ".join(map(str, servers)))
-    names, resolver = ServerNames(load_names(config.state_dir)), Resolver()
+    known = load_names(config.state_dir)
+    names, resolver = ServerNames(known), Resolver()
     trio.socket.set_custom_hostname_resolver(names)
     status.names, status.lookups = names.describe, lambda: len(names.lookups) + len(resolver.lookups)
     async with trio.open_nursery() as nursery:
@@ -87,7 +88,7 @@ async def run_agent(config: AgentConfig, version: str, source: Source[AgentConfi
         await nursery.start(partial(watch_signals, nursery.cancel_scope, on_hangup=reloader.reload))
         nursery.start_soon(reloader.watch)
         nursery.start_soon(renewal.run)
-        nursery.start_soon(keep_names, config.state_dir, names)
+        nursery.start_soon(keep_names, config.state_dir, names, known)
         if attestation is not None:
             nursery.start_soon(attestation.run, supervisor.renewed)
             await attestation.ready.wait()

@@ -51,7 +51,7 @@ async def test_the_next_process_knows_them(state, names, dns, autojump_clock):
     dns.answer("a.example", HERE, "::1")
     await ask()
     with trio.move_on_after(1):
-        await keep_names(state, names)
+        await keep_names(state, names, load_names(state))
     # In a thread: time that jumps has left it behind.
     while not (state / FILE).exists():
         os.sched_yield()
@@ -62,7 +62,7 @@ async def test_the_next_process_knows_them(state, names, dns, autojump_clock):
 async def test_it_is_written_when_it_changes_and_not_all_the_time(
     state, names, dns, writes, nursery, autojump_clock
 ):
-    nursery.start_soon(keep_names, state, names)
+    nursery.start_soon(keep_names, state, names, load_names(state))
     dns.answer("a.example", HERE, THERE)
     await ask()
     assert load_names(state) == {"a.example": [HERE, THERE]}
@@ -90,7 +90,7 @@ async def test_without_a_thread_it_is_tried_again(
 
     with monkeypatch.context() as patched:
         patched.setattr(trio.to_thread, "run_sync", no_thread)
-        nursery.start_soon(keep_names, state, names)
+        nursery.start_soon(keep_names, state, names, load_names(state))
         dns.answer("a.example", HERE)
         await ask()
         await trio.sleep(1)
@@ -105,7 +105,7 @@ async def test_it_is_not_written_again_by_the_next_process(state, dns, writes, n
         names = ServerNames(load_names(state))
         trio.socket.set_custom_hostname_resolver(names)
         with trio.move_on_after(1000):
-            nursery.start_soon(keep_names, state, names)
+            nursery.start_soon(keep_names, state, names, load_names(state))
             await ask()
             await trio.sleep_forever()
     assert len(writes) == 1
@@ -113,7 +113,7 @@ async def test_it_is_not_written_again_by_the_next_process(state, dns, writes, n
 
 async def test_what_dns_knows_no_more_of_stays(state, names, dns, writes, nursery, autojump_clock):
     """Of a server that was not asked for since the start, too."""
-    nursery.start_soon(keep_names, state, names)
+    nursery.start_soon(keep_names, state, names, load_names(state))
     dns.answer("a.example", HERE)
     await ask()
     dns.answers.clear()
@@ -132,7 +132,7 @@ async def test_a_disk_that_takes_nothing_harms_nobody(
     dns.answer("a.example", HERE)
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        nursery.start_soon(keep_names, state, names)
+        nursery.start_soon(keep_names, state, names, load_names(state))
         await ask()
         await trio.sleep(4000)
     assert not list(state.iterdir())

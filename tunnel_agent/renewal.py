@@ -116,8 +116,7 @@ class Renewal:
 
     def _longest_wait(self) -> float:
         """Seconds: what is left of a certificate of some minutes must not pass between two tries."""
-        self._left()
-        held = self._read[1]
+        held = self._held()
         left = held.not_after - self._clock() if held is not None else 0.0
         return left * _OF_WHAT_IS_LEFT if left > 0 else _RETRY_MAX
 
@@ -129,17 +128,22 @@ class Renewal:
                 return
             await trio.sleep(max(_TICK, min(left, due_in, _CLOCK_CHECK)))
 
-    def _left(self) -> float:
-        """Seconds until the certificate is due; without a certificate, for ever."""
+    def _held(self) -> Credentials | None:
+        """What is in the state directory now; None if that is of no use."""
         try:
             found = (self._config.state_dir / CERTIFICATE).stat()
             version = (found.st_ino, found.st_mtime_ns)
             if version != self._read[0]:
                 self._read = (version, load_credentials(self._config.state_dir))
         except (OSError, CredentialsError):
+            return None
+        return self._read[1]
+
+    def _left(self) -> float:
+        """Seconds until the certificate is due; without a certificate, for ever."""
+        held = self._held()
+        if held is None:
             return float("inf")
-        held = self._read[1]
-        assert held is not None
         # A short-lived certificate that is mostly back-dated must not be due at its birth.
         issued = min(held.not_before + BACK_DATED.total_seconds(), held.not_after)
         return issued + self._share * (held.not_after - issued) - self._clock()

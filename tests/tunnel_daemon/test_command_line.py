@@ -1,27 +1,13 @@
 """Command lines that need no argument parser come to what it makes of them, and others are left to it."""
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.tunnel_daemon.test_settings_flags import Config
 from tunnel_daemon.command_line import plain_flags
-from tunnel_daemon.settings import setting
 from tunnel_daemon.settings_flags import add_setting_flags
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deep:
-    x: int = setting(1, doc="X.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    tunnel_port: int = setting(10262, doc="Port.")
-    networks: tuple[str, ...] = setting((), doc="Networks.")
-    proxy: str = setting("", doc="Proxy.", secret=True)
-    deep: Deep = setting(Deep(), doc="Bounds.")
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ class AnswererConnection(Connection):
 
 def _end_unknown(stream: Stream) -> None:
     """The server does not know the stream any more."""
-    if stream.has_ended:
+    if stream.only_delivers:
         # The server's direction has ended, and it need not have waited for anything of ours.
         stream.finish()
     else:

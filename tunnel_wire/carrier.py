@@ -63,6 +63,7 @@ class Carrier:
             note_sent=self._life.note_sent,
         )
         self.schedule = self._sender.schedule
+        """Give a stream its turn if it has something to send."""
         self._streams: dict[int, Stream] = {}
         """Streams attached to this link, by HTTP/2 id, until both of their directions have ended."""
         self.resumes = False

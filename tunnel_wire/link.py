@@ -143,9 +143,7 @@ class Link:
             self._timer.close()
             patience, longest, last = 0.0, 0.0, b""
             try:
-                patience = longest = self._patience()
-                if patience == _FAREWELL and self._ending is None:
-                    longest = _LONG_FAREWELL
+                patience, longest = self._patience()
                 last = self._last_words()
             except Exception:
                 # A defect here as well: the streams must hear of the end all the same.
@@ -197,14 +195,16 @@ class Link:
         if events & ~WRITABLE:
             self._read()
 
-    def _patience(self) -> float:
-        """Seconds that the other end gets to hear how the link ends; 0: what the kernel takes at once."""
+    def _patience(self) -> tuple[float, float]:
+        """Seconds that the other end gets to hear how the link ends: in which it must take something, and in
+        all; 0: what the kernel takes at once.
+        """
         connection = self.connection
         # Who is cancelled with the link may have reset its streams by now: that waits, or is on its way.
         lasts = connection.load or self._unsent or unacknowledged(self._sock)
         if self._for_good and connection.resumes and lasts:
-            return _FAREWELL
-        return _COMPLAINT if connection.violated else 0.0
+            return _FAREWELL, _LONG_FAREWELL if self._ending is None else _FAREWELL
+        return (_COMPLAINT, _COMPLAINT) if connection.violated else (0.0, 0.0)
 
     def _last_words(self) -> bytes:
         """What is unsent, resets of the streams that must not be resumed, GOAWAY and close_notify."""

@@ -97,18 +97,16 @@ class Stream:
         return self.outgoing.written > self.sent_before_end
 
     @property
-    def has_ended(self) -> bool:
-        """Whether both directions have, as far as is known here: only what came may have to be delivered."""
-        return self.incoming.end is not None and self.outgoing.end_sent and self.pending_reset is None
-
-    @property
     def only_delivers(self) -> bool:
-        """Whether it has ended, and can do without a link: its end was received, or is awaited by nobody.
+        """Whether it can do without a link: both directions have ended, as far as is known here, and its own
+        end was received, or is awaited by nobody.
 
         The opening end waits for receipt: a caller's clean end says that the target has everything. A target
         asks for nothing more once both have ended.
         """
-        return self.has_ended and (self.outgoing.end_acknowledged or self.session.tombstones is not None)
+        if self.incoming.end is None or not self.outgoing.end_sent or self.pending_reset is not None:
+            return False
+        return self.outgoing.end_acknowledged or self.session.tombstones is not None
 
     def room(self) -> int:
         """Bytes that `write` takes now."""

@@ -62,7 +62,7 @@ class TlsPump:
         self.feed: Callable[[Buffer], int] = self._in.write
         """Take bytes from the network."""
         self.output = ssl.MemoryBIO()
-        """Bytes for the network, so many as are `pending`; `ciphertext` takes them."""
+        """Bytes for the network, so many as are `pending`; `ciphertext` takes them all, `read` some."""
         self._ssl = context.wrap_bio(
             self._in, self.output, server_side=server_side, server_hostname=server_hostname
         )
@@ -128,9 +128,9 @@ class TlsPump:
         for buffer in buffers:
             self._ssl.write(buffer)
 
-    def ciphertext(self, most: int = -1) -> bytes:
-        """What is to go to the network now: all of it, or `most` bytes."""
-        return self.output.read(most)
+    def ciphertext(self) -> bytes:
+        """All that is to go to the network now."""
+        return self.output.read()
 
     def close_notify(self) -> None:
         """Queue the alert that ends TLS properly."""

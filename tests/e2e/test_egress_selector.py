@@ -258,7 +258,8 @@ def test_socat_by_connect_through_the_unix_socket_and_through_tls(own: System) -
         head, _, body = done.stdout.partition("\n\n")
         assert json.loads(body or head.split("\r\n\r\n")[1])["path"] == "/by-socat"
         refused = cloud.run(["socat", "-t5", "-", target.replace(":9081", ":9997")], stdin="x")
-        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.returncode != 0  # 1, and 255 since socat 1.8
+        assert refused.stdout == ""
         assert f"CONNECT edge-1:9997: refused: {EDGE_1}:9997: connection refused" in refused.stderr
 
 

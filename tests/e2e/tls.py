@@ -16,6 +16,13 @@ def certificate(directory: Path, name: str, *alternatives: str) -> tuple[Path, P
     return made, key
 
 
+def s_client(host: Host, where: str, *options: str | Path) -> str:
+    """All that `openssl s_client` says of a connection; names as in `CN=edge-1`, whichever release it is."""
+    words = ["openssl", "s_client", "-connect", where, "-nameopt", "RFC2253", *options]
+    done = host.run(words, stdin="")
+    return done.stdout + done.stderr
+
+
 def serve_pages(system: System, host: Host, port: int, pair: tuple[Path, Path], *options: str) -> None:
     """Start `openssl s_server`, which answers GET with what it knows of the connection."""
     name = f"s_server-{host.name}-{port}"

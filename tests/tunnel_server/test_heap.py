@@ -35,8 +35,9 @@ def aside() -> Iterator[SetAside]:
 @pytest.mark.usefixtures("aside")
 def test_what_has_survived_is_not_looked_at_until_all_is() -> None:
     old = Cycle()
+    at_first = gc.get_freeze_count()  # 0, and some hundred objects in Python 3.12
     gc.collect(1)
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() == at_first
     gc.collect()
     assert gc.get_freeze_count() > 10_000
     new = Cycle()

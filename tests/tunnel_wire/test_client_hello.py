@@ -64,7 +64,10 @@ def test_a_byte_at_a_time_in_records_of_one_costs_hardly_more() -> None:
 
 @pytest.mark.parametrize("segment", [600, 900, 1400])
 def test_one_with_a_post_quantum_key_in_a_few_segments(segment: int) -> None:
-    """As browsers send it: 1.8 KiB, with values that mean nothing (RFC 8701) among the others."""
+    """As browsers send it: 1.8 KiB, with values that mean nothing (RFC 8701) among the others.
+
+    OpenSSL 3.5 and newer send such a key of themselves: then there are two, and 3 KiB.
+    """
     grease = b"\x4a\x4a\x00\x00"
     key = b"\x00\x33" + (1220).to_bytes(2) + bytes(1220)
     whole = bytearray(hello("h2", "http/1.1"))
@@ -80,5 +83,5 @@ def test_one_with_a_post_quantum_key_in_a_few_segments(segment: int) -> None:
     wire = b"\x16\x03\x01" + len(message).to_bytes(2) + message
     offer = Http2Offer()
     answers = [offer(wire[start : start + segment]) for start in range(0, len(wire), segment)]
-    assert 2 <= len(answers) <= 4
+    assert 2 <= len(answers) <= 5
     assert answers == [None] * (len(answers) - 1) + [True]

@@ -31,6 +31,7 @@ from certs.addresses import (
 from tunnel_daemon.descriptors import describe
 from tunnel_server.intercept.config import InterceptConfig
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.run_local import RunLocal
 from tunnel_wire.sockets import prepare
 
 MARK = InterceptConfig.mark
@@ -51,7 +52,7 @@ _CAUSES = {
     errno.EPERM: Cause.NOT_ALLOWED,
 }
 
-_lookups: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("direct lookups")
+_lookups_of_this_loop = RunLocal("direct lookups", lambda: trio.CapacityLimiter(_MAX_LOOKUPS))
 
 
 class Edges(Protocol):
@@ -133,15 +134,10 @@ async def _resolve(host: str) -> list[IPAddress]:
     except ValueError:
         pass
     try:
-        limiter = _lookups.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(_MAX_LOOKUPS)
-        _lookups.set(limiter)
-    try:
         found = await trio.to_thread.run_sync(
             lambda: socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM),
             abandon_on_cancel=True,
-            limiter=limiter,
+            limiter=_lookups_of_this_loop(),
         )
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from tunnel_wire import readiness
+from tunnel_wire.run_local import RunLocal
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-_watches: trio.lowlevel.RunVar[dict[int, readiness.Watch]] = trio.lowlevel.RunVar("tunnel_wire failures")
+_watches_of_this_loop: RunLocal[dict[int, readiness.Watch]] = RunLocal("tunnel_wire failures", dict)
 
 
 def watch(sock: socket.socket, on_failure: Callable[[], None]) -> None:
@@ -24,11 +23,7 @@ def watch(sock: socket.socket, on_failure: Callable[[], None]) -> None:
 
     `forget` the socket before closing it.
     """
-    try:
-        watches = _watches.get()
-    except LookupError:
-        watches = {}
-        _watches.set(watches)
+    watches = _watches_of_this_loop()
     number = sock.fileno()
 
     def on_ready(events: int) -> None:
@@ -42,6 +37,6 @@ def watch(sock: socket.socket, on_failure: Callable[[], None]) -> None:
 
 def forget(sock: socket.socket) -> None:
     """End what `watch` began; nothing happens if it has ended."""
-    watched = _watches.get().pop(sock.fileno(), None)
+    watched = _watches_of_this_loop().pop(sock.fileno(), None)
     if watched is not None:
         watched.close()

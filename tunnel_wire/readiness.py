@@ -17,8 +17,9 @@ import select
 import time
 from typing import TYPE_CHECKING, Any
 
-import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT  # see above
+
+from tunnel_wire.run_local import RunLocal
 
 if TYPE_CHECKING:
     import socket
@@ -156,7 +157,7 @@ def _nothing() -> None:
 _SERVED = (-1, 0)
 """An event that is none of trio's, but not nothing."""
 
-_poller: trio.lowlevel.RunVar[_Poller] = trio.lowlevel.RunVar("tunnel_wire poller")
+_poller_of_this_loop = RunLocal("tunnel_wire poller", _Poller)
 
 
 def watch(
@@ -170,9 +171,4 @@ def watch(
     It gets what is ready, of which any may have passed meanwhile. Should it raise, that is logged, and
     `on_defect` is called once and nothing any more.
     """
-    try:
-        poller = _poller.get()
-    except LookupError:
-        poller = _Poller()
-        _poller.set(poller)
-    return Watch(poller, sock.fileno(), events, on_ready, on_defect)
+    return Watch(_poller_of_this_loop(), sock.fileno(), events, on_ready, on_defect)

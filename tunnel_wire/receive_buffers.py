@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import mmap
 
-import trio
-
 from tunnel_wire.flow import SEGMENT
+from tunnel_wire.run_local import RunLocal
 
-PIECE = SEGMENT + 16 * 1024
-"""Bytes of ciphertext given to the kernel at once, and taken from it: a whole read of a local socket, its
-frame's header, and what TLS puts around each 16 KiB. What did not fit would be sent alone and read alone at
-the other end.
+ROOM = 16 * 1024
+"""Bytes for a frame's header, and for what TLS puts around each 16 KiB of it."""
+PIECE = SEGMENT + ROOM
+"""Bytes of ciphertext given to the kernel at once, and taken from it: a whole read of a local socket, and
+what is put around it. What did not fit would be sent alone and read alone at the other end.
 """
 
 
@@ -26,14 +26,5 @@ class ReceiveBuffers:
         self.plaintext = memoryview(mmap.mmap(-1, PIECE, flags=mmap.MAP_PRIVATE))
 
 
-_shared: trio.lowlevel.RunVar[ReceiveBuffers] = trio.lowlevel.RunVar("tunnel_wire receive buffers")
-
-
-def of_this_loop() -> ReceiveBuffers:
-    """The pair of the running event loop."""
-    try:
-        return _shared.get()
-    except LookupError:
-        buffers = ReceiveBuffers()
-        _shared.set(buffers)
-        return buffers
+of_this_loop = RunLocal("tunnel_wire receive buffers", ReceiveBuffers)
+"""The pair of the running event loop."""

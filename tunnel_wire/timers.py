@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tunnel_wire.run_local import RunLocal
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,7 +30,7 @@ class Timer:
 
     def __init__(self, on_due: Callable[[], None], on_defect: Callable[[], None]) -> None:
         """Should `on_due` raise, that is logged, `on_defect` is called, and nothing any more."""
-        self._clock = _current_clock()
+        self._clock = _clock_of_this_loop()
         self._on_due: Callable[[], None] | None = on_due
         self._on_defect: Callable[[], None] | None = on_defect
         self._entries: list[float] = []
@@ -91,14 +93,10 @@ class _Clock:
                 await self._sooner.wait()
 
 
-_clock: trio.lowlevel.RunVar[_Clock] = trio.lowlevel.RunVar("tunnel_wire clock")
-
-
-def _current_clock() -> _Clock:
-    try:
-        clock = _clock.get()
-    except LookupError:
-        clock = _Clock()
-        _clock.set(clock)
-        trio.lowlevel.spawn_system_task(clock.run)
+def _started() -> _Clock:
+    clock = _Clock()
+    trio.lowlevel.spawn_system_task(clock.run)
     return clock
+
+
+_clock_of_this_loop = RunLocal("tunnel_wire clock", _started)

@@ -36,11 +36,6 @@ class FrameSize:
         """Unsent bytes below which the kernel calls."""
         self._blocked_since: float | None = None
 
-    @property
-    def blocked(self) -> bool:
-        """The kernel has yet to call."""
-        return self._blocked_since is not None
-
     def note_taken(self) -> None:
         """The kernel took all at once."""
         if self.framed >= self.target:

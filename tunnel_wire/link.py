@@ -33,11 +33,12 @@ from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frame_size import FrameSize
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
-from tunnel_wire.receive_buffers import PIECE, of_this_loop
+from tunnel_wire.receive_buffers import PIECE, ROOM, of_this_loop
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unacknowledged, unsent
 from tunnel_wire.stream_state import EndCause
 from tunnel_wire.timers import Timer
 from tunnel_wire.tls import KEY_UPDATE_SIZE, TlsEnded, TlsPump
+from tunnel_wire.turns import SHORT, turns_of_this_loop
 
 if TYPE_CHECKING:
     import socket
@@ -49,12 +50,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_READ_TURN = SEGMENT
-"""Bytes that one turn of the reader moves before other sockets get theirs."""
+_LINK_TURNS = 4
+"""Turns that a link's reader gets at once where they are short: it reads for all of its streams."""
 _READ_TIME = 0.005
-"""Seconds after which it lets them as well: frames of a few bytes are dear."""
-_TURN = PIECE
-"""Bytes that one call of the pump moves before other sockets get their turn."""
+"""Seconds after which a turn was too long, and the next is of less: frames of a few bytes are dear."""
 _TICK = 0.001
 """Shortest time in seconds between two looks at the clock."""
 _SHORT_READ = 4096
@@ -100,6 +99,11 @@ class Link:
         self._frame_size = FrameSize(self._sock, connection.limits)
         self._watch: Watch | None = None
         self._buffers = of_this_loop()
+        self._turns = turns_of_this_loop()
+        self._most_read = SEGMENT
+        """Bytes of a long turn of the reader."""
+        self._waits_to_send = False
+        """For the kernel, or for its next turn."""
         self._timer = Timer(self._on_time, self._on_defect)
         self._time = trio.lowlevel.current_clock().current_time
         """As `trio.current_time`, without looking for the clock each time."""
@@ -239,30 +243,33 @@ class Link:
         """One turn: the socket calls again while there is more."""
         sock, tls, buffer = self._sock, self._tls, self._buffers.ciphertext
         now = self._time()
-        left, ends = _READ_TURN, now + _READ_TIME
+        limit = min(_LINK_TURNS * self._turns.size, self._most_read) + ROOM
         try:
-            while True:
-                size, more = 0, True
-                try:
-                    # What comes in small pieces is handled in large ones.
-                    while more and size < len(buffer):
-                        got = sock.recv_into(buffer[size:])
-                        size += got
-                        more = got >= _SHORT_READ
-                except BlockingIOError:
-                    if not size:
-                        return
-                    more = False
+            size, more = 0, True
+            try:
+                # What comes in small pieces is handled in large ones.
+                while more and size < limit:
+                    got = sock.recv_into(buffer[size:limit])
+                    size += got
+                    more = got >= _SHORT_READ
+            except BlockingIOError:
                 if not size:
-                    self._end(LinkEnded("the connection was cut"))
                     return
-                tls.feed(buffer[:size])
-                self._receive(now)
-                left -= size
-                if not more or left <= 0 or self._ending is not None or (now := self._time()) >= ends:
-                    return
+            if not size:
+                self._end(LinkEnded("the connection was cut"))
+                return
+            tls.feed(buffer[:size])
+            self._receive(now)
+            if size >= min(SHORT, limit):
+                self._note_read(size, now)
         except OSError as exc:
             self._end(LinkEnded(f"the connection was lost: {exc.strerror or exc}"))
+
+    def _note_read(self, size: int, began: float) -> None:
+        """Bulk came, or what was as dear."""
+        now = self._time()
+        self._turns.note_bulk(now)
+        self._most_read = size // 4 if now - began > _READ_TIME else SEGMENT
 
     def _receive(self, now: float) -> None:
         """Decrypt and dispatch everything that is in TLS, then send what that made due."""
@@ -341,12 +348,13 @@ class Link:
 
     def _pump(self) -> None:
         connection, tls, sock, frame_size = self.connection, self._tls, self._sock, self._frame_size
-        left = _TURN
+        turn = self._turns.size
+        left = turn + ROOM
         while True:
             if not self._unsent:
                 # There may be output of TLS's own: an answer to a key update.
                 if not tls.output.pending:
-                    out = connection.take_or_ask(frame_size.target, self._time)
+                    out = connection.take_or_ask(min(frame_size.target, 2 * turn), self._time)
                     if not out:
                         return
                     frame_size.framed = sum(map(len, out))
@@ -359,26 +367,28 @@ class Link:
                 sent = 0
             left -= sent
             self._unsent = memoryview(self._unsent)[sent:] if sent < size else b""
-            if (
-                self._unsent
-                or left <= 0
-                or (size > NOT_SENT_LOW_WATER and unsent(sock) > frame_size.low_water)
-            ):
-                self._wait_for_kernel()
-                return
-            if frame_size.framed >= frame_size.target and not tls.output.pending:
+            full = self._unsent or (size > NOT_SENT_LOW_WATER and unsent(sock) > frame_size.low_water)
+            if not full and frame_size.framed >= frame_size.target and not tls.output.pending:
                 frame_size.note_taken()
+            if full or left <= 0:
+                self._wait_to_send(blocked=bool(full))
+                return
 
-    def _wait_for_kernel(self) -> None:
-        self._frame_size.note_blocked(trio.current_time())
+    def _wait_to_send(self, *, blocked: bool) -> None:
+        now = self._time()
+        if blocked:
+            self._frame_size.note_blocked(now)
+        self._turns.note_bulk(now)
+        self._waits_to_send = True
         if self._watch is not None:
             self._watch.want(READABLE | WRITABLE)
 
     def _go_on_sending(self) -> None:
-        """The kernel takes more."""
-        self._frame_size.note_called(trio.current_time())
+        """The kernel takes more, or it is the link's turn again."""
+        self._frame_size.note_called(self._time())
+        self._waits_to_send = False
         self.pump()
-        if not self._frame_size.blocked and self._watch is not None:
+        if not self._waits_to_send and self._watch is not None:
             self._watch.want(READABLE)
 
     def _on_time(self) -> None:

@@ -27,6 +27,7 @@ from tunnel_wire.sockets import (
 from tunnel_wire.splice_result import End
 from tunnel_wire.stream_state import LOST, EndCause, State
 from tunnel_wire.timers import Timer
+from tunnel_wire.turns import SHORT, SMALL, turns_of_this_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
 
     IsPooled = Callable[[bytes], bool | None]
 
-_TURN = SEGMENT
-"""Bytes that one direction moves before other sockets get their turn."""
 _COPY_BELOW = SEGMENT * 3 // 4
 """A shorter read is copied: the budget counts bytes, and a kept segment must not hold much more. In bulk
 hardly any read is as short.
 """
+_TO_TUNNEL, _FROM_TUNNEL = 1, -1
+"""Ways of a message."""
 _DRAIN_LIMIT = 1.0
 """Seconds that a reset waits for the other side to take what came before it."""
 _DRAIN_POLL = 0.01
@@ -66,6 +67,7 @@ class Splicing:
         "_failed",
         "_is_pooled",
         "_is_pooled_far",
+        "_last_small",
         "_on_over",
         "_patience",
         "_read_all",
@@ -74,6 +76,7 @@ class Splicing:
         "_taken",
         "_targets_side",
         "_time",
+        "_turns",
         "_watch",
         "_written_all",
         "over",
@@ -108,6 +111,9 @@ class Splicing:
         """Bytes of the first piece in `incoming.queue` that the socket has taken."""
         self._time = trio.lowlevel.current_clock().current_time
         """As `trio.current_time`, without looking for the clock each time."""
+        self._turns = turns_of_this_loop()
+        self._last_small = 0
+        """Which way the last message went, if it was small."""
         self.over = False
         self._read_all = False
         """The socket's direction has ended, and the stream's with it."""
@@ -231,7 +237,7 @@ class Splicing:
 
     def _read_in(self) -> None:
         stream, sock, pool = self._stream, self._sock, self._stream.session.pool
-        left = _TURN
+        left = turn = self._turns.size
         while not self._read_all and not self.over:
             room = stream.room()
             if not room:
@@ -239,7 +245,7 @@ class Splicing:
                 stream.flush()
                 if not (room := stream.room()):
                     break
-            wanted = min(room, SEGMENT)
+            wanted = min(room, turn)
             try:
                 segment = pool.peek()
                 size = sock.recv_into(segment, wanted)
@@ -255,6 +261,10 @@ class Splicing:
                 pooled = self._is_pooled(bytes(memoryview(segment)[:size]))
                 if pooled is not None:
                     stream.is_pooled, self._is_pooled = pooled, None
+            now = self._time()
+            self._note_size(_TO_TUNNEL, size, now)
+            if size >= SHORT:
+                self._turns.note_bulk(now)
             if size < _COPY_BELOW:
                 stream.write(segment[:size])
             else:
@@ -294,7 +304,7 @@ class Splicing:
     def _send_queued(self) -> bool:
         """Send what is queued, and say whether that was all."""
         stream, queue = self._stream, self._stream.incoming.queue
-        left = _TURN
+        left = self._turns.size
         while queue and left > 0:
             piece = memoryview(queue[0])[self._taken :]
             sent = self._send(piece)
@@ -347,16 +357,27 @@ class Splicing:
             pooled = self._is_pooled_far(bytes(data))
             if pooled is not None:
                 self._stream.is_pooled, self._is_pooled_far = pooled, None
+        now = self._time()
+        self._note_size(_FROM_TUNNEL, len(data), now)
         queue = self._stream.incoming.queue
         if not queue and not self._failed:
             sent = self._send(data)
             if sent:
-                self._stream.consume(sent, self._time())
+                self._stream.consume(sent, now)
                 if sent == len(data):
                     return
                 data = data[sent:]
         self._stream.incoming.keep(data)
         self._want()
+
+    def _note_size(self, way: int, size: int, now: float) -> None:
+        if size >= SMALL:
+            self._last_small = 0
+            return
+        # One alone may be a request for bulk, or what a read has left of it; several, a log that is followed.
+        if self._last_small == -way:
+            self._turns.note_small(now)
+        self._last_small = way
 
     def on_end(self) -> None:
         """The peer's direction has ended."""

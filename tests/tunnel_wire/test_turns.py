@@ -1,0 +1,180 @@
+"""Turns are short while somebody exchanges small messages, and bulk goes by them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.tunnel_wire.links import linked
+from tests.tunnel_wire.test_link import WIDE
+from tests.tunnel_wire.test_splice import Call, calling, receive, send, start
+from tunnel_wire import link
+from tunnel_wire.flow import SEGMENT, Outgoing
+from tunnel_wire.receive_buffers import ROOM
+from tunnel_wire.turns import SHORT, SMALL, Turns, turns_of_this_loop
+
+if TYPE_CHECKING:
+    import socket
+
+    from tunnel_wire.flow import Buffer, Segment
+
+
+def keep_short() -> None:
+    turns_of_this_loop().note_small(trio.current_time() + 3600)
+    turns_of_this_loop().note_bulk(trio.current_time())
+
+
+async def pour(sock: socket.socket, sink: socket.socket, size: int = 16 * SEGMENT) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send, sock, bytes(size))
+        assert len(await receive(sink, size)) == size
+
+
+async def exchange(call: Call) -> None:
+    await pour(call.caller, call.target, 10)
+    await pour(call.target, call.caller, 10)
+
+
+def test_short_for_a_while_after_the_last_small_message() -> None:
+    turns = Turns()
+    turns.note_bulk(5.0)
+    assert turns.size == SEGMENT
+    turns.note_small(6.0)
+    assert turns.size == SEGMENT
+    turns.note_bulk(6.09)
+    assert turns.size == SHORT
+    turns.note_small(6.1)
+    turns.note_bulk(6.19)
+    assert turns.size == SHORT
+    turns.note_bulk(6.21)
+    assert turns.size == SEGMENT
+
+
+async def test_a_loop_has_its_own() -> None:
+    assert turns_of_this_loop() is turns_of_this_loop()
+
+
+@pytest.mark.parametrize(
+    ("messages", "small"),
+    [
+        ([("caller", 10), ("target", 10)], True),
+        ([("target", SMALL - 1), ("caller", SMALL - 1)], True),
+        ([("caller", 10)], False),  # a request for what?
+        ([("target", 10), ("target", 10)], False),  # a log that is followed
+        ([("caller", 10), ("target", 100_000)], False),
+        ([("caller", 100_000), ("target", 10)], False),  # what an upload hears at its end
+        ([("caller", 10), ("target", SMALL), ("caller", 10)], False),
+    ],
+)
+async def test_what_counts_as_small_messages(messages: list[tuple[str, int]], *, small: bool) -> None:
+    async with calling() as call:
+        for source, size in messages:
+            ends = (call.caller, call.target)
+            await pour(*(ends if source == "caller" else ends[::-1]), size)
+        turns = turns_of_this_loop()
+        turns.note_bulk(turns._small_at)
+        assert turns.size == (SHORT if small else SEGMENT)
+
+
+async def test_bulk_looks_for_small_messages_beside_it_wherever_it_is_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: set[str] = set()
+    note_bulk = Turns.note_bulk
+
+    def noting(self: Turns, now: float) -> None:
+        looked.add(sys._getframe(1).f_code.co_name)
+        note_bulk(self, now)
+
+    monkeypatch.setattr(Turns, "note_bulk", noting)
+    began = trio.current_time()
+    async with linked(WIDE) as ends:
+        bulk, other = await start(ends), await start(ends)
+        with bulk.caller, bulk.target, other.caller, other.target:
+            for source, sink in ((bulk.caller, bulk.target), (bulk.target, bulk.caller)):
+                await exchange(other)
+                assert turns_of_this_loop()._small_at > began
+                monkeypatch.setattr(turns_of_this_loop(), "_small_at", trio.current_time() + 3600)
+                assert turns_of_this_loop().size == SEGMENT
+                looked.clear()
+                await pour(source, sink)
+                assert {"_read_in", "_note_read", "_wait_to_send"} <= looked
+                assert turns_of_this_loop().size == SHORT
+                monkeypatch.setattr(turns_of_this_loop(), "_small_at", -math.inf)
+                await pour(source, sink)
+                assert turns_of_this_loop().size == SEGMENT
+
+
+async def test_a_short_turn_of_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "unsent", lambda _sock: 0)  # it is not the kernel that ends it
+    async with linked(WIDE) as ends:
+        fed: list[int] = []
+        feed = ends.agent._tls.feed
+
+        def noting(data: Buffer) -> int:
+            fed.append(len(data))
+            return feed(data)
+
+        ends.agent._tls.feed = noting
+        near, far = await ends.stream()
+        ends.server._frame_size.target = 2 * SEGMENT
+        keep_short()
+        near.write(bytes(2 * SEGMENT))
+        near.flush()
+        assert near._stream.outgoing.queued == 2 * SEGMENT - 2 * SHORT
+        # It waits for its turn: that says nothing of the path.
+        assert ends.server._waits_to_send
+        assert ends.server._frame_size._blocked_since is None
+        with trio.fail_after(5):
+            received = 0
+            while received < 2 * SEGMENT:
+                received += len(await far.receive_some())
+        assert SHORT // 2 < max(fed) <= 4 * SHORT + ROOM
+
+
+async def test_bulk_is_in_short_pieces_only_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    take, write = Outgoing.take, Outgoing.write
+
+    def noting(self: Outgoing, size: int) -> list[Buffer]:
+        pieces = take(self, size)
+        sizes.append(sum(map(len, pieces)))
+        return pieces
+
+    def noting_too(self: Outgoing, data: Buffer, segment: Segment | None = None) -> None:
+        sizes.append(len(data))
+        write(self, data, segment)
+
+    monkeypatch.setattr(Outgoing, "take", noting)
+    monkeypatch.setattr(Outgoing, "write", noting_too)
+    async with calling(WIDE) as call:
+        await pour(call.caller, call.target)
+        assert max(sizes) > 2 * SHORT
+        keep_short()
+        sizes.clear()
+        await pour(call.caller, call.target)
+        assert SHORT <= max(sizes) <= 2 * SHORT
+
+
+async def test_what_is_dear_to_read_is_read_in_smaller_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with linked(WIDE) as ends:
+        near, far = await ends.stream()
+        monkeypatch.setattr(link, "_READ_TIME", 0.0)
+        near.write(bytes(4 * SEGMENT))
+        near.flush()
+        with trio.fail_after(5):
+            received = 0
+            while received < 4 * SEGMENT:
+                received += len(await far.receive_some())
+        assert ends.agent._most_read < ROOM
+        monkeypatch.setattr(link, "_READ_TIME", 60.0)
+        near.write(bytes(SEGMENT))
+        near.flush()
+        with trio.fail_after(5):
+            while received < 5 * SEGMENT:
+                received += len(await far.receive_some())
+        assert ends.agent._most_read == SEGMENT

@@ -116,7 +116,7 @@ class Programs:
                     process.kill()
                     process.wait()
 
-    def last_lines(self, count: int = 5) -> str:
+    def last_lines(self, count: int = 15) -> str:
         """The end of what each program wrote."""
         tails = []
         for role, process, log in self._running:

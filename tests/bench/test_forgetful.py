@@ -1,6 +1,6 @@
 """What is forgotten once it is framed, and what is asked for all the same."""
 
-from bench.forgetful import _ask_for_ends, _take_and_forget
+from bench.forgetful import _ask_where_it_is_awaited, _take_and_forget
 from tunnel_wire.flow import Budget, Outgoing, SegmentPool
 from tunnel_wire.life import Life
 from tunnel_wire.limits import DEFAULT_LIMITS
@@ -20,13 +20,31 @@ def test_a_segment_is_free_when_it_is_framed() -> None:
     assert pool.take() is segment
 
 
-def test_the_receipt_of_an_end_is_asked_for_and_no_other() -> None:
+def test_the_receipt_of_data_is_asked_for_only_where_a_writer_waits_for_it() -> None:
     queued: list[bytes] = []
     life = Life(DEFAULT_LIMITS, 0.0, queued.append)
     stream = Session(budget=Budget(1 << 30)).new_stream("target", 80)
+    stream.outgoing.limit = 1 << 30
+    stream.outgoing.write(bytes(1000))
+    _take_and_forget(stream.outgoing, 1000)
     life.note_sent(stream, 1)
-    assert not _ask_for_ends(life, 1.0)
+    assert not _ask_where_it_is_awaited(life, 1.0)
+    while stream.outgoing.room() > 0:
+        stream.outgoing.write(bytes(1 << 20))
+    _take_and_forget(stream.outgoing, 1000)
+    life.note_sent(stream, 1)
+    assert _ask_where_it_is_awaited(life, 1.0)
+    assert len(queued) == 1
+    # Once is enough: by the receipt the peer's room is known.
+    life.note_sent(stream, 1)
+    assert not _ask_where_it_is_awaited(life, 2.0)
+
+
+def test_the_receipt_of_an_end_is_asked_for() -> None:
+    queued: list[bytes] = []
+    life = Life(DEFAULT_LIMITS, 0.0, queued.append)
+    stream = Session(budget=Budget(1 << 30)).new_stream("target", 80)
     stream.outgoing.end_sent = True
     life.note_sent(stream, 1)
-    assert _ask_for_ends(life, 1.0)
+    assert _ask_where_it_is_awaited(life, 1.0)
     assert len(queued) == 1

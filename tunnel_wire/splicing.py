@@ -27,7 +27,7 @@ from tunnel_wire.sockets import (
 from tunnel_wire.splice_result import End
 from tunnel_wire.stream_state import LOST, EndCause, State
 from tunnel_wire.timers import Timer
-from tunnel_wire.turns import SHORT, SMALL, turns_of_this_loop
+from tunnel_wire.turns import RECEIVED, SENT, SHORT, Messages, turns_of_this_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +41,6 @@ _COPY_BELOW = SEGMENT * 3 // 4
 """A shorter read is copied: the budget counts bytes, and a kept segment must not hold much more. In bulk
 hardly any read is as short.
 """
-_TO_TUNNEL, _FROM_TUNNEL = 1, -1
-"""Ways of a message."""
 _DRAIN_LIMIT = 1.0
 """Seconds that a reset waits for the other side to take what came before it."""
 _DRAIN_POLL = 0.01
@@ -67,7 +65,7 @@ class Splicing:
         "_failed",
         "_is_pooled",
         "_is_pooled_far",
-        "_last_small",
+        "_messages",
         "_on_over",
         "_patience",
         "_read_all",
@@ -112,8 +110,7 @@ class Splicing:
         self._time = trio.lowlevel.current_clock().current_time
         """As `trio.current_time`, without looking for the clock each time."""
         self._turns = turns_of_this_loop()
-        self._last_small = 0
-        """Which way the last message went, if it was small."""
+        self._messages = Messages()
         self.over = False
         self._read_all = False
         """The socket's direction has ended, and the stream's with it."""
@@ -262,7 +259,7 @@ class Splicing:
                 if pooled is not None:
                     stream.is_pooled, self._is_pooled = pooled, None
             now = self._time()
-            self._note_size(_TO_TUNNEL, size, now)
+            self._messages.note(SENT, size, now)
             if size >= SHORT:
                 self._turns.note_bulk(now)
             if size < _COPY_BELOW:
@@ -358,7 +355,7 @@ class Splicing:
             if pooled is not None:
                 self._stream.is_pooled, self._is_pooled_far = pooled, None
         now = self._time()
-        self._note_size(_FROM_TUNNEL, len(data), now)
+        self._messages.note(RECEIVED, len(data), now)
         queue = self._stream.incoming.queue
         if not queue and not self._failed:
             sent = self._send(data)
@@ -369,15 +366,6 @@ class Splicing:
                 data = data[sent:]
         self._stream.incoming.keep(data)
         self._want()
-
-    def _note_size(self, way: int, size: int, now: float) -> None:
-        if size >= SMALL:
-            self._last_small = 0
-            return
-        # One alone may be a request for bulk, or what a read has left of it; several, a log that is followed.
-        if self._last_small == -way:
-            self._turns.note_small(now)
-        self._last_small = way
 
     def on_end(self) -> None:
         """The peer's direction has ended."""

@@ -13,6 +13,7 @@ from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.exclusive import Exclusive
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.stream_state import LOST, EndCause, State
+from tunnel_wire.turns import RECEIVED, SENT, Messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         self._closed = False
         self._taken = 0
         """Bytes of the first piece in `incoming.queue` that are consumed."""
+        self._messages = Messages()
         self._room = trio.Event()
         self._arrival = trio.Event()
         self._sending = Exclusive("another task is sending on this stream")
@@ -128,6 +130,7 @@ class TunnelStream(trio.abc.HalfCloseableStream):
 
     def write(self, data: Buffer) -> None:
         """Queue at most `room()` bytes, which must not change before their receipt. `flush` sends them."""
+        self._messages.note(SENT, len(data), trio.current_time())
         self._stream.write(data)
 
     def flush(self) -> None:
@@ -215,6 +218,7 @@ class TunnelStream(trio.abc.HalfCloseableStream):
 
     def on_data(self, data: memoryview) -> None:
         """Queue a copy."""
+        self._messages.note(RECEIVED, len(data), trio.current_time())
         self._stream.incoming.keep(data)
         self._arrival.set()
 

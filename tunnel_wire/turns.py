@@ -16,6 +16,8 @@ SHORT = SEGMENT // 16
 """Bytes of a short turn. A long one is a segment."""
 SMALL = 4096
 """Bytes below which a message is somebody's question, answer or keystroke rather than bulk."""
+SENT, RECEIVED = 1, -1
+"""Ways of a message: into the tunnel, and out of it."""
 _LASTS = 0.1
 """Seconds that turns stay short after the last small message."""
 
@@ -41,3 +43,24 @@ class Turns:
 
 turns_of_this_loop = RunLocal("tunnel_wire turns", Turns)
 """Those of the running event loop."""
+
+
+class Messages:
+    """One stream's messages, both ways: it tells whether small ones answer each other."""
+
+    __slots__ = ("_last_small", "_turns")
+
+    def __init__(self) -> None:
+        self._turns = turns_of_this_loop()
+        self._last_small = 0
+        """Which way the last message went, if it was small."""
+
+    def note(self, way: int, size: int, now: float) -> None:
+        """A message of `size` bytes was SENT or RECEIVED."""
+        if size >= SMALL:
+            self._last_small = 0
+            return
+        # One alone may be a request for bulk, or what a read has left of it; several, a log that is followed.
+        if self._last_small == -way:
+            self._turns.note_small(now)
+        self._last_small = way

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -78,6 +79,24 @@ async def test_what_counts_as_small_messages(messages: list[tuple[str, int]], *,
         turns = turns_of_this_loop()
         turns.note_bulk(turns._small_at)
         assert turns.size == (SHORT if small else SEGMENT)
+
+
+@pytest.mark.parametrize("noting", ["opener", "answerer"])
+async def test_what_counts_where_a_stream_is_read_and_written_by_tasks(noting: str) -> None:
+    """As a caller's over TLS, or by `Host`."""
+    async with linked() as ends:
+        near, far = await ends.stream()
+        other = far if noting == "opener" else near
+        other._messages = Mock()
+        turns = turns_of_this_loop()
+        for source, sink, size in ((near, far, 10), (near, far, 10), (far, near, SMALL), (near, far, 10)):
+            await source.send_all(bytes(size))
+            await sink.receive_some()
+        assert turns._small_at == -math.inf
+        await far.send_all(b"answer")
+        await near.receive_some()
+        turns.note_bulk(turns._small_at)
+        assert turns.size == SHORT
 
 
 async def test_bulk_looks_for_small_messages_beside_it_wherever_it_is_moved(

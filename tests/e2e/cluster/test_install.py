@@ -146,8 +146,11 @@ def objects(plane: ControlPlane) -> Found:
 
 
 def same(found: Found) -> Found:
-    """What of them matters: not which revision it is, nor when a field was written."""
+    """What of them matters: not which revision it is, nor when fields were written, nor pods that end."""
     plain = json.loads(json.dumps(found))
+    for key in [key for key, each in plain.items() if "deletionTimestamp" in each["metadata"]]:
+        if key.startswith("Pod "):  # its node's kubelet takes its time
+            del plain[key]
     for each in plain.values():
         for key in ("resourceVersion", "generation"):
             each["metadata"].pop(key, None)

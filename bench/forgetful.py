@@ -30,8 +30,9 @@ def _ask_where_it_is_awaited(self: Life, now: float) -> bool:
     self.sent.intersection_update(
         [stream for stream in self.sent if stream.outgoing.end_sent or stream.outgoing in _awaited]
     )
+    outgoing = {stream.outgoing for stream in self.sent}
     if asked := _ask(self, now):
-        _awaited.clear()
+        _awaited.difference_update(outgoing)
     return asked
 
 

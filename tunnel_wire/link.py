@@ -51,7 +51,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LINK_TURNS = 4
-"""Turns that a link's reader gets at once where they are short: it reads for all of its streams."""
+"""Turns that a link's reader gets at once where they are short: it reads for all of its streams, and their
+sockets have turns of their own for what it leaves them.
+"""
 _READ_TIME = 0.005
 """Seconds after which a turn was too long, and the next is of less: frames of a few bytes are dear."""
 _TICK = 0.001
@@ -101,7 +103,7 @@ class Link:
         self._buffers = of_this_loop()
         self._turns = turns_of_this_loop()
         self._most_read = SEGMENT
-        """Bytes of a long turn of the reader."""
+        """Bytes that a turn of the reader takes at most."""
         self._waits_to_send = False
         """For the kernel, or for its next turn."""
         self._timer = Timer(self._on_time, self._on_defect)
@@ -266,10 +268,14 @@ class Link:
             self._end(LinkEnded(f"the connection was lost: {exc.strerror or exc}"))
 
     def _note_read(self, size: int, began: float) -> None:
-        """Bulk came, or what was as dear."""
+        """A turn's worth came, and has been dealt with."""
         now = self._time()
         self._turns.note_bulk(now)
-        self._most_read = size // 4 if now - began > _READ_TIME else SEGMENT
+        if now - began > _READ_TIME:
+            self._most_read = size // 4
+        else:
+            # What was dear once will be again: by small steps, so that no turn is much too long.
+            self._most_read = min(max(self._most_read, 2 * size), SEGMENT)
 
     def _receive(self, now: float) -> None:
         """Decrypt and dispatch everything that is in TLS, then send what that made due."""
@@ -354,6 +360,7 @@ class Link:
             if not self._unsent:
                 # There may be output of TLS's own: an answer to a key update.
                 if not tls.output.pending:
+                    # Of two short turns is one frame: half as many, and a small write waits for no more.
                     out = connection.take_or_ask(min(frame_size.target, 2 * turn), self._time)
                     if not out:
                         return
@@ -367,6 +374,7 @@ class Link:
                 sent = 0
             left -= sent
             self._unsent = memoryview(self._unsent)[sent:] if sent < size else b""
+            # What the kernel holds, no small write can pass: it is let drain before there is more.
             full = self._unsent or (size > NOT_SENT_LOW_WATER and unsent(sock) > frame_size.low_water)
             if not full and frame_size.framed >= frame_size.target and not tls.output.pending:
                 frame_size.note_taken()

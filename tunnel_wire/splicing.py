@@ -263,7 +263,7 @@ class Splicing:
             if size >= SHORT:
                 self._turns.note_bulk(now)
             if size < _COPY_BELOW:
-                stream.write(segment[:size])
+                stream.write(segment[:size])  # of a mapping, a slice is a copy
             else:
                 stream.write(memoryview(pool.take())[:size], segment)
             self.result.to_tunnel += size

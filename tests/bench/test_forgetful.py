@@ -36,8 +36,22 @@ def test_the_receipt_of_data_is_asked_for_only_where_a_writer_waits_for_it() -> 
     assert _ask_where_it_is_awaited(life, 1.0)
     assert len(queued) == 1
     # Once is enough: by the receipt the peer's room is known.
+    life.answered((1).to_bytes(8), 1.1)
     life.note_sent(stream, 1)
     assert not _ask_where_it_is_awaited(life, 2.0)
+
+
+def test_what_another_link_asks_for_is_no_answer_here() -> None:
+    mine, other = (Life(DEFAULT_LIMITS, 0.0, lambda frame: None) for _ in range(2))
+    for life in (mine, other):
+        stream = Session(budget=Budget(1 << 30)).new_stream("target", 80)
+        stream.outgoing.limit = 1 << 30
+        while stream.outgoing.room() > 0:
+            stream.outgoing.write(bytes(1 << 20))
+        _take_and_forget(stream.outgoing, 1000)
+        life.note_sent(stream, 1)
+    assert _ask_where_it_is_awaited(other, 1.0)
+    assert _ask_where_it_is_awaited(mine, 1.0)
 
 
 def test_the_receipt_of_an_end_is_asked_for() -> None:

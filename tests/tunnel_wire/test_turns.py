@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
@@ -16,7 +17,8 @@ from tests.tunnel_wire.test_splice import Call, calling, receive, send, start
 from tunnel_wire import link
 from tunnel_wire.flow import SEGMENT, Outgoing
 from tunnel_wire.receive_buffers import ROOM
-from tunnel_wire.turns import SHORT, SMALL, Turns, turns_of_this_loop
+from tunnel_wire.splicing import Splicing
+from tunnel_wire.turns import RECEIVED, SENT, SHORT, SMALL, Messages, Turns, turns_of_this_loop
 
 if TYPE_CHECKING:
     import socket
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def keep_short() -> None:
-    turns_of_this_loop().note_small(trio.current_time() + 3600)
+    turns_of_this_loop().small_at = trio.current_time() + 3600
     turns_of_this_loop().note_bulk(trio.current_time())
 
 
@@ -44,19 +46,15 @@ def test_short_for_a_while_after_the_last_small_message() -> None:
     turns = Turns()
     turns.note_bulk(5.0)
     assert turns.size == SEGMENT
-    turns.note_small(6.0)
+    turns.small_at = 6.0
     assert turns.size == SEGMENT
-    turns.note_bulk(6.09)
+    turns.note_bulk(6.01)
     assert turns.size == SHORT
-    turns.note_small(6.1)
-    turns.note_bulk(6.19)
+    turns.small_at = 6.02
+    turns.note_bulk(6.03)
     assert turns.size == SHORT
-    turns.note_bulk(6.21)
+    turns.note_bulk(6.05)
     assert turns.size == SEGMENT
-
-
-async def test_a_loop_has_its_own() -> None:
-    assert turns_of_this_loop() is turns_of_this_loop()
 
 
 @pytest.mark.parametrize(
@@ -77,8 +75,24 @@ async def test_what_counts_as_small_messages(messages: list[tuple[str, int]], *,
             ends = (call.caller, call.target)
             await pour(*(ends if source == "caller" else ends[::-1]), size)
         turns = turns_of_this_loop()
-        turns.note_bulk(turns._small_at)
+        turns.note_bulk(turns.small_at)
         assert turns.size == (SHORT if small else SEGMENT)
+
+
+async def test_what_bulk_has_of_small_messages_does_not_count() -> None:
+    """An HTTP/2 connection's WINDOW_UPDATEs, and what is left of a message where a read has ended."""
+    turns, messages = turns_of_this_loop(), Messages()
+    for at in range(10):
+        messages.note(RECEIVED, 30_000, at)
+        for later in (0.01, 0.05, 0.09):
+            messages.note(RECEIVED, SMALL - 1, at + later)
+            messages.note(SENT, 13, at + later)
+    assert turns.small_at == -math.inf
+    # Once it is over, they are somebody's: the first tells of nothing.
+    messages.note(SENT, 13, 9.11)
+    assert turns.small_at == -math.inf
+    messages.note(RECEIVED, 13, 9.12)
+    assert turns.small_at == 9.12
 
 
 @pytest.mark.parametrize("noting", ["opener", "answerer"])
@@ -89,13 +103,13 @@ async def test_what_counts_where_a_stream_is_read_and_written_by_tasks(noting: s
         other = far if noting == "opener" else near
         other._messages = Mock()
         turns = turns_of_this_loop()
-        for source, sink, size in ((near, far, 10), (near, far, 10), (far, near, SMALL), (near, far, 10)):
-            await source.send_all(bytes(size))
-            await sink.receive_some()
-        assert turns._small_at == -math.inf
+        for _ in range(2):
+            await near.send_all(b"question")
+            await far.receive_some()
+        assert turns.small_at == -math.inf
         await far.send_all(b"answer")
         await near.receive_some()
-        turns.note_bulk(turns._small_at)
+        turns.note_bulk(turns.small_at)
         assert turns.size == SHORT
 
 
@@ -116,14 +130,14 @@ async def test_bulk_looks_for_small_messages_beside_it_wherever_it_is_moved(
         with bulk.caller, bulk.target, other.caller, other.target:
             for source, sink in ((bulk.caller, bulk.target), (bulk.target, bulk.caller)):
                 await exchange(other)
-                assert turns_of_this_loop()._small_at > began
-                monkeypatch.setattr(turns_of_this_loop(), "_small_at", trio.current_time() + 3600)
+                assert turns_of_this_loop().small_at > began
+                monkeypatch.setattr(turns_of_this_loop(), "small_at", trio.current_time() + 3600)
                 assert turns_of_this_loop().size == SEGMENT
                 looked.clear()
                 await pour(source, sink)
                 assert {"_read_in", "_note_read", "_wait_to_send"} <= looked
                 assert turns_of_this_loop().size == SHORT
-                monkeypatch.setattr(turns_of_this_loop(), "_small_at", -math.inf)
+                monkeypatch.setattr(turns_of_this_loop(), "small_at", -math.inf)
                 await pour(source, sink)
                 assert turns_of_this_loop().size == SEGMENT
 
@@ -152,7 +166,7 @@ async def test_a_short_turn_of_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
             received = 0
             while received < 2 * SEGMENT:
                 received += len(await far.receive_some())
-        assert SHORT // 2 < max(fed) <= 4 * SHORT + ROOM
+        assert SHORT + ROOM < max(fed) <= 4 * SHORT + ROOM
 
 
 async def test_bulk_is_in_short_pieces_only_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,21 +193,46 @@ async def test_bulk_is_in_short_pieces_only_meanwhile(monkeypatch: pytest.Monkey
         assert SHORT <= max(sizes) <= 2 * SHORT
 
 
+async def test_what_is_queued_for_a_socket_goes_by_short_turns() -> None:
+    async with calling(WIDE) as call, trio.open_nursery() as nursery:
+        nursery.start_soon(send, call.caller, bytes(32 * SEGMENT))
+        stream = call.far._stream
+        with trio.fail_after(5):
+            while sum(map(len, stream.incoming.queue)) < 2 * SEGMENT:
+                await trio.sleep(0.001)
+        keep_short()
+        with suppress(BlockingIOError):
+            while call.target.recv(SEGMENT):
+                pass
+        splicing = stream.face
+        assert isinstance(splicing, Splicing)
+        before = splicing.result.from_tunnel
+        assert not splicing._send_queued()
+        assert SHORT <= splicing.result.from_tunnel - before <= SEGMENT
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_is_dear_to_read_is_read_in_smaller_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     async with linked(WIDE) as ends:
         near, far = await ends.stream()
+        received = 0
+
+        async def carry(size: int) -> None:
+            nonlocal received
+            near.write(bytes(size))
+            near.flush()
+            wanted = received + size
+            with trio.fail_after(5):
+                while received < wanted:
+                    received += len(await far.receive_some())
+
         monkeypatch.setattr(link, "_READ_TIME", 0.0)
-        near.write(bytes(4 * SEGMENT))
-        near.flush()
-        with trio.fail_after(5):
-            received = 0
-            while received < 4 * SEGMENT:
-                received += len(await far.receive_some())
-        assert ends.agent._most_read < ROOM
+        await carry(4 * SEGMENT)
+        least = ends.agent._most_read
+        assert least < ROOM
         monkeypatch.setattr(link, "_READ_TIME", 60.0)
-        near.write(bytes(SEGMENT))
-        near.flush()
-        with trio.fail_after(5):
-            while received < 5 * SEGMENT:
-                received += len(await far.receive_some())
+        await carry(SHORT)
+        # Cheap once, it need not stay so.
+        assert least < ends.agent._most_read < SEGMENT
+        await carry(4 * SEGMENT)
         assert ends.agent._most_read == SEGMENT

@@ -1,4 +1,7 @@
-"""The streams that a link carries, and what is queued for it: requests, responses, ends, resets, credit."""
+"""The streams that a link carries, and what is queued for it: requests, responses, ends, resets, credit.
+
+It is the lowest of the four levels of a connection (`connection.py` shows them).
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ class Carrier:
             note_sent=self._life.note_sent,
         )
         self.schedule = self._sender.schedule
-        """Give a stream its turn if it has something to send."""
+        """Give a stream its turn if it has something to send. (Bound once: each write calls it.)"""
         self._streams: dict[int, Stream] = {}
         """Streams attached to this link, by HTTP/2 id, until both of their directions have ended."""
         self.resumes = False

@@ -1,8 +1,17 @@
 """One link's HTTP/2, without I/O: bytes and `now` in, events and buffers out.
 
-A connection is a `Carrier` (what streams queue) and a `Receiver` (what frames mean), with a `FrameReader`
-(bytes to frames), a `Sender` (turns) and a `Life` (PING and time). `opener.py` and `answerer.py` say what the
-requests mean. What is on the wire is plain HTTP/2 (RFC 9113).
+What is on the wire is plain HTTP/2 (RFC 9113). A connection is one object. Its class has four levels, each
+inheriting from the next, and each with parts of its own:
+
+    level                                  adds                                 parts
+    OpenerConnection, AnswererConnection   what requests and answers mean
+    Connection (here)                      bytes and time come in; it fails     FrameReader
+    Receiver                               what the peer's frames mean          LinkWindow
+    Carrier                                its streams, and what they queue     Sender, Life, ControlPlane
+
+Calls go down; where a level above has more to do, it overrides (`on_request`, `on_response`, `detach`,
+`overdue`). `FrameReader` cuts bytes into frames and tells `Receiver`. `LinkWindow` is what the peer may send
+on all streams together, `Sender` what goes out next, `Life` PING and time, and `ControlPlane` h2.
 """
 
 from __future__ import annotations
@@ -49,7 +58,7 @@ class Connection(Receiver):
         self._reader = FrameReader(self, limits, preface=not client)
         self._failed: ConnectionFailed | None = None
         self.take: Callable[[int], list[Buffer]] = self._sender.take
-        """What to send next: as `Sender.take`."""
+        """What to send next: as `Sender.take`. (Bound once: it is called for each frame.)"""
 
     def receive(self, data: memoryview, now: float) -> list[Event]:
         """Take bytes from the peer. The events' data are views of `data`.
@@ -105,7 +114,10 @@ class Connection(Receiver):
         return self._failed is not None and self._failed.code != ErrorCode.NO_ERROR
 
     def take_or_ask(self, size: int, clock: Callable[[], float]) -> list[Buffer]:
-        """As `take`; when nothing is due but the receipt for what was sent, the PING that asks for it."""
+        """As `take`; when nothing is due but the receipt for what was sent, the PING that asks for it.
+
+        Only then is the `clock` (seconds) looked at: most calls need no time.
+        """
         out = self.take(size)
         if not out and self._life.sent and self._life.ask_for_receipt(clock()):
             out = self.take(0)
@@ -117,7 +129,7 @@ class Connection(Receiver):
 
     def note_key_updates(self, count: float, now: float) -> None:
         """TLS has answered so many requests of the peer for new keys (RFC 8446, section 4.6.3): they count as
-        frames. Raises `ConnectionFailed`.
+        frames. `TlsPump.output` says how that is known. Raises `ConnectionFailed`.
         """
         self._now = now
         try:

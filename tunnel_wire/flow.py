@@ -33,8 +33,9 @@ CPU. Twice the size gains nothing: what is being moved then leaves the core's ow
 
 
 _TURN_TIME = 0.01
-"""Seconds in which a stream's turn among others comes at the sender: credit is used no sooner, however short
-the way.
+"""Seconds that a round trip counts for at least, where a window may grow. On a short way it is not the line
+that takes time but the stream's turn among others at the sender, which uses credit no sooner. By the line
+alone such a window would stay small, and with it the stream's share: no frame is larger than its window.
 """
 _JOIN_BELOW = 4096
 """Received pieces that are together not larger are kept as one."""
@@ -92,7 +93,12 @@ class SegmentPool:
         self._spares = spares
 
     def peek(self) -> Segment:
-        """The buffer that `take` would give: for what is copied before anybody else reads."""
+        """The buffer that `take` gives next; it stays here, for a read that is copied before anybody else
+        reads.
+
+        A read that is worth keeping needs no copy: `take` right behind gives this very buffer, as long as
+        nobody has called `take` or `give` in between.
+        """
         if not self._spare:
             self._spare.append(_mapped())
         return self._spare[-1]
@@ -145,7 +151,8 @@ class Outgoing:
         """Offset of the end, once the user has ended this direction."""
         self.end_sent = False
         self.end_acknowledged = False
-        # Each piece: the bytes, and the pool's segment to give back with the last slice of it.
+        # Each piece: the bytes, and the pool's segment to give back with the last slice of it. In front of
+        # what is kept stands the offset of its end.
         self._queue: deque[tuple[Buffer, Segment | None]] = deque()
         self._kept: deque[tuple[int, Buffer, Segment | None]] = deque()
 
@@ -160,13 +167,18 @@ class Outgoing:
         return self.written - self.acknowledged >= self.allowance
 
     def room(self) -> int:
-        """Bytes that may be written now. Nothing is taken that the peer has not granted room for."""
+        """Bytes that may be written now, their memory reserved: asking is what makes `allowance` grow.
+
+        Nothing is taken that the peer has not granted room for. What was reserved goes back when all that was
+        written is acknowledged, or discarded.
+        """
         written = self.written
         room = min(self.limit - written, self._limits.max_queued - (written - self.sent))
         if room <= 0:
             return 0
         kept = written - self.acknowledged
         while (kept_room := self.allowance - kept) < room:
+            # Doubled: the budget is asked a few times while a stream speeds up, and not for each write.
             more = min(self.allowance, self._limits.max_kept - self.allowance)
             if more <= 0 or not self._budget.reserve_growth(more):
                 return max(0, kept_room)
@@ -275,6 +287,7 @@ class Incoming:
         self.queue: deque[bytes] = deque()
         self._mark_offset = 0
         self._mark_time: float | None = None
+        """When `consumed` was at the mark: from there on the consumer's speed is measured."""
 
     @property
     def queued(self) -> int:
@@ -297,8 +310,8 @@ class Incoming:
     def consume(self, size: int, now: float, round_trip: float | None) -> int:
         """The consumer took `size` bytes at `now`. Returns credit to send in WINDOW_UPDATE, often 0.
 
-        Credit goes back in eighths of the window. The window doubles when the consumer drained more than half
-        of it faster than about two round trips refill it: then the window was the limit, not the consumer.
+        Credit goes back in eighths of the window, so that a consumer of small pieces costs few frames. The
+        window doubles when it was the limit, and not the consumer.
         """
         self.consumed += size
         owed = self.window - (self.granted - self.consumed)
@@ -307,6 +320,8 @@ class Incoming:
         if self._mark_time is None:
             self._mark_time, self._mark_offset = now, self.consumed
         elif (drained := self.consumed - self._mark_offset) * 2 > self.window:
+            # Where the window is the limit, a window comes each round trip, `drained` in drained / window of
+            # one. Up to four times as long still counts: for half a window, the least looked at, two of them.
             limited = (
                 round_trip is not None
                 and now - self._mark_time < 4 * max(round_trip, _TURN_TIME) * drained / self.window

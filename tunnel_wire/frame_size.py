@@ -58,8 +58,9 @@ class FrameSize:
 
     def _aim(self, target: int) -> None:
         self.target = target = max(self._limits.min_frame, min(target, self._limits.max_frame))
-        # The kernel calls while it still has a frame to send. Run dry, a long path would be taken for a slow
-        # one: BBR measures what it is given (tcp_rate.c: application-limited).
+        # What is below the mark drains while the next frame is made. With more than a frame, small writes
+        # would wait for longer than `_DRAIN_TIME`; with less, a fast path would run dry before each call, and
+        # a long one be taken for slow: BBR measures what it is given (tcp_rate.c: application-limited).
         low_water = max(NOT_SENT_LOW_WATER, min(target, SEGMENT))
         if low_water != self.low_water:
             self.low_water = low_water

@@ -1,7 +1,19 @@
 """What time and PING do on a link: receipts for what was sent, round trips, signs of life, deadlines.
 
 Sent bytes are kept until a PING queued behind them is answered (spec.md, 5.4). One PING is outstanding at
-most, and it serves all purposes.
+most, and it serves all purposes. When the next one asks for receipt, where something was sent and the last
+PING is answered:
+
+    last PING queued        `receipt_due`                  `due`
+    ───────┼──────────────────────┼──────────────────────────┼──────▶ time
+           │ not yet:             │ by the way: whoever      │ nobody did:
+           │ `receipt_interval`,  │ sends or reads asks      │ the timer asks
+           │ `receipt_patience`   │ (`take_or_ask`), for     │ (`keep`)
+           │ for few bytes        │ `_FOLLOWED`              │
+
+On a link that was idle `receipt_due` has passed: what is sent first has its PING right behind it. Where a
+writer was without room (`hurried`) nothing follows that would ask by the way, and `due` is `receipt_due`. The
+timer's other reasons (the heartbeat, silence, deadlines of streams) may have it due sooner.
 """
 
 from __future__ import annotations
@@ -65,8 +77,11 @@ class Life:
         self._unasked = 0
         """Bytes sent since then."""
         self.hurried = False
-        """A writer waited for the last receipt, as it will for the next: nothing follows what it sends."""
+        """When the last receipt came, a writer was without room, as it will be again: nothing follows what it
+        sends, and the timer is not to wait for that.
+        """
         self._count = 0
+        """Of PINGs, and the last one's payload."""
         self._last_ping = now - limits.heartbeat_after
         self._deadlines: dict[Stream, float] = {}
         self._soonest = math.inf
@@ -85,6 +100,7 @@ class Life:
 
     def note_sent(self, stream: Stream, size: int) -> None:
         """The stream has sent `size` bytes."""
+        # This is called for each frame. The first bytes make receipt due, and many make it due sooner.
         first, before = not self.sent, self._unasked
         self.sent.add(stream)
         self._unasked += size
@@ -175,7 +191,7 @@ class Life:
         self._reckon()
 
     def _reckon(self) -> None:
-        """When time has something to do is another: not to be asked for each frame."""
+        """Set `receipt_due` and `due` anew: where they change, rather than for each frame that asks."""
         limits = self._limits
         self.receipt_due = math.inf
         if self.outstanding is not None:

@@ -262,6 +262,7 @@ class Link:
                 return
             tls.feed(buffer[:size])
             self._receive(now)
+            # Less is no bulk, unless it is all that was allowed.
             if size >= min(SHORT, limit):
                 self._note_read(size, now)
         except OSError as exc:
@@ -285,7 +286,7 @@ class Link:
             while True:
                 encrypted = tls.output.pending
                 size = tls.read_into(buffers.plaintext)
-                if tls.output.pending != encrypted:
+                if tls.output.pending != encrypted:  # see `TlsPump.output`
                     answers = (tls.output.pending - encrypted) / KEY_UPDATE_SIZE
                     connection.note_key_updates(answers, now)
                 if not size:
@@ -355,12 +356,12 @@ class Link:
     def _pump(self) -> None:
         connection, tls, sock, frame_size = self.connection, self._tls, self._sock, self._frame_size
         turn = self._turns.size
-        left = turn + ROOM
+        left = turn + ROOM  # what is framed for one turn goes out in one
         while True:
             if not self._unsent:
                 # There may be output of TLS's own: an answer to a key update.
                 if not tls.output.pending:
-                    # Of two short turns is one frame: half as many, and a small write waits for no more.
+                    # A frame costs calls at both ends: where turns are short, it may have two of them.
                     out = connection.take_or_ask(min(frame_size.target, 2 * turn), self._time)
                     if not out:
                         return
@@ -376,7 +377,7 @@ class Link:
             self._unsent = memoryview(self._unsent)[sent:] if sent < size else b""
             # What the kernel holds, no small write can pass: it is let drain before there is more.
             full = self._unsent or (size > NOT_SENT_LOW_WATER and unsent(sock) > frame_size.low_water)
-            if not full and frame_size.framed >= frame_size.target and not tls.output.pending:
+            if not full and frame_size.framed >= frame_size.target and not tls.output.pending:  # all of it
                 frame_size.note_taken()
             if full or left <= 0:
                 self._wait_to_send(blocked=bool(full))

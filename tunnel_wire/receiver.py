@@ -68,7 +68,9 @@ class Receiver(Carrier):
         size = max(limits.connection_window, frames.DEFAULT_WINDOW)
         self._window = LinkWindow(size, max(size, limits.max_connection_window), now)
         self._floods = Allowance(limits.control_rate, limits.control_burst, now)
+        """Frames that cost us more than the peer, of all kinds together."""
         self._resets = Allowance(limits.reset_rate, limits.reset_burst, now)
+        """Resets, and errors of streams."""
         self._late = Allowance(limits.reset_rate, limits.reset_burst, now)
         """Header blocks on streams that we have reset: one each comes by itself."""
         if size > frames.DEFAULT_WINDOW:
@@ -109,6 +111,7 @@ class Receiver(Carrier):
             self._sender.answer(frames.window_update(0, increment))
 
     def _refuse_data(self, stream: Stream, length: int) -> ErrorCode | None:
+        # Without data, its end may come once more: on another link (`Outgoing.resume`).
         if stream.incoming.end is not None and (length or stream.end_came):
             return ErrorCode.STREAM_CLOSED
         if stream.state is not State.OPEN:
@@ -150,6 +153,7 @@ class Receiver(Carrier):
                 self._h2.receive_end(stream_id)
                 self._receive_end(stream_id)
             else:
+                # About the link itself, or of a stream that another has: nothing of it was checked here.
                 self._feed(frames.frame_header(0, frames.DATA, frames.FLAG_END_STREAM, stream_id))
 
     def detach(self, stream: Stream) -> None:

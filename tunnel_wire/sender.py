@@ -18,20 +18,33 @@ if TYPE_CHECKING:
 _URGENT = 4096
 """Streams with at most so many bytes queued take their turn before the bulky ones."""
 _RESERVE = 64 * 1024
-"""Bytes of the connection's credit that are left to those, where there is much of it: a small write that had
-to wait for credit as well would wait for everything in front of it.
+"""Bytes of the connection's credit that bulk leaves to those, sixteen of them at their largest. Credit comes
+back when the peer has read what is on its way: a small write that had to wait for it would wait for all of
+that. Our own peers grant so much more than pieces of bulk need (`WireLimits.connection_window`).
+"""
+_MUCH = 1024 * 1024
+"""Bytes of credit from which on there is a reserve. A stock peer grants 65,535, and may return nothing before
+all of it is used: with a reserve, bulk would wait for ever.
+"""
+
+# A WINDOW_UPDATE costs the peer 13 bytes, and us the visit to a stream and a call of its user. So those that
+# have a reason (spec.md, 8) are counted here, as DATA goes out; of the others, many are a flood (`Receiver`).
+_UPDATES_A_FRAME = 2
+"""One for the stream's window and one for the connection's, however short the frame."""
+_CREDIT_PIECE = 4096
+"""The least bytes that a sensible peer returns credit for, where it gets many at once: so many of a frame are
+a reason for one more.
 """
 _DRIBBLE = 512
-"""Bytes. A smaller frame, when more is queued, is the doing of a peer that grants no more: it is no reason
-for another WINDOW_UPDATE.
+"""Bytes. A smaller frame, when more is queued, is the doing of a peer that grants no more. It is no reason
+for another WINDOW_UPDATE: else each byte of credit would pay for the next.
 """
-_CREDIT_PIECE = 12
-"""Binary logarithm of the least bytes that a sensible peer returns credit for, where it gets many at once."""
 _UPDATES_A_STREAM = 10
-"""WINDOW_UPDATE frames that a stream may cause which comes from another link: a whole window, in eighths."""
+"""For a stream as a link begins to carry it: one that comes from another link may be granted a whole window
+here, in eighths, for frames that went out there, and what `Carrier.grant_rest` adds.
+"""
 _MOST_UPDATES = 1 << 16
-_MUCH = 1024 * 1024
-"""Bytes of credit. A stock peer with the default window may return nothing before all of it is used."""
+"""However much was sent: reasons of long ago are no leave for a flood."""
 
 
 class Sender:
@@ -68,6 +81,7 @@ class Sender:
         self.updates_due = 0
         """WINDOW_UPDATE frames that the peer has a reason to send."""
         self._reserve = 0
+        """Bytes of credit that bulk leaves alone."""
         self.max_frame = max_frame
         """Largest payload of a DATA frame."""
         self.closed = False
@@ -87,9 +101,9 @@ class Sender:
         if self.credit >= _MUCH:
             self._reserve = _RESERVE
 
-    def expect_updates(self) -> None:
-        """A stream is carried from now on."""
-        self.updates_due = min(self.updates_due + _UPDATES_A_STREAM, _MOST_UPDATES)
+    def expect_updates(self, count: int = _UPDATES_A_STREAM) -> None:
+        """The peer has a reason for so many WINDOW_UPDATE frames more; by default, for a stream's coming."""
+        self.updates_due = min(self.updates_due + count, _MOST_UPDATES)
 
     def answer(self, control: bytes) -> None:
         """Queue control frames that the peer has caused."""
@@ -120,7 +134,8 @@ class Sender:
     def take(self, size: int) -> list[Buffer]:
         """What to send next, until about `size` bytes. Empty when nothing is due.
 
-        The buffers must be encrypted before anything else happens here.
+        The buffers must be encrypted before anything else happens here: as frames are taken, so they stand on
+        the wire. A PING is a receipt for what was taken before it.
         """
         out: list[Buffer] = []
         if not (self._control or self._urgent or self._ready):
@@ -153,8 +168,7 @@ class Sender:
                 out += pieces
                 self._note_sent(stream, allowed)
                 if allowed >= _DRIBBLE or outgoing.sent == outgoing.written:
-                    due = self.updates_due + 2 + (allowed >> _CREDIT_PIECE)
-                    self.updates_due = min(due, _MOST_UPDATES)
+                    self.expect_updates(_UPDATES_A_FRAME + allowed // _CREDIT_PIECE)
             if outgoing.sent < outgoing.written:
                 self.schedule(stream)
             elif outgoing.end is not None or stream.pending_reset is not None:

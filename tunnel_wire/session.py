@@ -57,6 +57,9 @@ class Stream:
         self.session = session
         self.key = key
         self.epoch = 1
+        """One higher on each link that it comes to (spec.md, 5.1): what was asked on a former one is known by
+        it.
+        """
         self.host = host
         self.port = port
         self.state = State.OPENING
@@ -65,6 +68,7 @@ class Stream:
         self.connection: Carrier | None = None
         self.stream_id = 0
         self.face: StreamFace | None = None
+        """Who is told of what comes; None before there is somebody, and once its user has closed it."""
         self.refusal: OpenFailed | None = None
         self.end_cause: EndCause | None = None
         self.reset_code: int | None = None
@@ -109,7 +113,7 @@ class Stream:
         return self.outgoing.end_acknowledged or self.session.tombstones is not None
 
     def room(self) -> int:
-        """Bytes that `write` takes now."""
+        """Bytes that `write` takes now; memory for them is reserved (`Outgoing.room`)."""
         outgoing = self.outgoing
         if self.state is not State.OPEN or outgoing.end is not None or self.pending_reset is not None:
             return 0

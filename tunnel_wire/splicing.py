@@ -265,7 +265,7 @@ class Splicing:
             if size < _COPY_BELOW:
                 stream.write(segment[:size])  # of a mapping, a slice is a copy
             else:
-                stream.write(memoryview(pool.take())[:size], segment)
+                stream.write(memoryview(pool.take())[:size], segment)  # it is the one peeked at
             self.result.to_tunnel += size
             left -= size
             # A short read has most likely emptied the socket. One that has hung up does not call again.

@@ -50,8 +50,7 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         """Queue and send all of `data`, waiting for the peer's credit.
 
         Raises BrokenResourceError when the stream was reset or its link lost, ClosedResourceError after
-        `aclose` or
-        `send_eof`. Cancelled, an unknown part of `data` has been sent and the stream still works.
+        `aclose` or `send_eof`. Cancelled, an unknown part of `data` has been sent and the stream still works.
         """
         with self._sending:
             await trio.lowlevel.checkpoint()
@@ -83,8 +82,7 @@ class TunnelStream(trio.abc.HalfCloseableStream):
         """Bytes as they come; empty once the peer has ended its direction.
 
         Raises BrokenResourceError when the stream was reset, after the data before it, and
-        ClosedResourceError after
-        `aclose`. Cancelled, nothing is lost.
+        ClosedResourceError after `aclose`. Cancelled, nothing is lost.
         """
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 RECEIVE_SIZE = 256 * 1024
 """Bytes asked of a socket at once."""
 KEY_UPDATE_SIZE = 27
-"""Bytes of a record in which TLS 1.3 changes its keys."""
+"""Bytes of a record in which TLS 1.3 changes its keys: whoever reads counts by it how often a peer has asked
+for new ones (`TlsPump.output`).
+"""
 _RECORD_HEADER = 5
 _HANDSHAKE = 0x16
 """The first byte of a handshake's record."""
@@ -30,7 +32,9 @@ _FIRST_SIZE = _RECORD_HEADER + 16 * 1024
 """The longest record that is not encrypted (RFC 8446, section 5.1)."""
 _LEFT = "the peer closed the connection during the TLS handshake"
 _SMALL = 16 * 1024
-"""Buffers that are together below this are joined: one record is cheaper than several."""
+"""Bytes of plaintext that a record holds at most (RFC 8446, section 5.1). What fits into one is joined: else
+a frame's header and its few bytes would be a record and a call each. Beside more, the header's is little.
+"""
 
 
 class TlsEnded(Exception):
@@ -60,9 +64,13 @@ class TlsPump:
     ) -> None:
         self._in = ssl.MemoryBIO()
         self.feed: Callable[[Buffer], int] = self._in.write
-        """Take bytes from the network."""
+        """Take bytes from the network. (Bound once: a method would be a call more for each read.)"""
         self.output = ssl.MemoryBIO()
-        """Bytes for the network, so many as are `pending`; `ciphertext` takes them all, `read` some."""
+        """Bytes for the network, so many as are `pending`; `ciphertext` takes them all, `read` some.
+
+        What a successful `read_into` adds are TLS's own answers to requests for new keys (RFC 8446, section
+        4.6.3): nobody else sees these.
+        """
         self._ssl = context.wrap_bio(
             self._in, self.output, server_side=server_side, server_hostname=server_hostname
         )
@@ -72,7 +80,9 @@ class TlsPump:
         self.heard = False
         """The peer has sent something, TLS or not."""
         self.drained = False
-        """Whether the last `read_into` gave all that can be decrypted without more ciphertext."""
+        """Whether the last `read_into` gave all that can be decrypted without more ciphertext. Then there is
+        no sense in calling it again, which would cost an exception to say so.
+        """
         self._unread = bytearray()
         """Plaintext that was decrypted before anybody asked for it; `read_into` gives it first."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hyperframe.frame import (
     PingFrame,
     SettingsFrame,
@@ -13,6 +14,7 @@ from tests.tunnel_wire.handmade import (
 )
 from tests.tunnel_wire.memory import MIB, Pair
 from tunnel_wire import frames
+from tunnel_wire.connection import ConnectionFailed
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.limits import WireLimits
 
@@ -89,3 +91,35 @@ def test_the_end_comes_right_behind_the_data(answerer: Handmade) -> None:
         (frames.DATA, 3, 0),
         (frames.RST_STREAM, 3, 0),
     ]
+
+
+def credits_borne(peer: Handmade) -> int:
+    """How many WINDOW_UPDATE frames the connection takes at once before it calls them a flood."""
+    sender = peer.connection._sender
+    before = sender.credit
+    with pytest.raises(ConnectionFailed):
+        peer.receive(window_update(0, 1) * 100_000)
+    return sender.credit - before
+
+
+@pytest.mark.parametrize(("size", "reasons"), [(1, 2), (4095, 2), (4096, 3), (16_384, 6)])
+def test_a_frame_is_a_reason_for_credit(answerer: Handmade, size: int, reasons: int) -> None:
+    """spec.md, 8: each is one for two, and each 4 KiB for one more."""
+    without = Handmade.answerer()
+    without.accepted()
+    answerer.accepted().write(bytes(size))
+    assert [len(frame.payload) for frame in answerer.take()] == [size]
+    assert credits_borne(answerer) == credits_borne(without) + reasons
+
+
+def test_a_stream_is_a_reason_for_ten(answerer: Handmade) -> None:
+    answerer.accepted()
+    assert credits_borne(answerer) == credits_borne(Handmade.answerer()) + 10
+
+
+def test_reasons_for_credit_are_not_saved_up(answerer: Handmade) -> None:
+    stream = answerer.accepted()
+    for _ in range(33_000):
+        stream.write(b"k")
+        answerer.take()
+    assert credits_borne(answerer) == credits_borne(Handmade.answerer()) + 65_536

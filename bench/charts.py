@@ -18,10 +18,18 @@ if TYPE_CHECKING:
 
 # Load and figure of each panel.
 CHARTS = {
-    "throughput": (("bulk down", "rate"), ("bulk up", "rate"), ("16 streams", "rate"), ("long link", "rate")),
-    "latency": (("echo", "p50"), ("echo", "p99"), ("echo under bulk", "p50"), ("echo under bulk", "p99")),
+    "throughput": (
+        ("bulk down", "rate"),
+        ("bulk up", "rate"),
+        ("16 streams", "rate"),
+        ("16 streams", "least"),
+        ("long link", "rate"),
+        ("echo under bulk", "bulk"),
+    ),
+    "latency": tuple((load, key) for load in ("echo", "echo under bulk") for key in ("p50", "p99", "p99.9")),
     "connections": (("connections", "rate"), ("connections x32", "rate")),
 }
+ABREAST = 3  # panels, so that their letters can be read where a page is as wide as the chart
 NO_TUNNEL = "direct"
 OURS, OTHERS, REFERENCE = "#c2410c", "#64748b", "#cbd5e1"
 
@@ -66,10 +74,12 @@ def _draw(results: Results, figures: Sequence[tuple[Load, Figure]], path: Path) 
             panels.append((figure, bars))
     if not panels:
         return
-    height = 1.1 + 0.28 * max(len(bars) for _, bars in panels)
-    canvas = Canvas(figsize=(3.6 * len(panels), height), layout="constrained")
+    across = min(ABREAST, len(panels))
+    down = -(-len(panels) // across)
+    height = 0.8 + 0.28 * max(len(bars) for _, bars in panels)
+    canvas = Canvas(figsize=(3.6 * across, 0.3 + height * down), layout="constrained")
     for at, (figure, bars) in enumerate(panels):
-        axes = canvas.add_subplot(1, len(panels), at + 1)
+        axes = canvas.add_subplot(down, across, at + 1)
         names = [peer.name if peer.encrypted else f"{peer.name} *" for peer, _ in bars]
         medians = [spread.median for _, spread in bars]
         around = [[s.median - s.least for _, s in bars], [s.most - s.median for _, s in bars]]

@@ -7,11 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # in 1, samples do not say when they were measured, and with which commit
 
 
 class ResultsError(Exception):
     """A file holds no results that we can read; one line."""
+
+
+def now() -> str:
+    """The time as results have it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Sample:
     round: int
     figures: Mapping[str, float] = field(default_factory=dict)
     failed: str = ""
+    measured: str = ""  # when its case began: UTC, ISO 8601, to the second
+    commit: str = ""  # of this project (`checkout.commit`)
 
     @property
     def why(self) -> str:
@@ -54,7 +62,7 @@ class Results:
     skipped: dict[str, str] = field(default_factory=dict)
     """Loads that this machine can't carry, and why."""
     samples: list[Sample] = field(default_factory=list)
-    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    date: str = field(default_factory=now)
     complete: bool = False
 
     def write(self, path: Path) -> None:
@@ -68,10 +76,12 @@ class Results:
         """Read what `write` wrote. Raises OSError, ResultsError."""
         try:
             document: dict[str, Any] = json.loads(path.read_text())
-            if document.pop("format") != FORMAT:
+            if document.pop("format") not in READABLE:
                 raise ResultsError(f"{path}: results of another version of the suite")
             peers = [PeerEntry(**entry) for entry in document.pop("peers")]
             samples = [Sample(**entry) for entry in document.pop("samples")]
+            for at in {sample.measured for sample in samples} - {""}:
+                datetime.fromisoformat(at)
             return cls(peers=peers, samples=samples, **document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ResultsError(f"{path}: not results of this suite ({error})") from None

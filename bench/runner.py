@@ -3,14 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
+from bench.checkout import ROOT, commit
 from bench.family import family_ends
 from bench.plan import Case
-from bench.results import Sample
+from bench.results import Sample, now
 from bench.routes import own_namespace
 
-ROOT = Path(__file__).resolve().parents[1]
 START_S, LOAD_S = 90, 120  # that a case may take for its start, and for each of its loads
 END_S = 15  # for its end, once it is told to
 
@@ -29,6 +29,7 @@ class Runner:
         """
         argv = [sys.executable, "-m", "bench.case", "--peer", case.peer.name, *["--quick"] * self._quick]
         argv += [word for load in case.loads for word in ("--load", load.name)]
+        measured, measured_with = now(), commit()  # looked up anew: somebody may commit meanwhile
         process = subprocess.Popen(
             own_namespace(argv) if self._namespaces else argv,
             cwd=ROOT,
@@ -48,7 +49,8 @@ class Runner:
             _end(process)
             raise
         why = f"not done within {allowed} s" if timed_out else _last_line(errors)
-        return _samples(case, output, why or f"the case ended with status {process.returncode}")
+        samples = _samples(case, output, why or f"the case ended with status {process.returncode}")
+        return [replace(sample, measured=measured, commit=measured_with) for sample in samples]
 
 
 def _samples(case: Case, output: bytes, otherwise: str) -> list[Sample]:

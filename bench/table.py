@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from bench.loads.load import Figure, Load
 from bench.results import PeerEntry, Results
 from bench.summary import Spread, Summary
 
 BASES = ("direct", "ssh -R")  # what the others are compared with
+RATIOS = "Multiples are the medians of each round's own ratio, and not ratios of the medians above.\n"
+LONGEST = timedelta(days=1)  # that the samples of one run may be apart before the tables say so
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ def markdown(results: Results, loads: Sequence[Load]) -> str:
             if figure.headline
         ]
         if columns:
-            parts += [f"## {title}\n", tables.medians(columns), tables.ratios(columns)]
+            medians, ratios = tables.medians(columns), tables.ratios(columns)
+            parts += [f"## {title}\n", medians, _buffers(shared, columns)]
+            parts += [RATIOS, ratios] if ratios else []
     costly = [load for load in shared if load.name in COSTLY]
     columns = [Column(load.name, _of(load, figure)) for load in costly for figure in (*CPU, *PEAK)]
     parts += ["## What it costs\n", tables.medians(columns)] if columns else []
@@ -56,6 +61,7 @@ GROUPS = {
     "Long and lossy links": ("long link", "long link BBR", "lossy link", "lossy echo"),
     "Latency": ("echo", "echo under bulk"),
     "Connections and streams": ("connections", "connections x32", "idle streams", "stalled readers"),
+    "Agents": ("further agents",),
 }
 COSTLY = ("bulk down", "bulk up")
 
@@ -96,7 +102,7 @@ class Tables:
             if failed := self._summary.failure(peer.name, load.name):
                 lines.append(f"failed: {failed}\n")
             rows = (
-                [figure.title, f"{_spread(spread)} {figure.unit}"]
+                [figure.title, f"{with_spread(spread)} {figure.unit}"]
                 for figure in load.figures
                 if (spread := self._summary.spread(peer.name, load.name, figure.key))
             )
@@ -126,7 +132,7 @@ class Tables:
         spread = self._summary.spread(peer.name, column.load, column.figure.key)
         if spread is None:
             return "failed" if self._summary.failure(peer.name, column.load) else "-"
-        return _spread(spread)
+        return with_spread(spread)
 
     def _ratio(self, peer: PeerEntry, base: str, column: Column) -> str:
         ratio = self._summary.ratio(peer.name, base, column.load, column.figure.key)
@@ -140,7 +146,8 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _spread(spread: Spread) -> str:
+def with_spread(spread: Spread) -> str:
+    """The median, and around it the least and the most where they differ."""
     if spread.least == spread.most:
         return number(spread.median)
     return f"{number(spread.median)} ({number(spread.least)}-{number(spread.most)})"
@@ -155,7 +162,34 @@ def _head(results: Results) -> str:
         f"Linux {machine['kernel']}, Python {machine['python']}, {machine['openssl']}, TCP {machine['tcp']}; "
         f"{asked}. Medians (least-most of the rounds). Absolute\n"
         'figures hold for that machine and hour: read the ratios. "Down" is from the edge to the server.\n'
+        f"{_measured(results)}"
     )
+
+
+def _measured(results: Results) -> str:
+    """A line where samples are of several commits or far apart: they compare less well than those of one."""
+    samples = sorted(results.samples, key=lambda sample: sample.measured)
+    commits = list(dict.fromkeys(sample.commit for sample in samples))
+    times = [datetime.fromisoformat(sample.measured) for sample in samples if sample.measured]
+    if not times:
+        return "When each figure was measured, and with which commit, was not noted.\n" if samples else ""
+    if len(commits) == 1 and len(times) == len(samples) and times[-1] - times[0] <= LONGEST:
+        return ""
+    first, last = (f"{at:%Y-%m-%d %H:%M}" for at in (times[0], times[-1]))
+    some = "" if len(times) == len(samples) else " (or at a time that was not noted)"
+    named = [commit or "one that was not noted" for commit in commits]
+    which = f"with commit{'s' * (len(named) > 1)} {', '.join(named)}" if any(commits) else "commit not noted"
+    return f"Measured between {first} and {last} UTC{some}; {which}.\n"
+
+
+def _buffers(loads: Sequence[Load], columns: Sequence[Column]) -> str:
+    """What was measured with other buffers than the rest of its table, and is not to be compared with it."""
+    lines = []
+    for load in loads:
+        titles = [f'"{column.figure.title}"' for column in columns if column.load == load.name]
+        if titles and load.route.buffer:
+            lines.append(f"{', '.join(titles)}: {load.route.title}, for every program.\n")
+    return "\n".join(lines)
 
 
 def _of(load: Load, figure: Figure) -> Figure:

@@ -54,7 +54,7 @@ def long_down(trial: Trial) -> Mapping[str, float]:
     return {"start": first / first_took / 1e6, "rate": later / later_took / 1e6, BYTES: first + later}
 
 
-_LEAST = Figure("least", "16 streams: the slowest's part of a fair share", "%", "more", headline=False)
+_LEAST = Figure("least", "the slowest of 16", "% of a fair share", "more")
 LOADS = (
     Load("bulk down", (Figure("rate", "down", "MB/s", "more"),), down),
     Load("bulk up", (Figure("rate", "up", "MB/s", "more"),), up),
@@ -70,7 +70,14 @@ LOADS = (
         once=True,
     ),
     Load(
-        "long link BBR", (Figure("rate", "... with TCP BBR", "MB/s", "more"),), long_down, LONG_BBR, once=True
+        "long link BBR",
+        (
+            Figure("rate", "... with TCP BBR", "MB/s", "more"),
+            Figure("start", "... with TCP BBR, its first 4 s", "MB/s", "more"),
+        ),
+        long_down,
+        LONG_BBR,
+        once=True,
     ),
     Load("lossy link", (Figure("rate", "20 ms, 1 % loss", "MB/s", "more"),), long_down, LOSSY, once=True),
 )

@@ -78,7 +78,7 @@ LOADS = (
     Load("echo", _figures("echo"), idle),
     Load(
         "echo under bulk",
-        (*_figures("echo under bulk"), Figure("bulk", "bulk beside echoes", "MB/s", "more", headline=False)),
+        (*_figures("echo under bulk"), Figure("bulk", "bulk beside echoes", "MB/s", "more")),
         under_bulk,
     ),
     Load("lossy echo", _figures("echo, 20 ms, 1 % loss"), lossy, LOSSY, once=True),

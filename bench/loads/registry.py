@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from bench.loads.load import Load
 
 # Each module has LOADS.
-MODULES = ("bulk", "echo", "connections", "many_streams", "agents", "keeping", "floods")
+MODULES = (
+    *("bulk", "echo", "connections", "many_streams"),
+    *("further_agents", "agents", "keeping", "floods"),
+)
 
 
 def loads() -> Sequence[Load]:

@@ -38,11 +38,14 @@ class Asyncssh:
             programs.launch("server", [*END, "server", *listens])
             programs.wait_until_it_has_written("user_key.pub")  # the last; another may listen at that port
             programs.wait_until_it_listens(stage.wan_server)
-            addresses = [
-                str(each) for pair in (stage.wan_dial, programs.entrance, stage.target) for each in pair
-            ]
-            programs.launch("agent", [*END, "agent", *addresses])
+
+            def start_agent(_number: int, entrance: tuple[str, int]) -> None:
+                addresses = [str(each) for pair in (stage.wan_dial, entrance, stage.target) for each in pair]
+                programs.launch("agent", [*END, "agent", *addresses])
+
+            start_agent(1, programs.entrance)
             programs.wait_until_it_carries()
+            programs.start_agent = start_agent
         return programs
 
 

@@ -14,7 +14,8 @@ class BlockingRelay:
     name: str = "blocking relay"
     encrypted: bool = True
     one_line: str = (
-        "bench/relay.py: two threads a stream at each end, TLS 1.3, mutual, a connection for each stream"
+        "bench/relay.py: two threads a stream at each end, TLS 1.3, mutual, a connection for each stream; "
+        "no further agents"
     )
 
     def available(self) -> str:

@@ -29,16 +29,20 @@ class Bore:
     def start(self, stage: Stage) -> Programs:
         programs = Programs(stage, entrance=("127.0.0.1", stage.free_port()))
         listens, dials = stage.wan_server[0], stage.wan_dial[0]
-        entrance_host, entrance_port = programs.entrance
         host, port = stage.target
         bore = find("bore") or "bore"
         with programs.starting():
-            where = ["--bind-addr", listens, "--bind-tunnels", entrance_host]
+            where = ["--bind-addr", listens, "--bind-tunnels", programs.entrance[0]]
             programs.launch("server", [bore, "server", *where], QUIET_RUST)
             programs.wait_until_it_listens((listens, CONTROL_PORT))
-            what = [str(port), "--local-host", host, "--port", str(entrance_port)]
-            programs.launch("agent", [bore, "local", "--to", dials, *what], QUIET_RUST)
+
+            def start_agent(_number: int, entrance: tuple[str, int]) -> None:
+                what = [str(port), "--local-host", host, "--port", str(entrance[1])]
+                programs.launch("agent", [bore, "local", "--to", dials, *what], QUIET_RUST)
+
+            start_agent(1, programs.entrance)
             programs.wait_until_it_carries()
+            programs.start_agent = start_agent
         return programs
 
 

@@ -38,12 +38,17 @@ class Chisel:
             programs.launch(
                 "server", [chisel, "server", "--reverse", "--host", host, "--port", str(port)], login
             )
-            programs.wait_until_it_listens(stage.wan_server)
-            remote = f"R:{with_port(programs.entrance)}:{with_port(stage.target)}"
+            programs.wait_until_it_has_said("Listening on ")  # after its key; another may listen at that port
             wan = f"http://{with_port(stage.wan_dial)}"
             known = ["--fingerprint", fingerprint(programs.last_lines(20))]
-            programs.launch("agent", [chisel, "client", *known, wan, remote], login)
+
+            def start_agent(_number: int, entrance: tuple[str, int]) -> None:
+                remote = f"R:{with_port(entrance)}:{with_port(stage.target)}"
+                programs.launch("agent", [chisel, "client", *known, wan, remote], login)
+
+            start_agent(1, programs.entrance)
             programs.wait_until_it_carries()
+            programs.start_agent = start_agent
         return programs
 
 

@@ -1,5 +1,6 @@
 """What the peers' configurations are made of."""
 
+import sys
 from pathlib import Path
 
 from bench.peers.peer import Stage
@@ -14,6 +15,13 @@ def write(stage: Stage, name: str, text: str) -> Path:
     path.touch(mode=0o600)
     path.write_text(text)
     return path
+
+
+def connect_entrance(entrance: tuple[str, int], socket: Path, target: str) -> list[str | Path]:
+    """The command that stands in front of a proxy on a Unix socket, which has to be asked with a CONNECT."""
+    # -P: the standard library has to be found, not a file beside it that has the name of one of its modules.
+    script = Path(__file__).with_name("connect_entrance.py")
+    return [sys.executable, "-P", script, with_port(entrance), socket, target]
 
 
 def with_port(address: tuple[str, int]) -> str:

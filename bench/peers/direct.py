@@ -10,7 +10,7 @@ from bench.peers.programs import Programs
 class Direct:
     name: str = "direct"
     encrypted: bool = False
-    one_line: str = "no tunnel: the load generator connects to the target over loopback"
+    one_line: str = "no tunnel, no agents: the load generator connects to the target over loopback"
 
     def available(self) -> str:
         return "-"

@@ -42,7 +42,9 @@ transport.tls.certFile = "{files.server}"
 transport.tls.keyFile = "{files.server_key}"
 transport.tls.trustedCaFile = "{files.authority}"
 """
-        client = f"""\
+
+        def client(number: int, entrance: tuple[str, int]) -> str:
+            return f"""\
 serverAddr = "{stage.wan_dial[0]}"
 serverPort = {stage.wan_dial[1]}
 log.level = "warn"
@@ -52,17 +54,23 @@ transport.tls.keyFile = "{files.agent_key}"
 transport.tls.trustedCaFile = "{files.authority}"
 transport.tls.serverName = "localhost"
 [[proxies]]
-name = "target"
+name = "target-{number}"
 type = "tcp"
 localIP = "{stage.target[0]}"
 localPort = {stage.target[1]}
-remotePort = {programs.entrance[1]}
+remotePort = {entrance[1]}
 """
+
+        def start_agent(number: int, entrance: tuple[str, int]) -> None:
+            config = write(stage, f"frpc-{number}.toml", client(number, entrance))
+            programs.launch("agent", [find("frpc") or "frpc", "-c", config])
+
         with programs.starting():
             programs.launch("server", [find("frps") or "frps", "-c", write(stage, "frps.toml", server)])
             programs.wait_until_it_listens(stage.wan_server)
-            programs.launch("agent", [find("frpc") or "frpc", "-c", write(stage, "frpc.toml", client)])
+            start_agent(1, programs.entrance)
             programs.wait_until_it_carries()
+            programs.start_agent = start_agent
         return programs
 
 

@@ -36,7 +36,10 @@ defaults
 class Haproxy:
     name: str = "haproxy pair"
     encrypted: bool = True
-    one_line: str = "no reverse tunnel: a TLS 1.3 connection for each caller, AES-128-GCM, mutual TLS"
+    one_line: str = (
+        "no reverse tunnel, and no further agents: a TLS 1.3 connection for each caller, AES-128-GCM, "
+        "mutual TLS"
+    )
 
     def available(self) -> Absent | str:
         haproxy = find("haproxy")

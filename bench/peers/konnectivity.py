@@ -7,19 +7,17 @@ a folder on PATH. Run with 0.36.0.
 It has no listener for a fixed target: a caller, kube-apiserver, says where to with an HTTP CONNECT on a Unix
 socket. For callers that cannot, `connect_entrance.py` stands in front: it counts for neither end's CPU time
 and memory, and passes several times what konnectivity does, but adds some 30 us to an echo.
+
+An agent says at which addresses it is (127.0.0.1 is the first, 127.0.0.2 the second, ...: the target listens
+at each), and the strategy destHost chooses it by the caller's; by default any agent would be as good.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.peers.binaries import find
-from bench.peers.configuration import with_port
+from bench.peers.configuration import connect_entrance, with_port
 from bench.peers.peer import Absent, Stage
 from bench.peers.programs import Programs
-
-# -P: the standard library has to be found, not a file beside it that has the name of one of its modules.
-CONNECT_ENTRANCE = [sys.executable, "-P", str(Path(__file__).with_name("connect_entrance.py"))]
 
 
 @dataclass(frozen=True)
@@ -49,23 +47,32 @@ class Konnectivity:
             "health-bind-address": "127.0.0.1",
             "health-port": stage.free_port(),
             "admin-port": stage.free_port(),
+            "proxy-strategies": "destHost",
         }
-        agent = {
-            "proxy-server-host": stage.wan_dial[0],
-            "proxy-server-port": stage.wan_dial[1],
-            "agent-cert": files.agent,
-            "agent-key": files.agent_key,
-            "ca-cert": files.authority,
-            "health-server-port": stage.free_port(),
-            "admin-server-port": stage.free_port(),
-        }
+
+        def start_agent(number: int, entrance: tuple[str, int]) -> None:
+            address = f"127.0.0.{number}"
+            agent = {
+                "proxy-server-host": stage.wan_dial[0],
+                "proxy-server-port": stage.wan_dial[1],
+                "agent-id": f"edge-{number}",
+                "agent-identifiers": f"ipv4={address}",
+                "agent-cert": files.agent,
+                "agent-key": files.agent_key,
+                "ca-cert": files.authority,
+                "health-server-port": stage.free_port(),
+                "admin-server-port": stage.free_port(),
+            }
+            programs.launch("agent", [find("proxy-agent") or "proxy-agent", *_flags(agent)])
+            target = with_port((address, stage.target[1]))
+            programs.launch("entrance", connect_entrance(entrance, socket, target))
+
         with programs.starting():
             programs.launch("server", [find("proxy-server") or "proxy-server", *_flags(server)])
             programs.wait_until_it_listens(stage.wan_server)
-            programs.launch("agent", [find("proxy-agent") or "proxy-agent", *_flags(agent)])
-            address, target = with_port(programs.entrance), with_port(stage.target)
-            programs.launch("entrance", [*CONNECT_ENTRANCE, address, socket, target])
+            start_agent(1, programs.entrance)
             programs.wait_until_it_carries()
+            programs.start_agent = start_agent
         return programs
 
 

@@ -9,6 +9,7 @@ A program is looked for on PATH, and nowhere else (`python -m bench --path DIREC
 import random
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -82,6 +83,16 @@ class Running(Protocol):
     @property
     def processes(self) -> Mapping[str, Sequence[int]]:
         """Under "server" and "agent" the process ids of that end, children included, as they are now."""
+
+    @property
+    def takes_further_agents(self) -> bool:
+        """Whether the server end, as configured, has room for more agents than the first."""
+
+    def further_agents(self, count: int) -> AbstractContextManager[Sequence[tuple[str, int]]]:
+        """So many more real agents while the block runs, each linked: what leads to them, as `entrance` does.
+
+        Raises PeerFailed.
+        """
 
     def __enter__(self) -> Self: ...
 

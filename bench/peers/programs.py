@@ -12,9 +12,11 @@ from typing import Literal, Self
 
 from bench.accounting import descendants
 from bench.family import family_ends
-from bench.peers.peer import PeerFailed, Stage
+from bench.peers.peer import PeerFailed, Stage, free_port
 
 Role = Literal["server", "agent", "entrance"]  # an entrance is the suite's own, and nobody's cost
+StartAgent = Callable[[int, tuple[str, int]], object]
+"""Launches an agent: its number, 1 for the first, and the entrance that is to lead to it."""
 START_S = 40.0  # that a program has to carry its first byte, also on a machine that has much to do
 END_S = 3.0  # that it has to end when asked, before it is killed
 
@@ -34,6 +36,9 @@ class Programs:
 
     def __init__(self, stage: Stage, entrance: tuple[str, int]) -> None:
         self.entrance = entrance
+        # Set by a peer whose server end takes several agents; it has started the first with it.
+        self.start_agent: StartAgent | None = None
+        self._agents = 1
         self._scratch = stage.scratch
         self._running: list[tuple[Role, subprocess.Popen[bytes], Path]] = []
 
@@ -79,9 +84,41 @@ class Programs:
         """Return once that file is in the scratch folder, which a program started here makes."""
         self._retry((self._scratch / name).exists, f"no {name}", seconds)
 
-    def wait_until_it_carries(self, seconds: float = START_S) -> None:
+    def wait_until_it_has_said(self, text: str, seconds: float = START_S) -> None:
+        """Return once that is among the last lines of a program started here."""
+        self._retry(lambda: text in self.last_lines(), f"no {text!r} was said", seconds)
+
+    def wait_until_it_carries(
+        self, seconds: float = START_S, *, entrance: tuple[str, int] | None = None
+    ) -> None:
         """Return once the target answered through the entrance; raises PeerFailed with the last lines."""
-        self._retry(lambda: carries(self.entrance), "no byte came through", seconds)
+        self._retry(lambda: carries(entrance or self.entrance), "no byte came through", seconds)
+
+    @property
+    def takes_further_agents(self) -> bool:
+        """Whether `further_agents` can be asked for."""
+        return self.start_agent is not None
+
+    @contextmanager
+    def further_agents(self, count: int) -> Generator[Sequence[tuple[str, int]], None, None]:
+        """So many more agents, each of which has carried a byte: their entrances. They end with the block.
+
+        Raises PeerFailed, also where the server end, as configured, has one agent only.
+        """
+        if self.start_agent is None:
+            raise PeerFailed("its server end, as configured, has one agent only")
+        already = len(self._running)
+        entrances = []
+        try:
+            for _ in range(count):  # not at once: sshd, for one, turns away whom it can't attend to
+                self._agents += 1
+                entrances.append((self.entrance[0], free_port()))
+                self.start_agent(self._agents, entrances[-1])
+                self.wait_until_it_carries(entrance=entrances[-1])
+            yield entrances
+        finally:
+            self._end(*(process for _, process, _ in self._running[already:]))
+            del self._running[already:]
 
     @contextmanager
     def starting(self) -> Generator[None, None, None]:

@@ -5,12 +5,16 @@ Install: `cargo install rathole` (without --locked: its lock file's crates do no
 A connection over the WAN for each caller, some of them made in advance. Fastest: Nagle's algorithm off. Noise
 in the pattern that authenticates both ends by their keys; with TLS rathole authenticates the agent by the
 service's token alone. Its TLS server reads key and certificate from a PKCS#12 file.
+
+An agent has a service of its own, which the server takes from its file as soon as it changes.
 """
 
 import re
 import secrets
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -50,10 +54,42 @@ class Rathole:
     def start(self, stage: Stage) -> Programs:
         programs = Programs(stage, entrance=("127.0.0.1", stage.free_port()))
         rathole = find("rathole") or "rathole"
+        entrances = {1: programs.entrance}
         with programs.starting():
             transport = _noise(rathole) if self.transport == "noise" else _tls(stage)
             token = secrets.token_urlsafe()
-            server = f"""\
+
+            def write_server() -> Path:
+                part = write(stage, "server.part", self._server(stage, transport, token, entrances))
+                return part.replace(stage.scratch / "server.toml")  # whole: it is read when it changes
+
+            def start_agent(number: int, entrance: tuple[str, int]) -> None:
+                if number not in entrances:
+                    entrances[number] = entrance
+                    write_server()
+                config = write(stage, f"client-{number}.toml", self._client(stage, transport, token, number))
+                programs.launch("agent", [rathole, "--client", config], QUIET_RUST)
+
+            programs.launch("server", [rathole, "--server", write_server()], QUIET_RUST)
+            programs.wait_until_it_listens(stage.wan_server)
+            start_agent(1, programs.entrance)
+            programs.wait_until_it_carries()
+            programs.start_agent = start_agent
+        return programs
+
+    def _server(
+        self, stage: Stage, transport: Transport, token: str, entrances: Mapping[int, tuple[str, int]]
+    ) -> str:
+        services = "".join(
+            f"""\
+[server.services.target-{number}]
+token = "{token}"
+bind_addr = "{with_port(entrance)}"
+nodelay = true
+"""
+            for number, entrance in entrances.items()
+        )
+        return f"""\
 [server]
 bind_addr = "{with_port(stage.wan_server)}"
 [server.transport]
@@ -62,12 +98,10 @@ type = "{self.transport}"
 nodelay = true
 [server.transport.{self.transport}]
 {transport.server}
-[server.services.target]
-token = "{token}"
-bind_addr = "{with_port(programs.entrance)}"
-nodelay = true
-"""
-            client = f"""\
+{services}"""
+
+    def _client(self, stage: Stage, transport: Transport, token: str, number: int) -> str:
+        return f"""\
 [client]
 remote_addr = "{with_port(stage.wan_dial)}"
 [client.transport]
@@ -76,16 +110,11 @@ type = "{self.transport}"
 nodelay = true
 [client.transport.{self.transport}]
 {transport.client}
-[client.services.target]
+[client.services.target-{number}]
 token = "{token}"
 local_addr = "{with_port(stage.target)}"
 nodelay = true
 """
-            programs.launch("server", [rathole, "--server", write(stage, "server.toml", server)], QUIET_RUST)
-            programs.wait_until_it_listens(stage.wan_server)
-            programs.launch("agent", [rathole, "--client", write(stage, "client.toml", client)], QUIET_RUST)
-            programs.wait_until_it_carries()
-        return programs
 
 
 def _noise(rathole: str) -> Transport:

@@ -3,12 +3,14 @@
 Install: `apt-get install openssh-client openssh-server`.
 
 An sshd of its own, with keys and a configuration made for the occasion: neither the machine's sshd nor
-anybody's ~/.ssh is touched. It runs as whoever runs the suite, who must be root only where /dev/pts, as in
-some containers, is mounted without gid=5.
+anybody's ~/.ssh is touched, and nobody's ~/.bashrc is read. It runs as whoever runs the suite, who must be
+root only where /dev/pts, as in some containers, is mounted without gid=5.
 
 Fastest: aes128-gcm, no compression, and a session with a terminal (`-tt`). With port forwarding alone (`-N`),
 OpenSSH 9 leaves Nagle's algorithm on at both ends: a short message waits for the other end's delayed ACK, and
 new connections, one after the other, come to 39 a second instead of 1,700.
+
+Each agent has processes of sshd's, and the one that its terminal is for, `sleep`: all count as the server's.
 """
 
 import getpass
@@ -52,15 +54,20 @@ class Ssh:
                 )
             host_key, user_key = _new_key(stage.scratch, "host"), _new_key(stage.scratch, "user")
             known_hosts = write(stage, "known_hosts", f"{HOST_ALIAS} {_public(host_key)}")
-            config = _sshd_config(stage, programs.entrance, host_key, user_key)
+            config = _sshd_config(stage, programs.entrance[0], host_key, user_key)
             programs.launch("server", [find("sshd") or "sshd", "-D", "-e", "-f", config])
             programs.wait_until_it_listens(stage.wan_server)
-            programs.launch("agent", _ssh_command(stage, programs.entrance, known_hosts, user_key))
+
+            def start_agent(_number: int, entrance: tuple[str, int]) -> None:
+                programs.launch("agent", _ssh_command(stage, entrance, known_hosts, user_key))
+
+            start_agent(1, programs.entrance)
             programs.wait_until_it_carries()
+            programs.start_agent = start_agent
         return programs
 
 
-def _sshd_config(stage: Stage, entrance: tuple[str, int], host_key: Path, user_key: Path) -> Path:
+def _sshd_config(stage: Stage, entrance_host: str, host_key: Path, user_key: Path) -> Path:
     authorized = write(stage, "authorized_keys", f"restrict,pty,port-forwarding {_public(user_key)}")
     options = {
         "ListenAddress": with_port(stage.wan_server),
@@ -73,8 +80,9 @@ def _sshd_config(stage: Stage, entrance: tuple[str, int], host_key: Path, user_k
         "StrictModes": "no",  # the scratch folder may be below one that is everybody's, as /tmp is
         "PidFile": "none",
         "AllowTcpForwarding": "remote",
-        "PermitListen": with_port(entrance),
+        "PermitListen": f"{entrance_host}:*",  # each further agent has a port of its own
         "PermitUserRC": "no",
+        "SetEnv": f"HOME={stage.scratch}",  # the login shell, bash for one, reads ~/.bashrc first
         "PrintMotd": "no",
         "PrintLastLog": "no",
         "Ciphers": CIPHER,

@@ -35,7 +35,10 @@ verifyChain = yes
 class Stunnel:
     name: str = "stunnel pair"
     encrypted: bool = True
-    one_line: str = "no reverse tunnel: a TLS 1.3 connection for each caller, AES-128-GCM, mutual TLS"
+    one_line: str = (
+        "no reverse tunnel, and no further agents: a TLS 1.3 connection for each caller, AES-128-GCM, "
+        "mutual TLS"
+    )
 
     def available(self) -> Absent | str:
         stunnel = find("stunnel")

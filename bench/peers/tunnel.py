@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tunnel_wire
+from bench.checkout import commit
+from bench.peers.configuration import connect_entrance
 from bench.peers.peer import PeerFailed, Stage
 from bench.peers.programs import Programs
 
@@ -24,7 +26,7 @@ class Tunnel:
     )
 
     def available(self) -> str:
-        return tunnel_wire.__version__
+        return ", ".join(filter(None, [tunnel_wire.__version__, commit()]))
 
     def start(self, stage: Stage) -> Programs:
         programs = Programs(stage, entrance=("127.0.0.1", stage.free_port()))
@@ -33,6 +35,15 @@ class Tunnel:
             start_server(programs, stage)
             start_agent(programs, stage)
             programs.wait_until_it_carries()
+
+            def start_another(number: int, entrance: tuple[str, int]) -> None:
+                node = f"edge-{number}"
+                start_agent(programs, stage, node=node)
+                # Fixed listeners are the configuration's, which has one; this way leads to every node.
+                socket, target = stage.scratch / "connect.sock", f"{node}:{stage.target[1]}"
+                programs.launch("entrance", connect_entrance(entrance, socket, target))
+
+            programs.start_agent = start_another
         return programs
 
 
@@ -74,12 +85,12 @@ def _server_words(stage: Stage) -> list[str | Path]:
     return ["--config", stage.scratch / "server.toml"]
 
 
-def start_agent(programs: Programs, stage: Stage, *within: str | Path) -> None:
+def start_agent(programs: Programs, stage: Stage, *within: str | Path, node: str = NODE) -> None:
     """Join the node, and start its agent; `within` as for `start_server`."""
     host, port = stage.wan_dial
     where = ["--server", f"{host}:{port}", "--state-dir", str(server_state(stage))]
-    words = shlex.split(_run([BIN / "tunnelctl", "token", "create", "--node", NODE, *where]))[1:]
-    state = stage.scratch / "agent"
+    words = shlex.split(_run([BIN / "tunnelctl", "token", "create", "--node", node, *where]))[1:]
+    state = stage.scratch / f"agent-{node}"
     _run([BIN / "tunnel-agent", *words, "--state-dir", state])
     config = stage.scratch / "agent.toml"
     config.write_text("health-port = 0\n")

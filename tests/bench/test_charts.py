@@ -1,10 +1,11 @@
 """Charts of a run, drawn by the real matplotlib."""
 
+import struct
 from pathlib import Path
 
 import pytest
 
-from bench.charts import draw
+from bench.charts import CHARTS, draw
 from bench.loads.registry import loads
 from bench.results import PeerEntry, Results, Sample
 
@@ -25,3 +26,19 @@ def test_each_chart_that_has_figures_as_png_and_svg(tmp_path: Path) -> None:
     svg = (tmp_path / "throughput.svg").read_text()
     draw(results, loads(), tmp_path)
     assert (tmp_path / "throughput.svg").read_text() == svg
+
+
+def test_many_panels_stand_in_rows_of_three_so_that_they_can_be_read(tmp_path: Path) -> None:
+    peers = [PeerEntry(name, encrypted=True, one_line="") for name in ("edge-tunnel", "other")]
+    wanted = CHARTS["throughput"]
+    samples = [Sample(peer.name, load, 0, {key: 100.0}) for peer in peers for load, key in wanted]
+    sizes = []
+    for count in (2, 3, 4, len(wanted)):
+        names = [load for load, _ in wanted[:count]]
+        some = [sample for sample in samples if (sample.load, *sample.figures) in wanted[:count]]
+        results = Results({}, quick=False, rounds=1, peers=peers, loads=names, samples=some)
+        draw(results, loads(), tmp_path)
+        sizes.append(struct.unpack(">II", (tmp_path / "throughput.png").read_bytes()[16:24]))
+    (two, low), (three, same), (four, high), (six, as_high) = sizes
+    assert two < three == four == six
+    assert low == same < high == as_high

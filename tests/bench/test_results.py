@@ -1,12 +1,13 @@
 """A run's JSON: written whole, read again, refused with a reason."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from bench.machine import machine
-from bench.results import PeerEntry, Results, ResultsError, Sample
+from bench.results import PeerEntry, Results, ResultsError, Sample, now
 
 
 def a_run() -> Results:
@@ -17,7 +18,12 @@ def a_run() -> Results:
         peers=[PeerEntry("direct", encrypted=False, one_line="no tunnel", version="-")],
         loads=["echo"],
         skipped={"long link": "needs root"},
-        samples=[Sample("direct", "echo", 0, {"p50": 20.5}), Sample("direct", "echo", 1, failed="cut")],
+        samples=[
+            Sample(
+                "direct", "echo", 0, {"p50": 20.5}, measured="2026-11-22T09:49:15+00:00", commit="0a44fc3"
+            ),
+            Sample("direct", "echo", 1, failed="cut"),
+        ],
     )
 
 
@@ -46,9 +52,37 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path, text: str) -> None:
         Results.read(path)
 
 
+def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    a_run().write(path)
+    path.write_text(path.read_text().replace("2026-11-22T09:49:15+00:00", "noon"))
+    with pytest.raises(ResultsError, match="noon"):
+        Results.read(path)
+
+
 def test_results_of_another_version_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     a_run().write(path)
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(ResultsError, match="another version"):
         Results.read(path)
+
+
+def test_results_of_before_samples_said_when_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    a_run().write(path)
+    document = json.loads(path.read_text()) | {"format": 1}
+    for sample in document["samples"]:
+        del sample["measured"], sample["commit"]
+    path.write_text(json.dumps(document))
+    assert [(each.figures, each.measured, each.commit) for each in Results.read(path).samples] == [
+        ({"p50": 20.5}, "", ""),
+        ({}, "", ""),
+    ]
+
+
+def test_the_time_is_utc_to_the_second() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    assert before <= datetime.fromisoformat(now()) <= datetime.now(UTC)
+    assert now().endswith("+00:00")
+    assert "." not in now()

@@ -9,12 +9,13 @@ import pytest
 
 from bench import runner
 from bench.accounting import descendants
+from bench.checkout import commit
 from bench.loads.load import Load
 from bench.loads.registry import loads
 from bench.peers.direct import Direct
 from bench.peers.tunnel import Tunnel
 from bench.plan import Case
-from bench.results import Sample
+from bench.results import Sample, now
 from bench.runner import Runner, _end
 
 ECHO = next(load for load in loads() if load.name == "echo")
@@ -31,6 +32,13 @@ def test_figures() -> None:
     (sample,) = run(Case(Direct(), (ECHO,), 3))
     assert (sample.peer, sample.load, sample.round, sample.failed) == ("direct", "echo", 3, "")
     assert sample.figures["p50"] > 0
+
+
+def test_when_and_with_which_commit() -> None:
+    before = now()
+    (sample,) = run(Case(Direct(), (ECHO,), 0))
+    assert before <= sample.measured <= now()
+    assert sample.commit == commit()
 
 
 def test_a_case_that_does_not_end_is_ended_with_its_programs(monkeypatch: pytest.MonkeyPatch) -> None:

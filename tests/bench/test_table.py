@@ -2,7 +2,7 @@
 
 from bench.loads.registry import loads
 from bench.results import PeerEntry, Results, Sample
-from bench.table import markdown, number
+from bench.table import GROUPS, RATIOS, markdown, number
 
 MACHINE = {
     "cpu": "a CPU",
@@ -102,3 +102,78 @@ def test_three_digits() -> None:
         "1.23",
         "0.00",
     ]
+
+
+def measured(*at: tuple[str, str]) -> str:
+    """What is said of a run whose samples were measured at these times, with these commits."""
+    samples = [
+        Sample(
+            "direct", "bulk down", number, {"rate": 1.0}, measured=when and f"{when}:30+00:00", commit=commit
+        )
+        for number, (when, commit) in enumerate(at)
+    ]
+    return table(samples=samples).partition("\n\n")[0].partition("from the edge to the server.\n")[2]
+
+
+def test_nothing_is_said_of_one_commit_within_a_day() -> None:
+    assert measured(("2026-11-22T09:00", "0a44fc3"), ("2026-11-23T09:00", "0a44fc3")) == ""
+    assert measured(("2026-11-22T09:00", ""), ("2026-11-22T09:01", "")) == ""
+
+
+def test_more_than_a_day_is_said() -> None:
+    at = ("2026-11-23T09:01", "0a44fc3"), ("2026-11-22T09:00", "0a44fc3")
+    line = "Measured between 2026-11-22 09:00 and 2026-11-23 09:01 UTC; "
+    assert measured(*at) == f"{line}with commit 0a44fc3."
+    assert measured(*((when, "") for when, _ in at)) == f"{line}commit not noted."
+
+
+def test_several_commits_are_named_in_their_order() -> None:
+    assert measured(
+        ("2026-11-22T10:00", "0a44fc3+changes"),
+        ("2026-11-22T09:00", "f925ea4"),
+        ("2026-11-22T10:30", "f925ea4"),
+    ) == (
+        "Measured between 2026-11-22 09:00 and 2026-11-22 10:30 UTC; with commits f925ea4, 0a44fc3+changes."
+    )
+
+
+def test_what_was_not_noted_is_not_hidden() -> None:
+    assert measured(("", "")) == "When each figure was measured, and with which commit, was not noted."
+    said = "Measured between 2026-11-22 09:00 and 2026-11-22 09:00 UTC (or at a time that was not noted); "
+    assert measured(("", ""), ("2026-11-22T09:00", "")) == f"{said}commit not noted."
+    assert measured(("", ""), ("2026-11-22T09:00", "f925ea4")) == (
+        f"{said}with commits one that was not noted, f925ea4."
+    )
+
+
+def test_what_a_multiple_is_stands_above_each_table_of_them() -> None:
+    text = table()
+    assert text.count(RATIOS) == 2
+    assert f"\n\n{RATIOS}\n| ... as multiples of direct" in text
+    assert RATIOS not in table(peers=[PeerEntry("edge-tunnel", encrypted=True, one_line="ours")])
+
+
+def test_other_buffers_are_said_where_they_were_in_use_only() -> None:
+    said = (
+        '"a stream beside 1,000 stalled ones": loopback, sockets\' buffers of 256 KiB, for every program.\n'
+    )
+    stalled = table(loads=["bulk down", "stalled readers"])
+    assert stalled.count("buffers of") == 1
+    assert stalled.index("## Connections") < stalled.index(said) < stalled.index("## Programs")
+    assert "for every program" not in table(loads=["bulk down", "connections", "long link"])
+
+
+def test_every_load_that_all_are_put_under_has_a_table() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    shared = [load.name for load in loads() if not load.alone]
+    assert sorted(grouped) == sorted(shared)
+
+
+def test_what_a_fair_reader_asks_for_has_a_column() -> None:
+    """What bulk keeps beside echoes, who goes short of 16, and how slowly a long link begins."""
+    wanted = [("16 streams", "least"), ("long link", "start"), ("long link BBR", "start")]
+    wanted += [("echo under bulk", "p99.9"), ("echo under bulk", "bulk")]
+    samples = [Sample("direct", load, 0, {key: 700.0 + at}) for at, (load, key) in enumerate(wanted)]
+    text = table(loads=[load for load, _ in wanted], samples=samples)
+    for at in range(len(wanted)):
+        assert f" {700 + at} " in text

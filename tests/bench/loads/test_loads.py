@@ -23,7 +23,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
 
 
 def test_bulk_that_does_not_flow(silent: Trial) -> None:
-    with pytest.raises(LoadFailed, match=r"no byte came within 0\.2 s"):
+    with pytest.raises(LoadFailed, match=r"no byte came within \d+\.\d s"):
         bulk.down(silent)
     with pytest.raises(LoadFailed, match="no byte came"):
         many_streams.stalled_reader(silent)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.peers.configuration import with_port
-from bench.peers.konnectivity import CONNECT_ENTRANCE
+from bench.peers.configuration import connect_entrance
 from bench.peers.peer import free_port
 
 TARGET = "127.0.0.1:9999"
@@ -28,8 +27,8 @@ def proxy(tmp_path: Path) -> Iterator[socket.socket]:
 @pytest.fixture
 def entrance(tmp_path: Path, proxy: socket.socket) -> Iterator[tuple[str, int]]:
     address = ("127.0.0.1", free_port())
-    argv = [*CONNECT_ENTRANCE, with_port(address), str(tmp_path / "socket"), TARGET]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+    command = connect_entrance(address, tmp_path / "socket", TARGET)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"

@@ -30,13 +30,13 @@ def test_frps_and_frpcs_files_agree(stage: Stage, tmp_path: Path, monkeypatch: p
     with pytest.raises(PeerFailed, match="no login"):
         Frp().start(stage)
     listens = tomllib.loads((stage.scratch / "frps.toml").read_text())
-    dials = tomllib.loads((stage.scratch / "frpc.toml").read_text())
+    dials = tomllib.loads((stage.scratch / "frpc-1.toml").read_text())
     assert (listens["bindAddr"], listens["bindPort"]) == stage.wan_server
     assert (dials["serverAddr"], dials["serverPort"]) == stage.wan_dial
     assert listens["auth"] == dials["auth"]
     assert listens["transport"]["tls"]["force"] is True
     assert (dials["proxies"][0]["localIP"], dials["proxies"][0]["localPort"]) == stage.target
-    assert (stage.scratch / "frpc.toml").stat().st_mode & 0o077 == 0  # a token is in it
+    assert (stage.scratch / "frpc-1.toml").stat().st_mode & 0o077 == 0  # a token is in it
 
 
 def test_chisels_fingerprint_is_found_in_its_log() -> None:

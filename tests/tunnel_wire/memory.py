@@ -122,7 +122,8 @@ class Pair:
         self.far = End(self.answerer, answering)
         self.requests: list[Stream] = []
         """Asked of the answerer, and not yet answered."""
-        self.rewrite: Callable[[bytes], bytes] = lambda data: data
+        self.rewrite: Callable[[End, bytes], bytes] = lambda _end, data: data
+        """What the other end gets instead of what this one put onto the wire."""
 
     def other(self, end: End) -> End:
         return self.far if end is self.near else self.near
@@ -134,7 +135,7 @@ class Pair:
             out = end.connection.take_or_ask(size, lambda: self.now)
             if not out:
                 return len(end.wire) - before
-            end.wire += self.rewrite(b"".join(out))
+            end.wire += self.rewrite(end, b"".join(out))
 
     def deliver(self, end: End, size: int = MIB) -> int:
         """Give the other end the first `size` bytes of what is on the wire, and tell its streams' users."""

@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import h2.settings
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from tests.tunnel_wire.handmade import raw, split_frames
+from tests.tunnel_wire.handmade import Sent, raw, split_frames
 from tests.tunnel_wire.memory import Face, Pair
 from tests.tunnel_wire.pipes import ENDS, FLOOR, LIMITS, Pipe, Pipes, Side, Tunnelled, other
 from tunnel_wire import frames
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.hello import DrainReason
+from tunnel_wire.rates import Allowance
 from tunnel_wire.stream_state import EndCause, State
 
 if TYPE_CHECKING:
     from tests.tunnel_wire.memory import End
     from tunnel_wire.session import Session, Stream
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How an implementation frames what it sends; our own does as these say by themselves."""
+
+    credit: str = "as sent"
+    splits: bool = False
+    """Two DATA frames instead of one."""
+    folds: bool = False
+    """END_STREAM stands on the last DATA, where that has not gone yet."""
+    idles: bool = False
+    """DATA frames without anything in between."""
+    padding: int | None = None
+    """Bytes of padding on each DATA frame, beside their count; None for frames that are not padded."""
+
+
+_HABITS = st.builds(
+    Habits,
+    credit=st.sampled_from(["as sent", "split", "merged"]),
+    splits=st.booleans(),
+    folds=st.booleans(),
+    idles=st.booleans(),
+    padding=st.sampled_from([None, 0, 1, 255]),
+)
+
+
+def _fold_ends(sent: list[Sent]) -> list[Sent]:
+    """The same frames, with the ends that stand alone moved onto the stream's DATA before."""
+    kept: list[Sent] = []
+    last: dict[int, Sent] = {}
+    for frame in sent:
+        if frame.kind == frames.DATA:
+            if not frame.payload and frame.stream_id in last:
+                last[frame.stream_id].flags |= frame.flags
+                continue
+            last[frame.stream_id] = frame
+        kept.append(frame)
+    return kept
 
 
 class TwoEnds(Pipes):
@@ -28,7 +69,9 @@ class TwoEnds(Pipes):
         self.pair = Pair(LIMITS, budget=9 * FLOOR + 90_000)
         self.pair.rewrite = self._rewrite
         self.ends = {"near": self.pair.near, "far": self.pair.far}
-        self.mode = "plain"
+        self.habits = Habits()
+        self.extra = Allowance(LIMITS.control_rate / 4, LIMITS.control_burst / 4, self.pair.now)
+        """Frames that nothing asks for: each end bears more of them, and of the credit that they cause."""
         self.pair.settle()
         self.connect()
 
@@ -40,31 +83,68 @@ class TwoEnds(Pipes):
 
     # --- what the network does --------------------------------------------------------------------
 
-    def _rewrite(self, data: bytes) -> bytes:
-        """Split or merge credit, and split DATA, as another implementation might have sent them."""
-        if self.mode == "plain":
+    def _rewrite(self, end: End, data: bytes) -> bytes:
+        """Frame what `end` sends as another implementation might have."""
+        if self.habits == Habits():
             return data
-        out: list[bytes] = []
+        sent = split_frames(data)
+        if self.habits.folds:
+            sent = _fold_ends(sent)
+        out: list[Sent] = []
         merged: dict[int, int] = {}
-        for frame in split_frames(data):
-            if frame.kind == frames.WINDOW_UPDATE and self.mode == "merge":
+        for frame in sent:
+            if frame.kind == frames.WINDOW_UPDATE and self.habits.credit == "merged":
                 merged[frame.stream_id] = merged.get(frame.stream_id, 0) + frame.increment
-            elif frame.kind == frames.WINDOW_UPDATE and frame.increment > 1:
-                out.append(frames.window_update(frame.stream_id, 1))
-                out.append(frames.window_update(frame.stream_id, frame.increment - 1))
-            elif frame.kind == frames.DATA and len(frame.payload) > 1 and self.mode == "split":
-                middle = len(frame.payload) // 3 + 1
+            elif frame.kind == frames.WINDOW_UPDATE and self.habits.credit == "split" and frame.increment > 1:
                 out += [
-                    raw(frames.DATA, 0, frame.stream_id, piece)
-                    for piece in (frame.payload[:middle], frame.payload[middle:])
+                    Sent(frame.kind, 0, frame.stream_id, part.to_bytes(4, "big"))
+                    for part in (1, frame.increment - 1)
                 ]
+            elif frame.kind == frames.DATA:
+                out += self._reframe(end, frame)
             else:
-                out.append(raw(frame.kind, frame.flags, frame.stream_id, frame.payload))
-        return b"".join(frames.window_update(*one) for one in merged.items()) + b"".join(out)
+                out.append(frame)
+        credit = b"".join(frames.window_update(*one) for one in merged.items())
+        return credit + b"".join(raw(one.kind, one.flags, one.stream_id, one.payload) for one in out)
 
-    @rule(mode=st.sampled_from(["plain", "split", "merge"]))
-    def network(self, mode: str) -> None:
-        self.mode = mode
+    def _reframe(self, end: End, frame: Sent) -> list[Sent]:
+        """DATA frames that say the same as this one."""
+        payload = frame.payload
+        pieces = [payload]
+        if self.habits.splits and len(payload) > 1:
+            middle = len(payload) // 3 + 1
+            pieces = [payload[:middle], payload[middle:]]
+        if self.habits.idles and self.extra.spend(self.pair.now):
+            pieces.insert(-1, b"")
+        framed = [self._pad(end, frame.stream_id, piece) for piece in pieces]
+        framed[-1].flags |= frame.flags
+        return framed
+
+    def _pad(self, end: End, stream_id: int, piece: bytes) -> Sent:
+        """A DATA frame, with padding (RFC 9113, 6.1) if `end` has the credit to send it, as it has then."""
+        padding, stream = self.habits.padding, self._stream(end, stream_id)
+        if padding is None or stream is None or stream.state is not State.OPEN:
+            return Sent(frames.DATA, 0, stream_id, piece)
+        size = 1 + padding
+        sender, out = end.connection._sender, stream.outgoing
+        if min(sender.credit, out.limit - out.sent) < size or not self.extra.spend(self.pair.now):
+            return Sent(frames.DATA, 0, stream_id, piece)
+        sender.credit -= size
+        out.limit -= size
+        return Sent(frames.DATA, frames.FLAG_PADDED, stream_id, bytes([padding]) + piece + bytes(padding))
+
+    def _stream(self, end: End, stream_id: int) -> Stream | None:
+        name = "near" if end is self.pair.near else "far"
+        streams = (one.sides[name].stream for one in self.tunnelled if name in one.sides)
+        return next((stream for stream in streams if stream.stream_id == stream_id), None)
+
+    @initialize(habits=_HABITS)
+    def begin_with(self, habits: Habits) -> None:
+        self.habits = habits
+
+    @rule(habits=_HABITS)
+    def network(self, habits: Habits) -> None:
+        self.habits = habits
 
     @rule(end=st.sampled_from(ENDS), size=st.sampled_from([1, 700, 20_000]))
     def flush(self, end: str, size: int) -> None:
@@ -146,6 +226,12 @@ class TwoEnds(Pipes):
             self.pair.now += delay
             self.ledgers_are_in_order()
 
+    @rule(end=st.sampled_from(ENDS), index=st.integers(0, 11), size=st.integers(1, 6000))
+    def say_last_words(self, end: str, index: int, size: int) -> None:
+        """The end is there before the data has gone."""
+        self.write(end, index, size, segment=False)
+        self.end(end, index)
+
     @rule(index=st.integers(0, 11), willing=st.sampled_from([True, True, True, False]))
     def answer(self, index: int, willing: bool) -> None:
         if (picked := self._pick(index, "far")) and picked[1].stream.state is State.OPENING:
@@ -203,7 +289,20 @@ class TwoEnds(Pipes):
             moved = self.pair.flush(self.pair.near) + self.pair.flush(self.pair.far)
             moved += self._deliver(self.pair.near, 1 << 20) + self._deliver(self.pair.far, 1 << 20)
             if not moved:
+                self._credit_is_whole()
                 return
+
+    def _credit_is_whole(self) -> None:
+        """Nothing is on its way: each end may send what the other takes, on the link and on each stream."""
+        for name, end in self.ends.items():
+            sender, receiver = end.connection, self.ends[other(name)].connection
+            assert sender._sender.credit == receiver._window._left
+            # Streams are granted what they start with, whatever SETTINGS have said of it since.
+            shift = sender._peer_window - LIMITS.initial_window
+            for number, stream in sender._streams.items():
+                peer = receiver._streams.get(number)
+                if stream.state is State.OPEN and peer is not None:
+                    assert stream.outgoing.limit - shift == peer.incoming.granted
 
     def teardown(self) -> None:
         """Whatever happened, everything that was written arrives, or the stream is reset; then nothing is
@@ -254,7 +353,7 @@ class TwoEnds(Pipes):
 
 
 TwoEnds.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

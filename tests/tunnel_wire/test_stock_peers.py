@@ -14,13 +14,13 @@ import h2.connection
 import h2.events
 import pytest
 
-from tests.tunnel_wire.memory import MIB, Face, consume
+from tests.tunnel_wire.memory import MIB, Face, consume, tell
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import Cause
 from tunnel_wire.events import Answered, DataReceived, EndReceived, Event, HelloReceived, StreamRequested
 from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.hello import DrainReason, Hello, new_id
+from tunnel_wire.hello import DrainReason, Headers, Hello, new_id
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.session import Session, Stream
 from tunnel_wire.stream_state import EndCause, State
@@ -335,15 +335,40 @@ def test_nghttpd_as_the_agent(tmp_path: Path, known: bool) -> None:
     assert connection._h2.streams.keys() == {stream.stream_id for stream in streams[:10]}
 
 
+class Echo(AnswererConnection):
+    """Takes an upload for a stream, as nghttp has no CONNECT without a path; what comes on it goes back."""
+
+    def on_request(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
+        if dict(headers)[b":method"] != b"POST":
+            super().on_request(stream_id, headers, ended=ended)
+            return
+        connect = [(b":method", b"CONNECT"), (b":authority", b"target:80")]
+        super().on_request(stream_id, connect, ended=ended)
+        requested = self._events[-1]
+        assert isinstance(requested, StreamRequested)
+        # It sends the body at once, and no answer would come before that.
+        self.accept(requested.stream)
+        Face(requested.stream)
+
+    def go_round(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, DataReceived):
+                tell(event)
+        for stream in list(session_of(self).streams.values()):
+            while data := consume(stream, stream.room(), NOW):
+                stream.write(data)
+            if stream.incoming.end is not None and not stream.incoming.queued:
+                stream.write_end()
+
+
 @contextmanager
-def serving() -> Iterator[tuple[int, AnswererConnection]]:
-    """An answerer that waits for one client, and accepts what it is asked for."""
-    connection = answerer()
+def serving() -> Iterator[tuple[int, Echo]]:
+    """An answerer that waits for one client, and sends back what is uploaded."""
+    session = Session(budget=Budget(1 << 30), first_key=1 << 63)
+    connection = Echo(session, Hello("1", session=session.identifier, node="edge-1"), now=NOW)
 
     def step(_: Connection, events: list[Event]) -> bool:
-        for event in events:
-            if isinstance(event, StreamRequested):
-                connection.accept(event.stream)
+        connection.go_round(events)
         return False
 
     def serve(listener: socket.socket) -> None:
@@ -366,7 +391,10 @@ def run(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("nghttp") is None, reason="nghttp is not installed")
+needs_nghttp = pytest.mark.skipif(shutil.which("nghttp") is None, reason="nghttp is not installed")
+
+
+@needs_nghttp
 def test_nghttp_as_the_server() -> None:
     with serving() as (port, connection):
         said = run("nghttp", "-nv", f"http://127.0.0.1:{port}/hello", f"http://127.0.0.1:{port}/other")
@@ -375,6 +403,33 @@ def test_nghttp_as_the_server() -> None:
     assert "GOAWAY" in said
     assert "error_code=NO_ERROR" in said
     assert connection.draining
+
+
+@needs_nghttp
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="as it is"),
+        pytest.param(["-b", "255"], id="with padding"),
+        pytest.param(["-w", "10", "-W", "11"], id="with windows of one and two KiB"),
+    ],
+)
+def test_a_stream_through_nghttp(tmp_path: Path, options: list[str]) -> None:
+    """Bytes both ways, several windows of them, and END_STREAM on the last that come, with their padding: it
+    pads no frame that is full.
+    """
+    upload = tmp_path / "upload"
+    upload.write_bytes(bytes(range(256)) * 1999)
+    with serving() as (port, connection):
+        command = ["nghttp", *options, "-d", str(upload), f"http://127.0.0.1:{port}/"]
+        got = subprocess.run(command, stdout=subprocess.PIPE, timeout=20, check=True).stdout
+    assert got == upload.read_bytes()
+    session = session_of(connection)
+    (stream,) = session.streams.values()
+    # It asks for nothing once it has the end, and leaves: that ends the stream, and does not break it.
+    assert session.lose_link(connection, NOW) == []
+    assert stream.end_cause is EndCause.FINISHED
+    assert session.budget.used == 0
 
 
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed")

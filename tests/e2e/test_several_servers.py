@@ -167,10 +167,10 @@ def test_a_server_that_is_gone_for_good(pair: Pair, figure: Callable[[str, float
     pair.agent(failover_delay=DELAY)
     target = "http-edge-1-9081"
     with events(pair) as endless:
+        began, before, said = time.monotonic(), len(own.log("edge-1")), len(own.log(target))
         own.kill("server")
         with pytest.raises(ConnectionResetError):
             read_to_end(endless)
-        began, before, said = time.monotonic(), len(own.log("edge-1")), len(own.log(target))
         own.until(lambda: "answers, but what is open" in own.log("edge-1")[before:], "edge-1")
         assert other.connected() == set()
         assert "ConnectionResetError" not in own.log(target)[said:]

@@ -18,6 +18,9 @@ from bench.table import number, with_spread
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "results.json"
+RESULTS_ELSEWHERE = ROOT / "bench" / "results" / "epyc" / "results.json"
+ELSEWHERE = "Where system calls are dear"
+"""The heading of what is quoted from there."""
 PAGES = README, PERFORMANCE = "README.md", "docs/performance.md"
 OURS = "edge-tunnel"
 T = TypeVar("T")
@@ -246,8 +249,10 @@ TIED: Mapping[tuple[str, str], Callable[[Quoting, Table], Iterator[Differing]]] 
     (PERFORMANCE, "New connections, open connections"): Quoting.medians,
     (PERFORMANCE, "CPU and memory of one stream"): Quoting.medians,
     (PERFORMANCE, "Many agents on one server (this tunnel alone, one round)"): Quoting.agents,
+    (PERFORMANCE, "Twenty more agents"): Quoting.medians,
     (PERFORMANCE, "What it costs that streams outlive links"): Quoting.keeping,
     (PERFORMANCE, "This tunnel as a multiple of"): Quoting.ratios,
+    (PERFORMANCE, ELSEWHERE): Quoting.ratios,
 }
 LEFT_ALONE = {
     (README, "Read on"): "it lists pages",
@@ -259,11 +264,11 @@ LEFT_ALONE = {
 
 def quoted(page: str, text: str, results: Results) -> Iterator[Differing]:
     """Each cell of a page that quotes the results, and what it should say. Raises Unknown."""
-    quoting = Quoting(results)
+    quoting, elsewhere = Quoting(results), Quoting(Results.read(RESULTS_ELSEWHERE))
     for table in tables(page, text):
         place = table.page, table.heading
         if place in TIED:
-            yield from TIED[place](quoting, table)
+            yield from TIED[place](elsewhere if table.heading == ELSEWHERE else quoting, table)
         elif place not in LEFT_ALONE:
             raise Unknown(
                 f"{page}:{table.cells[0].line}: nothing is known of a table under {table.heading!r}"

@@ -39,14 +39,17 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 def memory_kib(pids: Iterable[int]) -> int:
     """Proportional set size in KiB, all together: what two processes share counts half for each."""
-    total = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except (OSError, ProcessLookupError):
-            continue  # it has ended, or is another user's
-        total += next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
-    return total
+    return _sum_kib(pids, "Pss")
+
+
+def written_kib(pids: Iterable[int]) -> int:
+    """The same of what no file backs."""
+    return _sum_kib(pids, "Pss_Anon")
+
+
+def resident_kib(pids: Iterable[int]) -> int:
+    """Resident set size in KiB, added up: what they share counts for each."""
+    return _sum_kib(pids, "Rss")
 
 
 def reset_peaks(pids: Iterable[int]) -> None:
@@ -66,6 +69,18 @@ def peak_kib(pids: Iterable[int]) -> int:
         with suppress(OSError):
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
             total += next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+    return total
+
+
+def _sum_kib(pids: Iterable[int], name: str) -> int:
+    """The line of that name of each /proc/PID/smaps_rollup."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except (OSError, ProcessLookupError):
+            continue  # it has ended, or is another user's
+        total += next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
     return total
 
 

@@ -10,10 +10,9 @@ reason an agent's PSS is less here than on a machine of its own, where it comes 
 """
 
 import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
-from bench.accounting import memory_kib
+from bench.accounting import memory_kib, resident_kib, written_kib
 from bench.loads.load import Figure, Load, Trial
 
 COUNT = 20
@@ -30,7 +29,7 @@ def further_agents(trial: Trial) -> Mapping[str, float]:
         return {"linked": 0}
     settle_s = min(SETTLE_S, trial.seconds)
     time.sleep(settle_s)
-    one = {"agent": memory_kib(agent) / 1024, "resident": _sum_kib(agent, "Rss") / 1024}
+    one = {"agent": memory_kib(agent) / 1024, "resident": resident_kib(agent) / 1024}
     if not running.takes_further_agents:
         return {**one, "linked": 0}
     before = written_kib(running.processes["server"])
@@ -38,23 +37,6 @@ def further_agents(trial: Trial) -> Mapping[str, float]:
         time.sleep(settle_s)
         grown = written_kib(running.processes["server"]) - before
     return {**one, "server": grown / len(entrances), "linked": len(entrances)}
-
-
-def written_kib(pids: Iterable[int]) -> int:
-    """Proportional set size in KiB of what no file backs, all together."""
-    return _sum_kib(pids, "Pss_Anon")
-
-
-def _sum_kib(pids: Iterable[int], name: str) -> int:
-    """The line of that name of each /proc/PID/smaps_rollup."""
-    total = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except (OSError, ProcessLookupError):
-            continue  # it has ended, or is another user's
-        total += next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
-    return total
 
 
 LOADS = (

@@ -4,8 +4,8 @@ import mmap
 import os
 from pathlib import Path
 
-from bench.accounting import memory_kib
-from bench.loads.further_agents import further_agents, written_kib
+from bench.accounting import memory_kib, written_kib
+from bench.loads.further_agents import further_agents
 from bench.loads.load import Trial
 from bench.peers.blocking_relay import BlockingRelay
 from bench.peers.direct import Direct

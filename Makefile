@@ -7,11 +7,15 @@ JOBS ?= 2
 MINUTES ?= 10
 # A file's tests share what they set up, so they stay together. In the order of the files: the slow come early.
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# All that load the protocol or start programs that do; the rest would only be run again.
+COMPILED_TESTS = $(addprefix tests/,tunnel_wire tunnel_server tunnel_agent tunnel_daemon tunnelctl deploy/test_wheel.py e2e)
+SOURCES = $(foreach package,tunnel_wire tunnel_server tunnel_agent tunnel_daemon tunnelctl certs, \
+	$(wildcard $(package)/*.* $(package)/*/*.*))
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e test-long soak cluster test-cluster manifests bench lint format lock clean
+.PHONY: help run test test-compiled compiled e2e test-long soak cluster test-cluster manifests bench lint format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +30,14 @@ test: $(VENV)/.installed-dev ## all tests; those that need root or a program tha
 	@$(PYTEST) $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
 		echo "make: tests have failed, see above; each is tried once more, alone, and that result counts:"; \
 		$(BIN)/pytest $(ARGS) -n 0 --exitfirst --last-failed --last-failed-no-failures none; }
+
+# As a wheel has it, installed beside the tree: what is edited here never runs as it was compiled before.
+compiled: build/compiled/.made ## what setup.py compiles, in build/compiled: a minute, a C compiler, Python's headers
+
+test-compiled: $(VENV)/.installed-dev build/compiled/.made ## the tests of what runs there, on the compiled modules
+	@export TEST_BUILD=build/compiled; $(PYTEST) $(COMPILED_TESTS) $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
+		echo "make: tests have failed, see above; each is tried once more, alone, and that result counts:"; \
+		$(BIN)/pytest $(COMPILED_TESTS) $(ARGS) -n 0 --exitfirst --last-failed --last-failed-no-failures none; }
 
 e2e: $(VENV)/.installed-dev ## only the end-to-end tests: real programs in network namespaces (root)
 	@$(PYTEST) tests/e2e $(ARGS)
@@ -45,7 +57,10 @@ test-cluster: cluster ## the tests on a real Kubernetes, which `make test` leave
 manifests: $(VENV)/.installed-dev ## render deploy/chart as the plain YAML of deploy/kubernetes and of tunnelctl install (ARGS=--check)
 	@$(BIN)/python -m deploy.render $(ARGS)
 
+# Without a compiler it measures what is interpreted, and the suite's own table says which build it was.
 bench: $(VENV)/.installed-bench ## this tunnel beside others, and none (root for all of it; ARGS=--help; ARGS=--quick only sees that it works)
+	@$(if $(filter --show% --help,$(ARGS)),,$(MAKE) --no-print-directory compiled || \
+		echo "make: not compiled, see above: only the interpreted build is measured")
 	@$(BIN)/python -m bench $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff, formatting, types, who may import whom
@@ -70,10 +85,18 @@ lock: $(VENV)/.installed-dev ## write requirements/*.txt anew from pyproject.tom
 		-o requirements/dev.txt pyproject.toml
 	@$(COMPILE) --extra agent --extra server --extra bench --build-deps-for editable -c requirements/dev.txt \
 		-o requirements/bench.txt pyproject.toml
+	@EDGE_TUNNEL_COMPILE=1 $(COMPILE) --only-build-deps --build-deps-for wheel -c requirements/dev.txt \
+		-o requirements/compile.txt pyproject.toml
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+build/compiled/.made: $(VENV)/.installed-compile setup.py pyproject.toml $(SOURCES)
+	@echo "make: compiling (a minute)"
+	@rm -rf build/compiled && mkdir -p build && touch build/.began
+	@EDGE_TUNNEL_COMPILE=1 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index --target build/compiled .
+	@mv build/.began $@ # older than what is edited meanwhile
 
 # A venv whose pip does not start is half made, or its Python is gone: that one is made anew.
 $(VENV)/.made:

@@ -27,9 +27,9 @@ def _take_and_forget(self: Outgoing, size: int) -> list[Buffer]:
 
 
 def _ask_where_it_is_awaited(self: Life, now: float) -> bool:
-    self.sent.intersection_update(
-        [stream for stream in self.sent if stream.outgoing.end_sent or stream.outgoing in _awaited]
-    )
+    for stream in list(self.sent):
+        if not (stream.outgoing.end_sent or stream.outgoing in _awaited):
+            del self.sent[stream]
     outgoing = {stream.outgoing for stream in self.sent}
     if asked := _ask(self, now):
         _awaited.difference_update(outgoing)

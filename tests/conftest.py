@@ -1,9 +1,13 @@
-"""What holds for every test: a skip says why, CI allows none, and who must be alone is."""
+"""What holds for every test: a skip says why, CI allows none, who must be alone is, and which build runs."""
 
+import ast
 import contextlib
 import fcntl
+import importlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -16,6 +20,17 @@ _ENOUGH = 1 << 30
 """Bytes; a run holds a tenth of that at once."""
 _SKIPPED = 6
 """Exit code of a CI run in which anything was skipped: not pytest's for failures, which are tried again."""
+
+_ROOT = Path(__file__).parent.parent
+_BUILD = os.environ.get("TEST_BUILD", "")
+"""The folder of the compiled build that is to be tested; none: the sources are, interpreted."""
+
+if _BUILD:
+    # Before all that imports our packages. Programs that tests start look there as well, and not first where
+    # they are started: that may be the sources' folder.
+    sys.path.insert(0, str(_ROOT / _BUILD))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT / _BUILD), str(_ROOT)])
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started by a shell in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,6 +45,35 @@ def pytest_configure(config: pytest.Config) -> None:
     """Put the temporary folders of `make test` into memory, if there is room: state is written with fsync."""
     if config.getoption("numprocesses", None) is not None and _has_room(_MEMORY):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+    _check_build(programs="PYTEST_XDIST_WORKER" not in os.environ)
+
+
+def _check_build(*, programs: bool) -> None:
+    """Break off a run on another build than was asked for, here or in the programs that tests start."""
+    (listed,) = (
+        each.value
+        for each in ast.parse((_ROOT / "setup.py").read_text()).body
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "COMPILED"
+    )
+    wrong = []
+    for name in ast.literal_eval(listed):
+        taken = str(importlib.import_module(f"tunnel_wire.{name}").__file__)
+        if taken.endswith(".so") is not bool(_BUILD) or not taken.startswith(str(_ROOT / _BUILD)):
+            wrong.append(taken)
+    if programs:
+        agent = str(Path(sys.executable).with_name("tunnel-agent"))
+        for command in ([agent, "--version"], [sys.executable, "-m", "tunnel_agent", "--version"]):
+            done = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=False)
+            if not done.stdout.endswith("(compiled)\n" if _BUILD else "(interpreted)\n"):
+                wrong.append(f"{' '.join(command)}: {done.stdout.strip()}")
+    if wrong:
+        asked = f"compiled, in {_BUILD}" if _BUILD else "interpreted"
+        raise pytest.UsageError(f"what is to be tested is {asked}, and these are not it:", *wrong)
+
+
+def pytest_report_header() -> str:
+    """Say which build is tested."""
+    return f"tunnel_wire: compiled, in {_BUILD}" if _BUILD else "tunnel_wire: interpreted"
 
 
 def _has_room(directory: Path) -> bool:

@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code: 0, 1 for a failure, 2 for wrong use."""
     options = _parse(arguments)
     if getattr(options, "version", False):
-        print(f"{PROGRAM} {__version__}")  # noqa: T201
+        from tunnel_wire.build import version_line
+
+        print(version_line(PROGRAM))  # noqa: T201
         return 0
     code: int = options.run(options)
     return code

@@ -9,6 +9,7 @@ import trio
 from tunnel_agent.tls_errors import clock_text
 from tunnel_daemon.http1 import Request, Response
 from tunnel_daemon.router import Router
+from tunnel_wire.build import build
 
 if TYPE_CHECKING:
     from tunnel_agent.status import AgentStatus
@@ -43,6 +44,7 @@ class Health:
         return Response.json(
             {
                 "version": status.version,
+                "build": build(),
                 "node": status.node,
                 "started": _moment(status.started),
                 "linked": status.linked_since is not None,

@@ -24,7 +24,7 @@ from tunnel_server.intercept import low_descriptor
 from tunnel_server.intercept.config import InterceptUnavailable
 from tunnel_server.mappings import MappingError
 from tunnel_server.yurt_flags import ALIASES
-from tunnel_wire import __version__
+from tunnel_wire.build import version_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action="version", version=version_line(PROGRAM))
     parser.add_argument(
         "--take-over",
         action="store_true",

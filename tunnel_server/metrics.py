@@ -20,6 +20,8 @@ from prometheus_client import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
+from tunnel_wire.build import build
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 MAX_VALUES = 32
 OPEN_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
@@ -34,7 +36,8 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double every counter, for nobody
         self.registry = CollectorRegistry()
         self._values: dict[str, set[str]] = {}
-        self._gauge("build_info", "Always 1; the version is a label.", ("version",)).labels(version).set(1)
+        told = self._gauge("build_info", "Always 1; version and build are labels.", ("version", "build"))
+        told.labels(version, build()).set(1)
         self.nodes_connected = self._gauge("nodes_connected", "Nodes that have at least one link.")
         self.links = self._gauge("links", "Links open.")
         self.sessions = self._gauge("sessions", "Sessions held.")

@@ -18,6 +18,7 @@ from tunnel_server.admin.views import (
     StatusView,
 )
 from tunnel_server.registry import forgetting
+from tunnel_wire.build import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +133,7 @@ class Overview:
         registry = self._registry
         return StatusView(
             version=self._version,
+            build=build(),
             instance=self._instance[:8],
             started=self._started,
             uptime_seconds=round(trio.current_time() - self._started_clock, 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tunnel_wire.authority import read_authority
 from tunnel_wire.causes import STATUS_OF_CAUSE, Cause, OpenFailed, clean_detail
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tunnel_wire.carrier import Carrier
     from tunnel_wire.session import Session, Stream
 
-_LONGER = 30.0
+_LONGER: Final = 30.0
 """Seconds that the agent holds suspended streams longer than the server, who decides when they expire."""
 
 

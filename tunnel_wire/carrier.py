@@ -5,7 +5,7 @@ It is the lowest of the four levels of a connection (`connection.py` shows them)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tunnel_wire import frames
 from tunnel_wire.causes import clean_detail
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from tunnel_wire.session import Session, Stream
 
 
-_END_WEIGHT = 2048
+_END_WEIGHT: Final = 2048
 """An end's receipt frees a stream's memory: so many bytes more to ask for."""
-_MARGIN = 0.9
+_MARGIN: Final = 0.9
 """Of the resets a second that the peer bears: what is sent evenly need not arrive so."""
 
 

@@ -55,7 +55,7 @@ class Connection(Receiver):
 
     def __init__(self, *, client: bool, limits: WireLimits, now: float) -> None:
         super().__init__(client=client, limits=limits, now=now)
-        self._reader = FrameReader(self, limits, preface=not client)
+        self._reader: FrameReader | None = FrameReader(self, limits, preface=not client)
         self._failed: ConnectionFailed | None = None
         self.take: Callable[[int], list[Buffer]] = self._sender.take
         """What to send next: as `Sender.take`. (Bound once: it is called for each frame.)"""
@@ -68,20 +68,22 @@ class Connection(Receiver):
         """
         if self._failed is not None:
             raise self._failed
+        reader, failed = self._reader, None
+        assert reader is not None
         self._now = self._life.last_received = now
         events = self._events = []
         try:
-            self._reader.feed(data)
+            reader.feed(data)
             if self._sender.caused > self.limits.max_queued_control:
                 raise Violation(
                     ErrorCode.ENHANCE_YOUR_CALM, "the peer causes more control frames than it reads"
                 )
-        except Violation as exc:
-            self._fail(exc.code, exc.reason)
+        except Violation as violation:
+            failed = self._fail(violation.code, violation.reason)
         except h2.exceptions.ProtocolError as exc:
-            self._fail(*_told(exc))
-        if self._failed is not None and not events:
-            raise self._failed
+            failed = self._fail(*_told(exc))
+        if failed is not None and not events:
+            raise failed
         return events
 
     def deadline(self) -> float:
@@ -97,9 +99,7 @@ class Connection(Receiver):
         self._now = now
         life = self._life
         if life.silent(now):
-            self._fail(ErrorCode.NO_ERROR, f"nothing received for {now - life.last_received:.0f} s")
-            assert self._failed is not None
-            raise self._failed
+            raise self._fail(ErrorCode.NO_ERROR, f"nothing received for {now - life.last_received:.0f} s")
         for stream in life.expired(now):
             self.overdue(stream)
         life.keep(now)
@@ -135,13 +135,14 @@ class Connection(Receiver):
         try:
             self._count_flood("TLS key updates", count)
         except Violation as exc:
-            self._fail(exc.code, exc.reason)
-            assert self._failed is not None
-            raise self._failed from None
+            failed = self._fail(exc.code, exc.reason)
+        else:
+            return
+        raise failed
 
     def dispose(self) -> None:
         """Nothing comes or goes any more. Its parts let go of it, so that no collector has to find them."""
-        del self._reader
+        self._reader = None
         self._h2.dispose()
         self._sender.dispose()
         self._life.dispose()
@@ -149,13 +150,15 @@ class Connection(Receiver):
             # With its traceback it knows the frames that it came through.
             self._failed.__traceback__ = None
 
-    def _fail(self, code: int, reason: str) -> None:
+    def _fail(self, code: int, reason: str) -> ConnectionFailed:
+        """It is over: what to raise, now or at the next call."""
         if code != ErrorCode.NO_ERROR:
             # It would do the same again, on the next link with the same streams.
             self.resumes = False
         self._h2.clear_outbound_data_buffer()
         self.close(code, reason)
-        self._failed = ConnectionFailed(code, reason)
+        self._failed = failed = ConnectionFailed(code, reason)
+        return failed
 
 
 def _told(exc: h2.exceptions.ProtocolError) -> tuple[int, str]:

@@ -8,7 +8,7 @@ and its checks of what a peer says wherever there may be something to find (`pla
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import h2.config
 import h2.connection
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from tunnel_wire.hello import Headers
     from tunnel_wire.limits import WireLimits
 
-MAX_ENCODER_TABLE = 4096
+MAX_ENCODER_TABLE: Final = 4096
 """Bytes of header compression state that we keep for a peer, however much it offers to keep for us."""
 
 
-_KNOWN_SETTINGS = frozenset(SettingCodes)
+_KNOWN_SETTINGS: Final = frozenset(SettingCodes)
 
-WHOLE = frames.FLAG_END_HEADERS | frames.FLAG_END_STREAM
+WHOLE: Final = frames.FLAG_END_HEADERS | frames.FLAG_END_STREAM
 """Flags of a HEADERS frame that is a header block and nothing else; the second may be missing."""
-_ANSWERABLE = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
+_ANSWERABLE: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
 """A stream of ours on which the peer may begin."""
 
 

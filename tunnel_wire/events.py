@@ -5,17 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tunnel_wire.data_received import DataReceived
+
 if TYPE_CHECKING:
     from tunnel_wire.hello import Hello
     from tunnel_wire.session import Stream
-
-
-@dataclass(slots=True)
-class DataReceived:
-    """Payload for a stream. `data` is a view of the caller's buffer: valid until the next `receive`."""
-
-    stream: Stream
-    data: memoryview
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Buffer = bytes | bytearray | memoryview
 Segment = mmap.mmap | bytearray
 
-SEGMENT = 512 * 1024
+SEGMENT: Final = 512 * 1024
 """Size in bytes of the pieces in which sockets are read, and in which sent bytes are kept.
 
 Each piece costs both ends its wake-ups, calls and cold caches: with half the size bulk costs a tenth more
@@ -32,12 +32,12 @@ CPU. Twice the size gains nothing: what is being moved then leaves the core's ow
 """
 
 
-_TURN_TIME = 0.01
+_TURN_TIME: Final = 0.01
 """Seconds that a round trip counts for at least, where a window may grow. On a short way it is not the line
 that takes time but the stream's turn among others at the sender, which uses credit no sooner. By the line
 alone such a window would stay small, and with it the stream's share: no frame is larger than its window.
 """
-_JOIN_BELOW = 4096
+_JOIN_BELOW: Final = 4096
 """Received pieces that are together not larger are kept as one."""
 
 

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 class FrameSink(Protocol):
-    """What is told of frames as they come. Raising from these ends the reading for good."""
+    """What is told of frames as they come. Raising from these ends the reading for good.
+
+    Inherit from it: compiled, who does is called directly.
+    """
+
+    __slots__ = ()
 
     def begin_data(self, length: int, flags: int, stream_id: int) -> None:
         """The header of a DATA frame, whose payload and padding will come."""

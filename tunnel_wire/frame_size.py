@@ -6,7 +6,7 @@ save work; on a slow one they are seconds of waiting.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, set_low_water
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tunnel_wire.limits import WireLimits
 
-_DRAIN_TIME = 0.002
+_DRAIN_TIME: Final = 0.002
 """Seconds that a frame is to take to drain."""
 
 

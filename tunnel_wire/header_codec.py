@@ -6,7 +6,7 @@ encodes the one that is always new by Huffman's code, bit by bit in Python.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import hpack
 from hpack.exceptions import HPACKDecodingError, OversizedHeaderListError
@@ -16,17 +16,20 @@ from hpack.table import table_entry_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_INDEXED = 0x80
-_NEVER_INDEXED = b"\x10"
-_LONG_INDEX = 0xFF
+_INDEXED: Final = 0x80
+_NEVER_INDEXED: Final = b"\x10"
+_LONG_INDEX: Final = 0xFF
 """Indexed as well, but the index goes on in the next byte."""
-_SIZE_UPDATE, _SIZE_UPDATE_MASK = 0x20, 0xE0
-_LONG = 0x7F
+_SIZE_UPDATE: Final = 0x20
+_SIZE_UPDATE_MASK: Final = 0xE0
+_LONG: Final = 0x7F
 """A length that goes on in the next byte; beyond it, of text in Huffman's code."""
-_LITERAL_OVERHEAD = 3
+_LITERAL_OVERHEAD: Final = 3
 """Bytes of a short field that are neither its name nor its value."""
-_MOST_KNOWN, _MOST_FIELDS = 32, 16
-"""Beginnings of blocks that are remembered, and fields of each: a link has two or three for each target."""
+_MOST_KNOWN: Final = 32
+"""Beginnings of blocks that are remembered: a link has two or three for each target."""
+_MOST_FIELDS: Final = 16
+"""Fields of each."""
 
 
 class HeaderEncoder(hpack.Encoder):
@@ -50,7 +53,8 @@ class HeaderEncoder(hpack.Encoder):
             self.header_table.maxsize = value
             self.table_size_changes.append(value)
 
-    def encode(self, headers: Sequence[tuple[bytes, bytes]], huffman: bool = True) -> bytes:  # type: ignore[override]
+    # Any, not pairs: compiled, what is declared a tuple becomes a plain one, and a secret would be indexed.
+    def encode(self, headers: Sequence[Any], huffman: bool = True) -> bytes:  # type: ignore[override]
         """The header block of `headers`."""
         block = b""
         if self.header_table.resized:
@@ -58,7 +62,7 @@ class HeaderEncoder(hpack.Encoder):
             self.header_table.resized = False
         known = self._known
         for field in headers:
-            if type(field) is not tuple and not field.indexable:  # type: ignore[attr-defined]
+            if type(field) is not tuple and not field.indexable:
                 block += _never_indexed(*field)
             elif (encoded := known.get(field)) is not None:
                 block += encoded

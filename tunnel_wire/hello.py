@@ -5,19 +5,20 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
-HELLO_PATH = "/hello"
-DRAIN_PATH = "/drain"
-RESUMED_PATH = "/resumed"
+HELLO_PATH: Final = "/hello"
+DRAIN_PATH: Final = "/drain"
+RESUMED_PATH: Final = "/resumed"
 
-RESUME = "resume"
+RESUME: Final = "resume"
 """The capability of resuming streams on a new link (spec.md, 7)."""
 
 Headers = list[tuple[bytes, bytes]]
 
-_MAX_FIELD = 256
-_MAX_DIGITS = 15
-_MAX_LINK = 255
+_MAX_FIELD: Final = 256
+_MAX_DIGITS: Final = 15
+_MAX_LINK: Final = 255
 
 
 class DrainReason(StrEnum):

@@ -19,7 +19,7 @@ timer's other reasons (the heartbeat, silence, deadlines of streams) may have it
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tunnel_wire import frames
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tunnel_wire.session import Stream
 
 
-_FOLLOWED = 0.01
+_FOLLOWED: Final = 0.01
 """Seconds in which something goes out after what went out, and asks for its receipt by the way. The timer is
 for what nothing follows: set for the moment when receipt is due, it would be set anew, and wake the loop, for
 each question of bulk (a tenth of its CPU).
@@ -68,8 +68,8 @@ class Life:
         """From the last answered PING."""
         self.least_round_trip: float | None = None
         """The path's own delay: any more is waiting in queues, most of them ours."""
-        self.sent: set[Stream] = set()
-        """Streams that have sent since receipt was last asked for."""
+        self.sent: dict[Stream, None] = {}
+        """Streams that have sent since receipt was last asked for, in their order."""
         self.outstanding: float | None = None
         """When the PING was queued whose answer is still to come."""
         self._asked: list[tuple[Stream, int, int, bool]] = []
@@ -102,7 +102,7 @@ class Life:
         """The stream has sent `size` bytes."""
         # This is called for each frame. The first bytes make receipt due, and many make it due sooner.
         first, before = not self.sent, self._unasked
-        self.sent.add(stream)
+        self.sent[stream] = None
         self._unasked += size
         if first or before < self._limits.receipt_size <= self._unasked:
             self._reckon()
@@ -162,7 +162,7 @@ class Life:
     def forget(self, stream: Stream) -> None:
         """The stream is closed: no deadline, no receipt."""
         self._deadlines.pop(stream, None)
-        self.sent.discard(stream)
+        self.sent.pop(stream, None)
 
     def expired(self, now: float) -> list[Stream]:
         """The streams whose deadline has come; they are forgotten."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from tunnel_wire.connection import Connection, ConnectionFailed
+from tunnel_wire.data_received import DataReceived
 from tunnel_wire.events import (
     Answered,
-    DataReceived,
     DrainReceived,
     EndReceived,
     Event,
@@ -50,21 +50,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LINK_TURNS = 4
+_LINK_TURNS: Final = 4
 """Turns that a link's reader gets at once where they are short: it reads for all of its streams, and their
 sockets have turns of their own for what it leaves them.
 """
-_READ_TIME = 0.005
+_READ_TIME: Final = 0.005
 """Seconds after which a turn was too long, and the next is of less: frames of a few bytes are dear."""
-_TICK = 0.001
+_TICK: Final = 0.001
 """Shortest time in seconds between two looks at the clock."""
-_SHORT_READ = 4096
+_SHORT_READ: Final = 4096
 """A read below this has most likely emptied the socket: being called costs less than finding out."""
-_FAREWELL = 1.0
+_FAREWELL: Final = 1.0
 """Seconds that the other end gets to hear which streams end for good with the link."""
-_LONG_FAREWELL = 5.0
+_LONG_FAREWELL: Final = 5.0
 """The same where the process stops, as long as the other end takes what is before it: a slow line is full."""
-_COMPLAINT = 0.25
+_COMPLAINT: Final = 0.25
 """The same for what it did wrong."""
 
 
@@ -251,7 +251,7 @@ class Link:
             try:
                 # What comes in small pieces is handled in large ones.
                 while more and size < limit:
-                    got = sock.recv_into(buffer[size:limit])
+                    got = sock.recv_into(buffer[size:] if size else buffer, limit - size)
                     size += got
                     more = got >= _SHORT_READ
             except BlockingIOError:
@@ -266,7 +266,7 @@ class Link:
             if size >= min(SHORT, limit):
                 self._note_read(size, now)
         except OSError as exc:
-            self._end(LinkEnded(f"the connection was lost: {exc.strerror or exc}"))
+            self._end(_lost(exc))
 
     def _note_read(self, size: int, began: float) -> None:
         """A turn's worth came, and has been dealt with."""
@@ -300,12 +300,12 @@ class Link:
                         self._dispatch(event)
                 if tls.drained:
                     break
-        except ConnectionFailed as exc:
-            self._end(LinkEnded(str(exc)))
+        except ConnectionFailed as failure:
+            self._end(LinkEnded(str(failure)))
         except TlsEnded:
             self._end(LinkEnded("the other end closed the link", clean=True))
         except ssl.SSLError as exc:
-            self._end(LinkEnded(f"TLS: {exc.reason or exc}"))
+            self._end(_lost(exc))
         else:
             self.pump()
 
@@ -343,10 +343,8 @@ class Link:
         self._pumping = True
         try:
             self._pump()
-        except ssl.SSLError as exc:
-            self._end(LinkEnded(f"TLS: {exc.reason or exc}"))
         except OSError as exc:
-            self._end(LinkEnded(f"the connection was lost: {exc.strerror or exc}"))
+            self._end(_lost(exc))
         finally:
             self._pumping = False
         due = self.connection.deadline()
@@ -365,8 +363,11 @@ class Link:
                     out = connection.take_or_ask(min(frame_size.target, 2 * turn), self._time)
                     if not out:
                         return
-                    frame_size.framed = sum(map(len, out))
-                    tls.write(out, frame_size.framed)
+                    framed = 0
+                    for piece in out:
+                        framed += len(piece)
+                    frame_size.framed = framed
+                    tls.write(out, framed)
                 self._unsent = tls.output.read(PIECE)
             size = len(self._unsent)
             try:
@@ -410,6 +411,12 @@ class Link:
         self.pump()
         # Rounding can leave a deadline a hair before the time at which it was met.
         self._timer.set(max(self.connection.deadline(), now + _TICK))
+
+
+def _lost(exc: OSError) -> LinkEnded:
+    if isinstance(exc, ssl.SSLError):
+        return LinkEnded(f"TLS: {exc.reason or exc}")
+    return LinkEnded(f"the connection was lost: {exc.strerror or exc}")
 
 
 def _unheard(*said: object) -> None:

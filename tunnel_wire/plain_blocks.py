@@ -6,16 +6,18 @@ them all by its form is told apart here; of anything else, h2 says what is wrong
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tunnel_wire.authority import read_authority
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_METHOD = (b":method", b"CONNECT")
-_STATUS = (b":status", b"200")
-_OURS = frozenset({b"tunnel-epoch", b"tunnel-key", b"tunnel-limit", b"tunnel-received", b"tunnel-state"})
+_METHOD: Final = (b":method", b"CONNECT")
+_STATUS: Final = (b":status", b"200")
+_OURS: Final = frozenset(
+    {b"tunnel-epoch", b"tunnel-key", b"tunnel-limit", b"tunnel-received", b"tunnel-state"}
+)
 
 
 def is_plain_connect(fields: Sequence[tuple[bytes, bytes]]) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from trio._core._run import GLOBAL_RUN_CONTEXT  # see above
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-READABLE = select.EPOLLIN
-WRITABLE = select.EPOLLOUT
-FAILED = select.EPOLLERR
+READABLE: Final = select.EPOLLIN
+WRITABLE: Final = select.EPOLLOUT
+FAILED: Final = select.EPOLLERR
 """Always reported, wanted or not: the socket was reset, or timed out."""
-HUNG_UP = select.EPOLLHUP
+HUNG_UP: Final = select.EPOLLHUP
 """Always reported: both directions have ended."""
 
 
@@ -154,7 +154,7 @@ def _nothing() -> None:
     pass
 
 
-_SERVED = (-1, 0)
+_SERVED: Final = (-1, 0)
 """An event that is none of trio's, but not nothing."""
 
 _poller_of_this_loop = RunLocal("tunnel_wire poller", _Poller)

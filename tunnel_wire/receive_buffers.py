@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import mmap
+from typing import Final
 
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.run_local import RunLocal
 
-ROOM = 16 * 1024
+ROOM: Final = 16 * 1024
 """Bytes for a frame's header, and for what TLS puts around each 16 KiB of it."""
-PIECE = SEGMENT + ROOM
+PIECE: Final = SEGMENT + ROOM
 """Bytes of ciphertext given to the kernel at once, and taken from it: a whole read of a local socket, and
 what is put around it. What did not fit would be sent alone and read alone at the other end.
 """

@@ -8,7 +8,7 @@ and 6.8.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import h2.events
 from h2.settings import SettingCodes
@@ -17,8 +17,10 @@ from tunnel_wire import frames
 from tunnel_wire.carrier import Carrier
 from tunnel_wire.causes import clean_detail
 from tunnel_wire.control_plane import WHOLE
-from tunnel_wire.events import DataReceived, EndReceived, RoomGained, StreamReset
+from tunnel_wire.data_received import DataReceived
+from tunnel_wire.events import EndReceived, RoomGained, StreamReset
 from tunnel_wire.flow import CreditExceeded
+from tunnel_wire.frame_reader import FrameSink
 from tunnel_wire.frames import HEADER_SIZE, MAX_WINDOW, ErrorCode, Violation
 from tunnel_wire.link_window import LinkWindow
 from tunnel_wire.rates import Allowance
@@ -33,14 +35,14 @@ if TYPE_CHECKING:
     from tunnel_wire.session import Stream
 
 
-_MAX_WITHHELD = 16
+_MAX_WITHHELD: Final = 16
 """PING answers withheld at once. A peer that asks for receipts has one outstanding."""
-_VISITS_A_FRAME = 64
+_VISITS_A_FRAME: Final = 64
 """Streams that one frame has us visit for the price of one frame more."""
 
 
-class Receiver(Carrier):
-    """The receiving half of a connection: a `FrameSink` that turns frames into events. Raises `Violation`."""
+class Receiver(Carrier, FrameSink):
+    """The receiving half of a connection: turns frames into events. Raises `Violation`."""
 
     __slots__ = (
         "_data_ends",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tunnel_wire import frames
 from tunnel_wire.frames import HEADER_SIZE
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
     from tunnel_wire.flow import Buffer
     from tunnel_wire.session import Stream
 
-_URGENT = 4096
+_URGENT: Final = 4096
 """Streams with at most so many bytes queued take their turn before the bulky ones."""
-_RESERVE = 64 * 1024
+_RESERVE: Final = 64 * 1024
 """Bytes of the connection's credit that bulk leaves to those, sixteen of them at their largest. Credit comes
 back when the peer has read what is on its way: a small write that had to wait for it would wait for all of
 that. Our own peers grant so much more than pieces of bulk need (`WireLimits.connection_window`).
 """
-_MUCH = 1024 * 1024
+_MUCH: Final = 1024 * 1024
 """Bytes of credit from which on there is a reserve. A stock peer grants 65,535, and may return nothing before
 all of it is used: with a reserve, bulk would wait for ever.
 """
 
 # A WINDOW_UPDATE costs the peer 13 bytes, and us the visit to a stream and a call of its user. So those that
 # have a reason (spec.md, 8) are counted here, as DATA goes out; of the others, many are a flood (`Receiver`).
-_UPDATES_A_FRAME = 2
+_UPDATES_A_FRAME: Final = 2
 """One for the stream's window and one for the connection's, however short the frame."""
-_CREDIT_PIECE = 4096
+_CREDIT_PIECE: Final = 4096
 """The least bytes that a sensible peer returns credit for, where it gets many at once: so many of a frame are
 a reason for one more.
 """
-_DRIBBLE = 512
+_DRIBBLE: Final = 512
 """Bytes. A smaller frame, when more is queued, is the doing of a peer that grants no more. It is no reason
 for another WINDOW_UPDATE: else each byte of credit would pay for the next.
 """
-_UPDATES_A_STREAM = 10
+_UPDATES_A_STREAM: Final = 10
 """For a stream as a link begins to carry it: one that comes from another link may be granted a whole window
 here, in eighths, for frames that went out there, and what `Carrier.grant_rest` adds.
 """
-_MOST_UPDATES = 1 << 16
+_MOST_UPDATES: Final = 1 << 16
 """However much was sent: reasons of long ago are no leave for a flood."""
 
 
@@ -146,14 +146,15 @@ class Sender:
             self.caused = 0
         if self.closed:
             return out
-        limit = min(size, self.max_frame)
+        longest = min(size, self.max_frame)
         while total < size and (self._urgent or self._ready):
             queue = self._urgent or self._ready
             stream = queue[0]
             outgoing = stream.outgoing
             sendable = outgoing.sendable()
             credit = self.credit if queue is self._urgent else self.credit - self._reserve
-            allowed = min(limit, credit, sendable)
+            limit = min(longest, credit)
+            allowed = min(limit, sendable)
             if allowed <= 0 < sendable and stream.state is State.OPEN:
                 break  # The connection's window is used up: turns are kept until credit comes.
             queue.popleft()

@@ -7,7 +7,7 @@ A session is what one agent process and one server process share; it owns the st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.flow import Budget, Buffer, Incoming, Outgoing, SegmentPool
@@ -264,7 +264,7 @@ class Stream:
             self.connection.detach(self)
 
 
-_TOUCHABLE = (State.OPEN, State.SUSPENDED, State.ASKED)
+_TOUCHABLE: Final = (State.OPEN, State.SUSPENDED, State.ASKED)
 """A user may still do something to it."""
 
 

@@ -9,34 +9,35 @@ import select
 import socket
 import struct
 import termios
+from typing import Final
 
-_SIOCOUTQ = termios.TIOCOUTQ
+_SIOCOUTQ: Final = termios.TIOCOUTQ
 """Bytes that the peer's kernel has not acknowledged (tcp(7))."""
-_SIOCOUTQNSD = 0x894B
+_SIOCOUTQNSD: Final = 0x894B
 """Bytes that have not been sent yet (linux/sockios.h)."""
-_TCP_NOTSENT_LOWAT = 25
-_TCP_USER_TIMEOUT = 18
-_LINK_STALL = 15_000
+_TCP_NOTSENT_LOWAT: Final = 25
+_TCP_USER_TIMEOUT: Final = 18
+_LINK_STALL: Final = 15_000
 """Milliseconds that a link's peer may leave sent bytes unacknowledged or take none (tcp(7)): readers of
 links never wait, so one that does has stopped.
 """
-_LINGER_RESET = struct.pack("ii", 1, 0)
-_LINGER_OFF = struct.pack("ii", 0, 0)
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
+_LINGER_OFF: Final = struct.pack("ii", 0, 0)
 
-NOT_SENT_LOW_WATER = 16 * 1024
+NOT_SENT_LOW_WATER: Final = 16 * 1024
 """Bytes not yet sent, below which the kernel calls a link's socket writable: what waits there can't be
 overtaken.
 """
 
 
-_KEEPALIVE_IDLE = 30
+_KEEPALIVE_IDLE: Final = 30
 """Seconds without traffic after which the kernel asks a peer whether it is still there. A captured connection
 that is half closed is forgotten by conntrack after 60, and with it where its packets go (nf_conntrack-sysctl:
 tcp_timeout_close_wait) ...
 """
-_KEEPALIVE_INTERVAL = 15
+_KEEPALIVE_INTERVAL: Final = 15
 """... and asks again ..."""
-_KEEPALIVE_COUNT = 4
+_KEEPALIVE_COUNT: Final = 4
 """... so often: a peer that has vanished without a word is gone after a minute and a half."""
 
 

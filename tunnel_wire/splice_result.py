@@ -1,6 +1,5 @@
 """How a spliced connection ended, and what went through."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -16,12 +15,14 @@ class End(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(slots=True)
 class SpliceResult:
     """What went through. Bytes are counted from the socket's point of view."""
 
-    to_tunnel: int = 0
-    from_tunnel: int = 0
-    end: End = End.CANCELLED
-    detail: str = ""
-    """More about the end, for the log."""
+    __slots__ = ("detail", "end", "from_tunnel", "to_tunnel")
+
+    def __init__(self) -> None:
+        self.to_tunnel = 0
+        self.from_tunnel = 0
+        self.end = End.CANCELLED
+        self.detail = ""
+        """More about the end, for the log."""

@@ -10,7 +10,7 @@ its face), and each call moves what it can at once. `splice.py` has it for a tas
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -25,7 +25,7 @@ from tunnel_wire.sockets import (
     unacknowledged,
 )
 from tunnel_wire.splice_result import End
-from tunnel_wire.stream_state import LOST, EndCause, State
+from tunnel_wire.stream_state import LOST, EndCause, State, StreamFace
 from tunnel_wire.timers import Timer
 from tunnel_wire.turns import RECEIVED, SENT, SHORT, Messages, turns_of_this_loop
 
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
     IsPooled = Callable[[bytes], bool | None]
 
-_COPY_BELOW = SEGMENT * 3 // 4
+_COPY_BELOW: Final = SEGMENT * 3 // 4
 """A shorter read is copied: the budget counts bytes, and a kept segment must not hold much more. In bulk
 hardly any read is as short.
 """
-_DRAIN_LIMIT = 1.0
+_DRAIN_LIMIT: Final = 1.0
 """Seconds that a reset waits for the other side to take what came before it."""
-_DRAIN_POLL = 0.01
+_DRAIN_POLL: Final = 0.01
 
 
-class Splicing:
+class Splicing(StreamFace):
     """The stream's face, and the socket's. `start` it, and `close` it once it is over, or before.
 
     When it is over it says so by `on_over`, once, from within whatever call ended it, and both ends stay open

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from tunnel_wire.flow import Buffer
 
-RECEIVE_SIZE = 256 * 1024
+RECEIVE_SIZE: Final = 256 * 1024
 """Bytes asked of a socket at once."""
-KEY_UPDATE_SIZE = 27
+KEY_UPDATE_SIZE: Final = 27
 """Bytes of a record in which TLS 1.3 changes its keys: whoever reads counts by it how often a peer has asked
 for new ones (`TlsPump.output`).
 """
-_RECORD_HEADER = 5
-_HANDSHAKE = 0x16
+_RECORD_HEADER: Final = 5
+_HANDSHAKE: Final = 0x16
 """The first byte of a handshake's record."""
-_FIRST_SIZE = _RECORD_HEADER + 16 * 1024
+_FIRST_SIZE: Final = _RECORD_HEADER + 16 * 1024
 """The longest record that is not encrypted (RFC 8446, section 5.1)."""
-_LEFT = "the peer closed the connection during the TLS handshake"
-_SMALL = 16 * 1024
+_LEFT: Final = "the peer closed the connection during the TLS handshake"
+_SMALL: Final = 16 * 1024
 """Bytes of plaintext that a record holds at most (RFC 8446, section 5.1). What fits into one is joined: else
 a frame's header and its few bytes would be a record and a call each. Beside more, the header's is little.
 """
@@ -112,7 +112,7 @@ class TlsPump:
             return filled
         try:
             while filled < size:
-                count = self._read(size - filled, buffer[filled:])
+                count = self._read(size - filled, buffer[filled:] if filled else buffer)
                 if not count:  # close_notify; it says so again at the next call
                     break
                 filled += count
@@ -186,7 +186,8 @@ async def send_all(sock: socket.socket, data: Buffer) -> None:
     view = memoryview(data)
     while view:
         try:
-            view = view[sock.send(view) :]
+            sent = sock.send(view)  # within the slice, compiled code would send twice
+            view = view[sent:]
         except BlockingIOError:
             await trio.lowlevel.wait_writable(sock)
 

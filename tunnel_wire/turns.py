@@ -8,21 +8,24 @@ does, on any stream of the process.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.run_local import RunLocal
 
-SHORT = SEGMENT // 16
+SHORT: Final = SEGMENT // 16
 """Bytes of a short turn. A long one is a segment."""
-SMALL = 4096
+SMALL: Final = 4096
 """Bytes below which a message is somebody's question, answer or keystroke rather than bulk."""
-SENT, RECEIVED = 1, -1
-"""Ways of a message: into the tunnel, and out of it."""
-_LASTS = 0.02
+SENT: Final = 1
+"""The way of a message into the tunnel."""
+RECEIVED: Final = -1
+"""And out of it."""
+_LASTS: Final = 0.02
 """Seconds that turns stay short after the last small message. Whoever comes back later has a line that is
 slower than any turn, or is not in a hurry.
 """
-_BULK_LASTS = 0.1
+_BULK_LASTS: Final = 0.1
 """Seconds for which a stream that has carried bulk is one of bulk."""
 
 

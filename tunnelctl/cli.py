@@ -109,9 +109,9 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=options["help"])
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from tunnel_wire import __version__
+        from tunnel_wire.build import version_line
 
-        print(f"tunnelctl {__version__}")
+        print(version_line("tunnelctl"))
         parser.exit()
 
 

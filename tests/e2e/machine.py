@@ -15,22 +15,25 @@ from pathlib import Path
 
 import pytest
 
+import tunnel_wire
 from tunnelctl.demo.processes import Processes
 from tunnelctl.demo.topology import Host
 
 SYSTEMD = Path("/lib/systemd/systemd")
 _SOURCE = Path(__file__).parents[2]
+_TESTED = Path(tunnel_wire.__file__).parents[1]
+"""The sources, or a compiled build of them."""
 _PACKAGES = Path(pytest.__file__).parents[1]
 _PATH = "/opt/edge-tunnel/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # A root of its own, in memory; what is not of this computer's own making there is read-only.
 _STAGE = """
 set -e
-python=$1 base=$2 source=$3 packages=$4
+python=$1 base=$2 source=$3 packages=$4 tested=$5
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /mnt
 cd /mnt
-mkdir base dev etc home old opt packages proc root run source sys tmp usr var
+mkdir base dev etc home old opt packages proc root run source sys tested tmp usr var
 chmod 1777 tmp
 for each in /bin /lib* /sbin; do
     if [ -L "$each" ]; then cp -P "$each" .; else mkdir ".$each"; mount --bind "$each" ".$each"; fi
@@ -40,7 +43,8 @@ mount --bind /usr usr
 mount --bind "$base" base
 mount --bind "$source" source
 mount --bind "$packages" packages
-for each in base packages source usr; do mount -o remount,bind,ro "$each"; done
+mount --bind "$tested" tested
+for each in base packages source tested usr; do mount -o remount,bind,ro "$each"; done
 mount -t proc proc proc
 mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
 mount -t tmpfs -o mode=755 tmpfs run
@@ -65,7 +69,7 @@ if [ "$base" != /usr ]; then
 fi
 "/base/bin/$python" -m venv --without-pip /opt/edge-tunnel
 cd /opt/edge-tunnel
-printf '/source\\n/packages\\n' > "$(echo lib/python*/site-packages)/checkout.pth"
+printf '/tested\\n/packages\\n' > "$(echo lib/python*/site-packages)/checkout.pth"
 for each in tunnel-agent:tunnel_agent tunnel-server:tunnel_server tunnelctl:tunnelctl; do
     program=bin/${each%%:*} module=${each##*:}
     printf '#!/opt/edge-tunnel/bin/python3\\nimport sys\\n' > $program
@@ -125,7 +129,7 @@ def machine(host: Host, processes: Processes, *, systemd: bool = False) -> Itera
     unshare = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
     python = Path(sys.executable).resolve().name
     stage = _BOOT if systemd else _SLEEP
-    words = ["sh", "-c", stage, "stage", python, sys.base_prefix, _SOURCE, _PACKAGES]
+    words = ["sh", "-c", stage, "stage", python, sys.base_prefix, _SOURCE, _PACKAGES, _TESTED]
     with _control_group(host.namespace) as group:
         # In a control group of its own before that becomes the root of all it sees.
         enter = ["sh", "-c", 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"', "enter", group]

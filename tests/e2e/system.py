@@ -28,6 +28,12 @@ RESET = {7, 55, 56}
 """How curl ends after a reset, which may come before connect() has returned, before it has sent, or later."""
 
 
+def build_of(program: subprocess.Popen[bytes]) -> str:
+    """Which build of the protocol a running program of ours has loaded, as the kernel knows it."""
+    mapped = Path(f"/proc/{program.pid}/maps").read_text()
+    return "compiled" if re.search(r"/tunnel_wire\S*\.so$", mapped, re.MULTILINE) else "interpreted"
+
+
 class System:
     """A server in the cloud and agents on the edges of a topology; all state below one directory."""
 

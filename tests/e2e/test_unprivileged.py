@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+import tunnel_wire
 from tests.e2e.network import dial
-from tests.e2e.system import EDGE_1, System, curl_json, toml
+from tests.e2e.system import EDGE_1, System, build_of, curl_json, toml
+from tunnel_wire.build import build
 from tunnelctl.demo.topology import Host
 
 UID = 64738
 CAP_NET_ADMIN = 12
-_ROOT = Path(__file__).parents[2]
+_SOURCE = Path(tunnel_wire.__file__).parents[1]
 _PACKAGES = Path(pytest.__file__).parents[1]
 
 # What both need is bound below /mnt, whose every folder is open: a checkout may lie in a home directory.
@@ -71,7 +73,7 @@ class Sandbox:
         run.mkdir(exist_ok=True)
         for path in (run, state, *state.rglob("*")):
             os.chown(path, UID, UID)
-        places = [sys.base_prefix, _PACKAGES, _ROOT, state, run]
+        places = [sys.base_prefix, _PACKAGES, _SOURCE, state, run]
         sandbox = ["unshare", "--mount", "sh", "-c", SANDBOX, "sandbox", str(UID), *places, capabilities]
         python = f"/mnt/base/bin/{Path(sys.executable).resolve().name}"
         return self.system.start(name, host, *sandbox, python, "-c", LAUNCH, *words)
@@ -96,6 +98,7 @@ def test_the_agent_works_without_any_privilege(own: System, sandbox: Sandbox) ->
         "edge-1", edge, own.agent_state(edge), "-all", "tunnel_agent", "run", "--state-dir", "/mnt/state"
     )
     own.wait_ready("edge-1")
+    assert build_of(process) == build()
     own.map_port("9081=10264")
     assert curl_json(own.topology.cloud, f"http://{EDGE_1}:9081/")["machine"] == "edge-1"
     status = _status(process.pid)

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-import tunnel_wire
 from tunnel_agent import cli
 from tunnel_agent.cli import main
+from tunnel_wire.build import version_line
 
 
 @pytest.fixture
@@ -112,4 +112,4 @@ def test_version(capsys, monkeypatch):
     """The program's own, wherever it runs: an image or a zip without the package's metadata too."""
     monkeypatch.setattr(importlib.metadata, "version", None)
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"tunnel-agent {tunnel_wire.__version__}\n"
+    assert capsys.readouterr().out == version_line("tunnel-agent") + "\n"

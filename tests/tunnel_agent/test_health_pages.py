@@ -3,6 +3,7 @@ import json
 from tunnel_agent.health_pages import Health
 from tunnel_agent.status import AgentStatus, Waiting
 from tunnel_daemon.http1 import Request
+from tunnel_wire.build import build
 
 
 async def get(health: Health, path: str):
@@ -38,6 +39,7 @@ async def test_details():
     status.refused["not-allowed"] += 2
     details = json.loads((await get(Health(status), "/status")).body)
     assert details["version"] == "1.2.3"
+    assert details["build"] == build()
     assert details["node"] == "edge-1"
     assert details["linked"] is True
     assert details["server"] == "tunnel.example:10262"

@@ -16,8 +16,9 @@ import pytest
 FORBIDDEN = {"kubernetes", "pydantic", "pyroute2", "prometheus_client", "cryptography", "asyncio", "cffi"}
 # Less, and for other commands, mistakes, proxies, or nothing at all: an agent has a budget of 30 MiB.
 UNUSED = {
-    "_strptime", "argparse", "calendar", "difflib", "email", "encodings.idna", "h11", "http",
-    "multiprocessing", "stringprep", "unittest", "xml",
+    "_strptime", "argparse", "calendar", "concurrent", "decimal", "difflib", "email", "encodings.idna", "h11",
+    "http", "importlib.metadata", "importlib.resources", "logging.handlers", "multiprocessing", "pickle",
+    "statistics", "stringprep", "typing_extensions", "unittest", "uuid", "xml", "zipfile",
     "certs.authority", "certs.requests", "tunnel_agent.attestation", "tunnel_agent.join",
     "tunnel_agent.join_client", "tunnel_agent.proxy_tunnel", "tunnel_agent.renew",
     "tunnel_agent.service_install", "tunnel_daemon.http1", "tunnel_daemon.port_owner",

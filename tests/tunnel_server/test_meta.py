@@ -10,6 +10,7 @@ from tunnel_daemon.http_service import serve_http
 from tunnel_daemon.listeners import open_tcp_listeners
 from tunnel_server.meta import meta_router
 from tunnel_server.metrics import Metrics
+from tunnel_wire.build import build
 
 
 @pytest.fixture
@@ -59,5 +60,5 @@ async def test_metrics_and_nothing_else(ask) -> None:
     curl, _ = ask
     status, body = await curl("/metrics")
     assert status == 200
-    assert 'edge_tunnel_build_info{version="1"} 1.0' in body
+    assert f'edge_tunnel_build_info{{build="{build()}",version="1"}} 1.0' in body
     assert (await curl("/debug/pprof"))[0] == 404

@@ -3,6 +3,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from tunnel_server.metrics import MAX_VALUES, Metrics
+from tunnel_wire.build import build
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -33,7 +34,7 @@ def test_everything_counted_is_exposed() -> None:
     metrics.join_ended("used")
     found = samples(metrics)
     expected = {
-        ("edge_tunnel_build_info", "1.2.3"): 1,
+        ("edge_tunnel_build_info", build(), "1.2.3"): 1,
         ("edge_tunnel_nodes_connected",): 2,
         ("edge_tunnel_links",): 1,
         ("edge_tunnel_sessions",): 1,

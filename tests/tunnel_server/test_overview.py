@@ -16,6 +16,7 @@ from tunnel_server.asked import Asked
 from tunnel_server.intercept.config import Refusal, Statistics
 from tunnel_server.mappings import PortMappings
 from tunnel_server.overview import Overview
+from tunnel_wire.build import build
 from tunnel_wire.causes import OpenFailed
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ async def test_the_status(core: Core) -> None:
             raise AssertionError
     status = told.status()
     assert (status.version, status.instance) == ("1.2.3", "01234567"), "the whole instance is a secret"
+    assert status.build == build()
     assert (status.nodes_known, status.nodes_connected, status.calls_open) == (2, 1, 0)
     assert [each.name for each in status.listeners] == ["insecure", "tunnel"]
     assert {each.port: each.source for each in status.mappings}[9081] == "configured"

@@ -10,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.tunnel_server.core import ADDRESS, Agent, Core, running
+from tests.tunnel_server.core import ADDRESS, Core, running
+from tests.tunnel_wire.links import mute, unmute
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.flow import Budget
 from tunnel_wire.hello import Hello, new_id
@@ -41,12 +42,6 @@ async def works(near: TunnelStream, far: TunnelStream) -> bool:
         return await far.receive_some() == b"x"
 
 
-def paralyse(agent: Agent) -> None:
-    """The agent's machine loses its power: nothing is sent any more, and nothing says so."""
-    agent.link.connection.output_ready = lambda: None
-    agent.link.pump = lambda: None  # type: ignore[method-assign]
-
-
 async def test_a_living_duplicate_is_refused_and_the_first_keeps_its_streams(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -74,7 +69,7 @@ async def test_a_new_session_replaces_one_that_does_not_answer() -> None:
         await core.wait_linked("edge-1", first.session)
         accepted: list[TunnelStream] = []
         stale = await open_stream(core, accepted)
-        paralyse(first)
+        mute(first.link)  # its machine has lost its power
         second = await core.agent(context)
         await core.wait_linked("edge-1", second.session)
         with pytest.raises(trio.BrokenResourceError):
@@ -91,7 +86,7 @@ async def test_of_two_newcomers_at_once_one_is_taken() -> None:
         context = core.node()
         stale = await core.agent(context)
         await core.wait_linked("edge-1", stale.session)
-        paralyse(stale)
+        mute(stale.link)  # its machine has lost its power
         newcomers = [await core.agent(context) for _ in range(2)]
         with trio.fail_after(15):
             while not any(agent.drained for agent in newcomers):
@@ -112,8 +107,7 @@ async def test_a_newcomer_that_leaves_during_the_probe_changes_nothing(
         await core.wait_linked("edge-1", first.session)
         accepted: list[TunnelStream] = []
         near = await open_stream(core, accepted)
-        pump, ready = first.link.pump, first.link.connection.output_ready
-        paralyse(first)
+        mute(first.link)  # its machine has lost its power
         second = await core.agent(context)
         lock = core.registry.nodes["edge-1"].adopting
         with trio.fail_after(5):
@@ -122,8 +116,7 @@ async def test_a_newcomer_that_leaves_during_the_probe_changes_nothing(
             second.link.close("gone again")
             while lock.locked():
                 await trio.sleep(0.01)
-        first.link.pump, first.link.connection.output_ready = pump, ready  # type: ignore[method-assign]
-        first.link.pump()
+        unmute(first.link)
         assert await works(near, accepted[0])
         third = await core.agent(context)
         await third.wait_over()
@@ -135,7 +128,7 @@ async def test_a_link_of_the_same_session_replaces_its_own_at_once() -> None:
         context = core.node()
         first = await core.agent(context)
         await core.wait_linked("edge-1", first.session)
-        paralyse(first)
+        mute(first.link)  # its machine has lost its power
         with trio.fail_after(1.5):
             second = await core.agent(context, session=first.session)
             await first.wait_over()

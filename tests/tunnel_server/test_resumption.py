@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,6 @@ from tunnel_wire.splice import End, SpliceResult, splice
 from tunnel_wire.stream_state import EndCause
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
     from tunnel_wire.stream import TunnelStream
@@ -55,7 +55,7 @@ def serial(core: Core) -> str:
 
 def cut(agent: Agent) -> None:
     """As a network does: without a word."""
-    agent.link._last_words = bytes  # type: ignore[method-assign]
+    agent.link._sock.shutdown(socket.SHUT_RDWR)
     agent.link.close("cut")
 
 

@@ -13,6 +13,7 @@ import trio.testing
 from certs.revocations import Kind
 from tests.tunnel_server.core import Agent, Core, running
 from tests.tunnel_server.test_resumption import cut, receive, stream
+from tests.tunnel_wire.links import mute
 from tunnel_wire.hello import DrainReason
 from tunnel_wire.limits import WireLimits
 
@@ -179,8 +180,7 @@ def forget(agent: Agent) -> None:
     """As a NAT does: nothing goes out any more, and nothing comes in, without a word to anybody."""
     assert agent.link._watch is not None
     agent.link._watch.want(0)
-    agent.link.pump = lambda: None  # type: ignore[method-assign]
-    agent.link.connection.output_ready = lambda: None
+    mute(agent.link)
 
 
 async def test_a_silent_link_gets_no_calls_and_loses_those_it_has_to_the_other_one(

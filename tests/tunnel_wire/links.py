@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import socket
 import tempfile
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +33,22 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 MIB = 1 << 20
+
+
+def alive(*kinds: type) -> Counter[type]:
+    """How many of them there are in memory, of each kind. (Compiled classes know no weak references.)"""
+    return Counter(type(each) for each in gc.get_objects() if type(each) in kinds)
+
+
+def mute(link: Link) -> None:
+    """Nothing of what it has to say goes out any more, and nothing says so."""
+    link.connection.take = lambda size: []
+
+
+def unmute(link: Link) -> None:
+    """What it had to say meanwhile is late."""
+    link.connection.take = link.connection._sender.take
+    link.pump()
 
 
 @cache

@@ -101,12 +101,17 @@ def test_segments_come_back_exactly_once(
     pieces: list[tuple[bytes, bool]], cuts: list[int], receipts: list[int]
 ) -> None:
     given_back: list[int] = []
+    pool, bottom = SegmentPool(), bytearray()
+    pool.give(bottom)
 
-    class Pool(SegmentPool):
-        def give(self, segment: bytearray) -> None:
-            given_back.append(id(segment))
+    def note_given_back() -> None:
+        taken = []
+        while (segment := pool.take()) is not bottom:
+            taken.append(id(segment))
+        given_back.extend(reversed(taken))
+        pool.give(bottom)
 
-    out, _ = outgoing(pool=Pool())
+    out, _ = outgoing(pool=pool)
     out.limit = 1 << 20
     segments = []
     for data, pooled in pieces:
@@ -119,11 +124,13 @@ def test_segments_come_back_exactly_once(
         framed += b"".join(out.take(cuts[turn % len(cuts)]))
         # A segment is never given back while bytes of it are kept.
         out.acknowledge(min(out.sent, out.acknowledged + receipts[turn % len(receipts)]))
+        note_given_back()
         kept = {id(segment) for _, _, segment in out._kept if segment is not None}
         assert not kept & set(given_back)
         turn += 1
     assert framed == b"".join(data for data, _ in pieces)
     out.acknowledge(out.written)
+    note_given_back()
     assert given_back == [id(segment) for segment in segments]
 
 

@@ -17,8 +17,13 @@ from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.life import Life
 from tunnel_wire.limits import DEFAULT_LIMITS
-from tunnel_wire.session import Session
+from tunnel_wire.session import Session, Stream
 from tunnel_wire.stream_state import EndCause, State
+
+
+def streams(number: int) -> list[Stream]:
+    session = Session(budget=Budget(1 << 30))
+    return [session.new_stream("target", 80) for _ in range(number)]
 
 
 def test_silence_ends_the_link(answerer: Handmade) -> None:
@@ -139,11 +144,12 @@ def test_receipt_for_much_is_asked_sooner_however_it_came_together(answerer: Han
 
 def test_receipt_is_due_again_after_all_that_had_sent_are_gone() -> None:
     life = Life(DEFAULT_LIMITS, 0, lambda frame: None)
-    life.note_sent(one := object(), 10)  # type: ignore[arg-type]
-    life.forget(one)  # type: ignore[arg-type]
+    one, other = streams(2)
+    life.note_sent(one, 10)
+    life.forget(one)
     life.keep(1)
     assert (life.receipt_due, life.due) == (math.inf, 4)
-    life.note_sent(object(), 10)  # type: ignore[arg-type]
+    life.note_sent(other, 10)
     assert life.due < 1
 
 
@@ -193,13 +199,13 @@ def test_an_end_is_over_with_its_receipt(answerer: Handmade) -> None:
 
 def test_deadlines() -> None:
     life = Life(DEFAULT_LIMITS, 0, lambda frame: None)
-    one, other, third = object(), object(), object()
-    life.set_deadline(one, 3)  # type: ignore[arg-type]
-    life.set_deadline(other, 1)  # type: ignore[arg-type]
-    life.set_deadline(third, 2)  # type: ignore[arg-type]
+    one, other, third = streams(3)
+    life.set_deadline(one, 3)
+    life.set_deadline(other, 1)
+    life.set_deadline(third, 2)
     assert life.due == 1
     assert life.expired(0.9) == []
-    life.forget(third)  # type: ignore[arg-type]
+    life.forget(third)
     assert life.expired(1) == [other]
     life.keep(1)
     assert life.due == 3

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
 import socket
 import struct
-import weakref
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,9 +17,13 @@ import trio
 import trio.testing
 
 from tests.tunnel_wire import key_updates
-from tests.tunnel_wire.links import MIB, Ends, linked, tcp_pair
+from tests.tunnel_wire.links import MIB, Ends, alive, linked, tcp_pair
+from tunnel_wire.answerer import AnswererConnection
+from tunnel_wire.control_plane import ControlPlane
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.limits import WireLimits
+from tunnel_wire.link import Link
+from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER
 from tunnel_wire.stream_state import EndCause
 from tunnel_wire.tls import send_all
@@ -27,9 +31,7 @@ from tunnel_wire.tls import send_all
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tunnel_wire.events import Event
     from tunnel_wire.flow import Buffer
-    from tunnel_wire.link import Link
     from tunnel_wire.stream import TunnelStream
 
 WIDE = WireLimits(initial_window=8 * MIB, kept_floor=8 * MIB, max_queued=8 * MIB)
@@ -45,9 +47,10 @@ async def echoes(near: TunnelStream, far: TunnelStream, data: bytes = b"ping") -
 
 
 def die(link: Link) -> None:
-    """End like a killed process: no goodbye, and a reset for what still comes."""
-    link._last_words = bytes  # type: ignore[method-assign]
-    link._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """End like a killed process: no goodbye, and a reset."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    nowhere = struct.pack("=H14x", socket.AF_UNSPEC)
+    assert libc.connect(link._sock.fileno(), nowhere, len(nowhere)) == 0, os.strerror(ctypes.get_errno())
     link.close("died")
 
 
@@ -308,22 +311,25 @@ async def test_silence_is_noticed_while_everything_is_full(autojump_clock: trio.
         assert trio.current_time() - began <= 15
 
 
+class Turnstile(trio.abc.Instrument):
+    """Counts the turns of the event loop."""
+
+    turns = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.turns += 1
+
+
 async def test_an_idle_link_lives_for_hours_and_does_not_spin(autojump_clock: trio.testing.MockClock) -> None:
     autojump_clock.autojump_threshold = 0.001
     async with linked() as ends:
-        ticks = 0
-        real = ends.opener.tick
-
-        def tick(now: float) -> None:
-            nonlocal ticks
-            ticks += 1
-            real(now)
-
-        ends.opener.tick = tick  # type: ignore[method-assign]
+        loop = Turnstile()
+        trio.lowlevel.add_instrument(loop)
         hours = 1
         await trio.sleep(hours * 3600)
+        trio.lowlevel.remove_instrument(loop)
         assert not ends.ended
-        assert 100 < ticks < hours * 3600
+        assert 100 < loop.turns < hours * 3600
         near, far = await ends.stream()
         assert await echoes(near, far)
 
@@ -333,7 +339,13 @@ async def test_a_deadline_that_rounding_leaves_behind_does_not_spin(
 ) -> None:
     async with linked() as ends:
         # The clock stands still between jumps: a timer that waits for a time that has come would never end.
-        ends.opener.deadline = trio.current_time  # type: ignore[method-assign]
+        take = ends.opener.take
+
+        def take_and_be_due(size: int) -> list[Buffer]:
+            ends.opener._life.due = trio.current_time()
+            return take(size)
+
+        ends.opener.take = take_and_be_due
         ends.server.pump()
         with trio.fail_after(1):
             await trio.sleep(0.5)
@@ -440,15 +452,18 @@ async def test_a_defect_in_a_callback_ends_the_link_and_not_the_program(
 
 async def test_a_defect_in_the_protocol_does_too(caplog: pytest.LogCaptureFixture) -> None:
     async with linked() as ends:
+        take = ends.answerer.take
 
-        def receive(data: memoryview, now: float) -> list[Event]:
+        def take_once(size: int) -> list[Buffer]:
+            ends.answerer.take = take
             raise RuntimeError("a defect")
 
-        ends.answerer.receive = receive  # type: ignore[method-assign]
+        ends.answerer.take = take_once  # for the answer to what comes
         ends.opener.probe(trio.current_time())
         ends.server.pump()
         await wait_ended(ends, "agent", "server")
         assert "serving a socket failed" in caplog.text
+        assert str(ends.ended["agent"]) == "an internal error; the log has more"
 
 
 async def test_streams_hear_of_the_end_whatever_fails(caplog: pytest.LogCaptureFixture) -> None:
@@ -458,7 +473,7 @@ async def test_streams_hear_of_the_end_whatever_fails(caplog: pytest.LogCaptureF
         def take(size: int) -> list[Buffer]:
             raise RuntimeError("a defect")
 
-        ends.opener.take = take  # type: ignore[method-assign]
+        ends.opener.take = take
         ends.answerer.probe(trio.current_time())
         ends.agent.pump()
         await wait_ended(ends, "server")
@@ -471,14 +486,16 @@ async def test_streams_hear_of_the_end_whatever_fails(caplog: pytest.LogCaptureF
 async def test_an_ended_link_leaves_nothing_to_collect(how: str) -> None:
     gc.collect()
     gc.disable()
+    kinds = (Link, OpenerConnection, AnswererConnection, ControlPlane)
+    before = alive(*kinds)
     try:
         async with linked(resumes=True) as ends:
             near, far = await ends.stream()
             assert await echoes(near, far)
             near.close()
             far.close()
-            left = [weakref.ref(each) for each in (ends.server, ends.agent, ends.opener, ends.answerer)]
-            left += [weakref.ref(each._h2) for each in (ends.opener, ends.answerer)]
+            made = {Link: 2, OpenerConnection: 1, AnswererConnection: 1, ControlPlane: 2}
+            assert alive(*kinds) - before == made
             if how == "closed":
                 ends.server.close("over")
             elif how == "silent":
@@ -490,7 +507,7 @@ async def test_an_ended_link_leaves_nothing_to_collect(how: str) -> None:
             ends.ended.clear()  # they know the frames that they came through
             ends.agent._on_request = None  # it knows `ends`
         del near, far, ends
-        assert [each() for each in left] == [None] * 6
+        assert alive(*kinds) == before
     finally:
         gc.enable()
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize, invariant, rule
 
 from tests.tunnel_wire.memory import Face
 from tests.tunnel_wire.pipes import ENDS, FLOOR, LIMITS, Pipe, Side, Tunnelled, other
-from tests.tunnel_wire.wires import GRACE, NotedBudget, Wire, Wires
+from tests.tunnel_wire.wires import GRACE, Reclaimable, Wire, Wires
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.hello import DrainReason, Hello
@@ -145,8 +145,11 @@ class Resumption(Wires):
         session = self.sessions[end]
         budget, before = session.budget, list(session.suspended)
         amount = budget.total - budget.used + streams * FLOOR
+        assert isinstance(budget.reclaimable, Reclaimable)
+        budget.reclaimable.needed = amount
         if amount <= budget.total and budget.reserve_at_cost(amount):
             budget.release(amount)
+        budget.reclaimable.needed = FLOOR
         reclaimed = [stream for stream in before if stream.end_cause is EndCause.RECLAIMED]
         assert reclaimed == before[: len(reclaimed)]
         assert len(reclaimed) <= streams
@@ -323,9 +326,9 @@ class Resumption(Wires):
             case EndCause.UNANSWERED:
                 assert waited >= LIMITS.answer_timeout - 0.1
             case EndCause.RECLAIMED:
-                budget = stream.session.budget
-                assert isinstance(budget, NotedBudget)
-                assert budget.was_short
+                reclaimable = stream.session.budget.reclaimable
+                assert isinstance(reclaimable, Reclaimable)
+                assert stream in reclaimable.reclaimed
             case EndCause.SERVER_ANEW:
                 assert self.former
             case _:

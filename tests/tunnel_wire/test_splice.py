@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import hashlib
+import mmap
 import os
 import socket
 import weakref
@@ -31,7 +32,6 @@ from tunnel_wire.splice import End, OwnedSplice, SpliceResult, splice
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tunnel_wire.flow import Segment
     from tunnel_wire.stream import TunnelStream
 
 
@@ -91,9 +91,9 @@ class Call:
         return near.to_tunnel, near.from_tunnel
 
 
-async def start(ends: Ends) -> Call:
+async def start(ends: Ends, callers: tuple[socket.socket, socket.socket] | None = None) -> Call:
     near, far = await ends.stream()
-    caller, near_sock = tcp_pair()
+    caller, near_sock = callers or tcp_pair()
     target, far_sock = tcp_pair()
     call = Call(ends, near, far, caller, target)
     ends.nursery.start_soon(call.run_near, near_sock)
@@ -539,10 +539,11 @@ async def test_who_reset_it_after_its_end_has_not_finished() -> None:
         assert ended.end is End.LOCAL_RESET
 
 
-async def test_without_memory_to_read_into_one_connection_ends_and_not_its_link() -> None:
-    class Exhausted(SegmentPool):
-        def peek(self) -> Segment:
-            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+async def test_without_memory_to_read_into_one_connection_ends_and_not_its_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exhausted(*_: object, **__: object) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     async with linked() as ends, trio.open_nursery() as nursery:
         _, far = await ends.stream()
@@ -551,7 +552,8 @@ async def test_without_memory_to_read_into_one_connection_ends_and_not_its_link(
         over, stream = trio.Event(), far.release()
         credit, stream.outgoing.limit = stream.outgoing.limit, 0
         OwnedSplice(Owner(nursery), stream, far_sock, lambda _: over.set(), caller_is_far=True).start()
-        ends.answering.pool, stream.outgoing.limit = Exhausted(), credit
+        ends.answering.pool, stream.outgoing.limit = SegmentPool(), credit
+        monkeypatch.setattr(mmap, "mmap", exhausted)
         # The peer's credit has come: the link's reader says so.
         assert stream.face is not None
         stream.face.on_room()

@@ -7,26 +7,29 @@ import socket
 import subprocess
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import h2.config
 import h2.connection
 import h2.events
 import pytest
+from hpack import Decoder, Encoder
+from hyperframe.frame import Frame, HeadersFrame
 
 from tests.tunnel_wire.memory import MIB, Face, consume, tell
+from tunnel_wire import frames
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import Cause
 from tunnel_wire.events import Answered, DataReceived, EndReceived, Event, HelloReceived, StreamRequested
 from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.hello import DrainReason, Headers, Hello, new_id
+from tunnel_wire.hello import DrainReason, Hello, new_id
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.session import Session, Stream
 from tunnel_wire.stream_state import EndCause, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tunnel_wire.connection import Connection
@@ -264,20 +267,17 @@ def test_a_client_that_ends_before_it_reads() -> None:
 # --- nghttp2's programs, over TCP -----------------------------------------------------------------
 
 
-class _Runs(Protocol):
-    def __call__(self, connection: Connection, events: list[Event]) -> bool:
-        """What to do after each batch of events; true when it is done."""
-
-
-def carry(sock: socket.socket, connection: Connection, step: _Runs) -> None:
-    """Carry a connection over a blocking socket until `step` says that it is done, or the peer closes."""
+def carry(sock: socket.socket, connection: Connection | Echo, step: Callable[[list[Event]], bool]) -> None:
+    """Carry a connection over a blocking socket until `step`, given what came, says that it is done, or the
+    peer closes.
+    """
     sock.settimeout(10)
     while True:
         sock.sendall(b"".join(connection.take(MIB)))
         data = sock.recv(65_536)
         if not data:
             return
-        done = step(connection, connection.receive(memoryview(data), NOW))
+        done = step(connection.receive(memoryview(data), NOW))
         sock.sendall(b"".join(connection.take(MIB)))
         if done:
             return
@@ -316,7 +316,7 @@ def test_nghttpd_as_the_agent(tmp_path: Path, known: bool) -> None:
     seen: list[Event] = []
     streams: list[Stream] = []
 
-    def step(_: Connection, events: list[Event]) -> bool:
+    def step(events: list[Event]) -> bool:
         seen.extend(events)
         if events and isinstance(events[0], HelloReceived):
             # It is no proxy, and waits for more; so these are given up.
@@ -335,26 +335,65 @@ def test_nghttpd_as_the_agent(tmp_path: Path, known: bool) -> None:
     assert connection._h2.streams.keys() == {stream.stream_id for stream in streams[:10]}
 
 
-class Echo(AnswererConnection):
-    """Takes an upload for a stream, as nghttp has no CONNECT without a path; what comes on it goes back."""
+class Echo:
+    """An answerer to which an upload is a stream, as nghttp has no CONNECT without a path; what comes goes
+    back.
+    """
 
-    def on_request(self, stream_id: int, headers: Headers, *, ended: bool) -> None:
-        if dict(headers)[b":method"] != b"POST":
-            super().on_request(stream_id, headers, ended=ended)
-            return
-        connect = [(b":method", b"CONNECT"), (b":authority", b"target:80")]
-        super().on_request(stream_id, connect, ended=ended)
-        requested = self._events[-1]
-        assert isinstance(requested, StreamRequested)
-        # It sends the body at once, and no answer would come before that.
-        self.accept(requested.stream)
-        Face(requested.stream)
+    def __init__(self) -> None:
+        self.connection = answerer()
+        self.take = self.connection.take
+        self._decoder, self._encoder = Decoder(), Encoder()
+        self._came = bytearray()
+        self._passing = len(frames.PREFACE)
+        """Bytes of what comes that are passed on as they come."""
 
-    def go_round(self, events: list[Event]) -> None:
-        for event in events:
-            if isinstance(event, DataReceived):
+    def receive(self, data: memoryview, now: float) -> list[Event]:
+        self._came += data
+        events = []
+        while piece := self._next_piece():
+            # What is behind a request comes after its answer: nghttp sends the body at once.
+            for event in self.connection.receive(memoryview(piece), now):
+                self._go_round(event)
+                events.append(event)
+        return events
+
+    def _next_piece(self) -> bytes:
+        """A request's frame, or what there is of any other."""
+        came = self._came
+        if not self._passing and len(came) >= frames.HEADER_SIZE:
+            length, kind, _, _ = frames.parse_header(bytes(came[: frames.HEADER_SIZE]), 0)
+            size = frames.HEADER_SIZE + length
+            if kind == frames.HEADERS:
+                whole = bytes(came[:size]) if len(came) >= size else b""
+                del came[: len(whole)]
+                return whole and self._as_connect(whole)
+            self._passing = size
+        piece = bytes(came[: self._passing])
+        del came[: len(piece)]
+        self._passing -= len(piece)
+        return piece
+
+    def _as_connect(self, whole: bytes) -> bytes:
+        frame, _ = Frame.parse_frame_header(memoryview(whole[: frames.HEADER_SIZE]))
+        frame.parse_body(memoryview(whole[frames.HEADER_SIZE :]))
+        assert isinstance(frame, HeadersFrame)
+        fields = self._decoder.decode(frame.data, raw=True)
+        if (b":method", b"POST") in fields:
+            fields = [(b":method", b"CONNECT"), (b":authority", b"target:80")]
+        frame.data = self._encoder.encode(fields)
+        return frame.serialize()
+
+    def _go_round(self, event: Event) -> None:
+        match event:
+            case StreamRequested():
+                self.connection.accept(event.stream)
+                Face(event.stream)
+            case DataReceived():
                 tell(event)
-        for stream in list(session_of(self).streams.values()):
+            case _:
+                pass
+        for stream in list(session_of(self.connection).streams.values()):
             while data := consume(stream, stream.room(), NOW):
                 stream.write(data)
             if stream.incoming.end is not None and not stream.incoming.queued:
@@ -362,26 +401,21 @@ class Echo(AnswererConnection):
 
 
 @contextmanager
-def serving() -> Iterator[tuple[int, Echo]]:
+def serving() -> Iterator[tuple[int, AnswererConnection]]:
     """An answerer that waits for one client, and sends back what is uploaded."""
-    session = Session(budget=Budget(1 << 30), first_key=1 << 63)
-    connection = Echo(session, Hello("1", session=session.identifier, node="edge-1"), now=NOW)
-
-    def step(_: Connection, events: list[Event]) -> bool:
-        connection.go_round(events)
-        return False
+    echo = Echo()
 
     def serve(listener: socket.socket) -> None:
         sock, _ = listener.accept()
         with sock:
-            carry(sock, connection, step)
+            carry(sock, echo, lambda _: False)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
         thread = threading.Thread(target=serve, args=[listener])
         thread.start()
         try:
-            yield listener.getsockname()[1], connection
+            yield listener.getsockname()[1], echo.connection
         finally:
             thread.join()
 

@@ -24,7 +24,24 @@ def test_each_end_has_its_answer() -> None:
 
 def test_the_oldest_are_forgotten() -> None:
     stones = Tombstones()
-    for key in range(5000):
+    fewest, most = 5000, 0
+    for key in range(10_000):
         stones.add(key, None, finished=True)
-    known = [key for key in range(5000) if stones.get(key) is not None]
-    assert known == list(range(5000 - 4096, 5000))
+        if key % 250 == 0 or key % 2048 in {2047, 0, 1}:
+            known = [each for each in range(key + 1) if stones.get(each) is not None]
+            assert known == list(range(key + 1 - len(known), key + 1))
+            if key >= 5000:
+                fewest, most = min(fewest, len(known)), max(most, len(known))
+    assert 2048 < fewest < most == 4096
+
+
+def test_the_latest_answer_for_a_key_counts() -> None:
+    """However long ago the other one was given."""
+    stones = Tombstones()
+    stones.add(7, None, finished=True)
+    for key in range(100, 100 + 2048):
+        stones.add(key, None, finished=True)
+    stones.add(7, None, finished=False)
+    answer = stones.get(7)
+    assert answer is not None
+    assert answer.cause is Cause.RESET

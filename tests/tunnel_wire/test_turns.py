@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-import sys
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from unittest.mock import Mock
 
 import pytest
 import trio
 
-from tests.tunnel_wire.links import linked
+from tests.tunnel_wire.links import linked, tcp_pair
 from tests.tunnel_wire.test_link import WIDE
 from tests.tunnel_wire.test_splice import Call, calling, receive, send, start
-from tunnel_wire import link
-from tunnel_wire.flow import SEGMENT, Outgoing
+from tunnel_wire.flow import SEGMENT
 from tunnel_wire.receive_buffers import ROOM
 from tunnel_wire.splicing import Splicing
 from tunnel_wire.turns import RECEIVED, SENT, SHORT, SMALL, Messages, Turns, turns_of_this_loop
 
 if TYPE_CHECKING:
-    import socket
+    from _typeshed import WriteableBuffer
 
-    from tunnel_wire.flow import Buffer, Segment
+    from tunnel_wire.flow import Buffer
 
 
 def keep_short() -> None:
@@ -101,7 +99,7 @@ async def test_what_counts_where_a_stream_is_read_and_written_by_tasks(noting: s
     async with linked() as ends:
         near, far = await ends.stream()
         other = far if noting == "opener" else near
-        other._messages = Mock()
+        other._messages._turns = Turns()
         turns = turns_of_this_loop()
         for _ in range(2):
             await near.send_all(b"question")
@@ -113,37 +111,40 @@ async def test_what_counts_where_a_stream_is_read_and_written_by_tasks(noting: s
         assert turns.size == SHORT
 
 
+@pytest.mark.parametrize(
+    ("small_at", "before", "after"), [(math.inf, SEGMENT, SHORT), (-math.inf, SHORT, SEGMENT)]
+)
+@pytest.mark.parametrize("where", ["a link that sends", "a link that reads", "a socket that is read"])
 async def test_bulk_looks_for_small_messages_beside_it_wherever_it_is_moved(
-    monkeypatch: pytest.MonkeyPatch,
+    where: str, small_at: float, before: int, after: int
 ) -> None:
-    looked: set[str] = set()
-    note_bulk = Turns.note_bulk
+    async with calling(WIDE) as call:
+        turns, server = turns_of_this_loop(), call.ends.server
+        server._frame_size.low_water = SEGMENT  # the kernel takes a little at once
+        near, far = await call.ends.stream()
+        if where == "a link that sends":
+            turns.size, turns.small_at = before, small_at
+            near.write(bytes(4 * SEGMENT))
+            near.flush()
+            assert server._waits_to_send
+        elif where == "a link that reads":
+            near.write(bytes(2 * SHORT))
+            near.flush()
+            turns.size, turns.small_at = before, small_at
+            assert await far.receive_some()
+            assert not server._waits_to_send
+        else:
+            splicing = call.near._stream.face
+            assert isinstance(splicing, Splicing)
+            call.caller.send(bytes(SHORT))
+            turns.size, turns.small_at = before, small_at
+            splicing._read_in()
+            assert splicing.result.to_tunnel == SHORT
+            assert not server._waits_to_send
+        assert turns.size == after
 
-    def noting(self: Turns, now: float) -> None:
-        looked.add(sys._getframe(1).f_code.co_name)
-        note_bulk(self, now)
 
-    monkeypatch.setattr(Turns, "note_bulk", noting)
-    began = trio.current_time()
-    async with linked(WIDE) as ends:
-        bulk, other = await start(ends), await start(ends)
-        with bulk.caller, bulk.target, other.caller, other.target:
-            for source, sink in ((bulk.caller, bulk.target), (bulk.target, bulk.caller)):
-                await exchange(other)
-                assert turns_of_this_loop().small_at > began
-                monkeypatch.setattr(turns_of_this_loop(), "small_at", trio.current_time() + 3600)
-                assert turns_of_this_loop().size == SEGMENT
-                looked.clear()
-                await pour(source, sink)
-                assert {"_read_in", "_note_read", "_wait_to_send"} <= looked
-                assert turns_of_this_loop().size == SHORT
-                monkeypatch.setattr(turns_of_this_loop(), "small_at", -math.inf)
-                await pour(source, sink)
-                assert turns_of_this_loop().size == SEGMENT
-
-
-async def test_a_short_turn_of_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "unsent", lambda _sock: 0)  # it is not the kernel that ends it
+async def test_a_short_turn_of_a_link() -> None:
     async with linked(WIDE) as ends:
         fed: list[int] = []
         feed = ends.agent._tls.feed
@@ -155,6 +156,7 @@ async def test_a_short_turn_of_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
         ends.agent._tls.feed = noting
         near, far = await ends.stream()
         ends.server._frame_size.target = 2 * SEGMENT
+        ends.server._frame_size.low_water = 2 * SEGMENT  # it is not the kernel that ends the turn
         keep_short()
         near.write(bytes(2 * SEGMENT))
         near.flush()
@@ -169,28 +171,42 @@ async def test_a_short_turn_of_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
         assert SHORT + ROOM < max(fed) <= 4 * SHORT + ROOM
 
 
-async def test_bulk_is_in_short_pieces_only_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    take, write = Outgoing.take, Outgoing.write
+class Noting(socket.socket):
+    """It notes how much is read from it at once."""
 
-    def noting(self: Outgoing, size: int) -> list[Buffer]:
-        pieces = take(self, size)
-        sizes.append(sum(map(len, pieces)))
-        return pieces
+    __slots__ = ("sizes",)
 
-    def noting_too(self: Outgoing, data: Buffer, segment: Segment | None = None) -> None:
-        sizes.append(len(data))
-        write(self, data, segment)
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        size = super().recv_into(buffer, nbytes, flags)
+        self.sizes.append(size)
+        return size
 
-    monkeypatch.setattr(Outgoing, "take", noting)
-    monkeypatch.setattr(Outgoing, "write", noting_too)
-    async with calling(WIDE) as call:
-        await pour(call.caller, call.target)
-        assert max(sizes) > 2 * SHORT
-        keep_short()
-        sizes.clear()
-        await pour(call.caller, call.target)
-        assert SHORT <= max(sizes) <= 2 * SHORT
+
+async def test_bulk_is_in_short_pieces_only_meanwhile() -> None:
+    async with linked(WIDE) as ends:
+        caller, near_sock = tcp_pair()
+        read = Noting(fileno=near_sock.detach())
+        read.setblocking(False)
+        framed: list[int] = []
+        take = ends.opener.take
+
+        def noting(size: int) -> list[Buffer]:
+            pieces = take(size)
+            framed.append(sum(map(len, pieces)))
+            return pieces
+
+        call = await start(ends, (caller, read))
+        with call.caller, call.target:
+            read.sizes, ends.opener.take = [], noting
+            await pour(call.caller, call.target)
+            assert max(read.sizes) > 2 * SHORT
+            assert max(framed) > 2 * SHORT
+            keep_short()
+            read.sizes.clear()
+            framed.clear()
+            await pour(call.caller, call.target)
+            assert max(read.sizes) == SHORT
+            assert SHORT <= max(framed) <= 2 * SHORT + ROOM
 
 
 async def test_what_is_queued_for_a_socket_goes_by_short_turns() -> None:
@@ -212,7 +228,7 @@ async def test_what_is_queued_for_a_socket_goes_by_short_turns() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_what_is_dear_to_read_is_read_in_smaller_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_dear_to_read_is_read_in_smaller_turns() -> None:
     async with linked(WIDE) as ends:
         near, far = await ends.stream()
         received = 0
@@ -226,11 +242,18 @@ async def test_what_is_dear_to_read_is_read_in_smaller_turns(monkeypatch: pytest
                 while received < wanted:
                     received += len(await far.receive_some())
 
-        monkeypatch.setattr(link, "_READ_TIME", 0.0)
+        now = trio.current_time()
+
+        def slow() -> float:
+            nonlocal now
+            now += 0.01
+            return now
+
+        ends.agent._time = slow
         await carry(4 * SEGMENT)
         least = ends.agent._most_read
         assert least < ROOM
-        monkeypatch.setattr(link, "_READ_TIME", 60.0)
+        ends.agent._time = lambda: now
         await carry(SHORT)
         # Cheap once, it need not stay so.
         assert least < ends.agent._most_read < SEGMENT

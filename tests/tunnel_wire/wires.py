@@ -22,6 +22,8 @@ from tunnel_wire.session import Session
 from tunnel_wire.stream_state import EndCause
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tunnel_wire.session import Stream
 
 GRACE = 90
@@ -34,18 +36,23 @@ def _id(number: int) -> str:
     return f"{number:x}0123456789abcdef0123456789abcdef"[:32]
 
 
-class NotedBudget(Budget):
-    """It notes whether it ever had a reason to reclaim."""
+class Reclaimable(dict[object, "Callable[[], None]"]):
+    """What a budget can have back. Nobody is asked for it while there is room for what is needed."""
 
-    __slots__ = ("was_short",)
+    def __init__(self, budget: Budget) -> None:
+        super().__init__()
+        self.budget = budget
+        self.needed = FLOOR
+        """Bytes: a new stream's."""
+        self.reclaimed: list[object] = []
 
-    def __init__(self, total: int) -> None:
-        super().__init__(total)
-        self.was_short = False
+    def __setitem__(self, holder: object, reclaim: Callable[[], None]) -> None:
+        def reclaim_if_short() -> None:
+            assert self.budget.used + self.needed > self.budget.total
+            self.reclaimed.append(holder)
+            reclaim()
 
-    def reserve_at_cost(self, amount: int) -> bool:
-        self.was_short |= self.used + amount > self.total
-        return super().reserve_at_cost(amount)
+        super().__setitem__(holder, reclaim_if_short)
 
 
 @dataclass(eq=False)
@@ -107,7 +114,9 @@ class Wires(Pipes):
             self.former.append((end, self.sessions[end]))
         first = 1 << 63 if end == "far" else 1 + (len(self.former) << 32)
         name = _id(self.processes["far"])
-        made = Session(budget=NotedBudget(_BUDGET), limits=LIMITS, identifier=name, first_key=first)
+        budget = Budget(_BUDGET)
+        budget.reclaimable = Reclaimable(budget)
+        made = Session(budget=budget, limits=LIMITS, identifier=name, first_key=first)
         if end == "near":
             made.suspended.grace = GRACE
         self.sessions[end] = made

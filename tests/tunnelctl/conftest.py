@@ -92,7 +92,8 @@ class Core:
 
     def status(self) -> StatusView:
         status = StatusView(
-            version="1.2.3", instance="i", started=datetime.datetime.now(datetime.UTC), uptime_seconds=7500,
+            version="1.2.3", build="interpreted", instance="i",
+            started=datetime.datetime.now(datetime.UTC), uptime_seconds=7500,
             listeners=(ListenerView(name="tunnel", address="0.0.0.0:10262"),),
             interception=InterceptionView(state="active", addresses=3),
             nodes_known=2, nodes_connected=1, calls_open=4, memory_used_bytes=1536, memory_budget_bytes=2**30,

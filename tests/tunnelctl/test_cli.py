@@ -8,6 +8,7 @@ import types
 
 import pytest
 
+from tunnel_wire.build import version_line
 from tunnelctl import cli
 from tunnelctl.cli import COMMANDS, build_parser, main
 from tunnelctl.errors import CommandError, NotReachableError
@@ -87,7 +88,7 @@ def test_no_server_is_exit_3() -> None:
 def test_version() -> None:
     done = run("--version")
     assert done.returncode == 0
-    assert done.stdout.startswith("tunnelctl 0.")
+    assert done.stdout == version_line("tunnelctl") + "\n"
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

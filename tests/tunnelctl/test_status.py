@@ -49,7 +49,7 @@ async def test_problems_and_failures_are_shown(tunnelctl, core) -> None:
 
 async def test_json_is_the_servers_answer(tunnelctl) -> None:
     answer = json.loads((await tunnelctl("status", "--json"))[1])
-    assert answer["version"] == "1.2.3"
+    assert (answer["version"], answer["build"]) == ("1.2.3", "interpreted")
     assert answer["memory_budget_bytes"] == 2**30
 
 

@@ -144,6 +144,8 @@ class StatusView:
     """The server at a glance."""
 
     version: str
+    build: str
+    """`compiled` or `interpreted`."""
     instance: str
     started: datetime.datetime
     uptime_seconds: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -200,7 +201,7 @@ class _Reading:
         self._take = take
         self._opened = opened
         self._response: urllib3.HTTPResponse | None = None
-        self._stopped = False
+        self._stopped = threading.Event()
 
     def run(self, token: trio.lowlevel.TrioToken) -> None:
         """Read until the watch ends or is stopped. Raises what its reads and `take` raise."""
@@ -208,10 +209,10 @@ class _Reading:
         try:
             self._response = response
             self._in_trio(token, self._opened)
-            if self._stopped:  # while it was opened
+            if self._stopped.is_set():  # while it was opened
                 return
             for events in _batches(response):
-                if self._stopped:
+                if self._stopped.is_set():
                     return
                 self._in_trio(token, self._take, events)
         finally:
@@ -219,7 +220,7 @@ class _Reading:
 
     def stop(self) -> None:
         """Have the thread end, which may take a moment; call it in trio's thread."""
-        self._stopped = True
+        self._stopped.set()
         if self._response is not None:
             try:
                 self._response.shutdown()
@@ -228,13 +229,13 @@ class _Reading:
 
     def _in_trio(self, token: trio.lowlevel.TrioToken, work: Callable[..., None], *arguments: object) -> None:
         def unless_stopped() -> None:
-            if not self._stopped:
+            if not self._stopped.is_set():
                 work(*arguments)
 
         try:
             trio.from_thread.run_sync(unless_stopped, trio_token=token)
         except trio.RunFinishedError:
-            self._stopped = True
+            self._stopped.set()
 
 
 def _batches(response: urllib3.HTTPResponse) -> Iterator[list[dict[str, Any]]]:

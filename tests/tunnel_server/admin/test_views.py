@@ -27,7 +27,7 @@ def test_a_node_is_its_fields() -> None:
 
 def test_nested_views_are_plain_json() -> None:
     status = StatusView(
-        version="1", instance="i", started=AT, uptime_seconds=1.5,
+        version="1", build="compiled", instance="i", started=AT, uptime_seconds=1.5,
         listeners=(ListenerView(name="tunnel", address="0.0.0.0:10262"),),
         interception=InterceptionView(state="failed", problems=("no nftables",)),
         nodes_known=1, nodes_connected=0, calls_open=0, memory_used_bytes=1, memory_budget_bytes=2,
@@ -36,6 +36,7 @@ def test_nested_views_are_plain_json() -> None:
         ),
     )  # fmt: skip
     plain = json.loads(json.dumps(to_json(status)))
+    assert plain["build"] == "compiled"
     assert plain["listeners"] == [{"name": "tunnel", "address": "0.0.0.0:10262", "target": None}]
     assert plain["interception"]["problems"] == ["no nftables"]
     assert plain["recent_failures"][0]["time"] == "2026-11-21T08:00:00Z"

@@ -1,0 +1,253 @@
+"""The wheel, interpreted and compiled: what is in it, that it runs where it is installed, what fails how."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import tunnel_wire
+
+TREE = Path(__file__).parents[2]
+PACKAGES = ("certs", "tunnel_agent", "tunnel_daemon", "tunnel_server", "tunnel_wire", "tunnelctl")
+BUILT = TREE / "build" / "compiled"
+VARIABLE = "EDGE_TUNNEL_COMPILE"
+
+
+def run(*words: object, where: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+    environment = {
+        key: value for key, value in os.environ.items() if key not in {VARIABLE, "PYTHONPATH", "CC"}
+    }
+    environment |= {key: str(value) for key, value in variables.items()}
+    return subprocess.run(
+        list(map(str, words)),
+        cwd=where,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+
+
+def build(source: Path, folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+    offline = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")
+    return run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        *offline,
+        f"--wheel-dir={folder}",
+        ".",
+        where=source,
+        **variables,
+    )
+
+
+def modules(folder: Path) -> set[str]:
+    return {
+        str(file.relative_to(folder)) for package in PACKAGES for file in (folder / package).rglob("*.py")
+    }
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is in the tree, and what a build of older sources left behind."""
+    copy = tmp_path_factory.mktemp("source")
+    for file in ("pyproject.toml", "setup.py", "README.md"):
+        shutil.copy(TREE / file, copy)
+    for package in PACKAGES:
+        shutil.copytree(TREE / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "build/lib/tunnel_wire").mkdir(parents=True)
+    (copy / "build/lib/tunnel_wire/gone.py").touch()
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made where there is no compiler."""
+    folder = tmp_path_factory.mktemp("wheel")
+    done = build(source, folder, CC="/nonexistent/cc")
+    assert done.returncode == 0, done.stderr
+    (made,) = folder.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Path:
+    """What `make compiled` made, of these sources."""
+    if subprocess.run(
+        ["make", "--question", "compiled"], cwd=TREE, capture_output=True, check=False
+    ).returncode:
+        pytest.skip("build/compiled is not there, or of other sources: make compiled")
+    return BUILT
+
+
+@pytest.fixture(scope="module")
+def setup() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("setup_of_the_tree", TREE / "setup.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_the_variable_nothing_is_compiled(wheel: Path) -> None:
+    assert wheel.name == f"edge_tunnel-{tunnel_wire.__version__}-py3-none-any.whl"
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+
+
+def test_it_has_the_modules_of_the_tree_and_none_from_before(source: Path, wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+    assert names == modules(TREE)
+    assert [str(each.relative_to(source / "build")) for each in (source / "build").rglob("*.*")] == [
+        "lib/tunnel_wire/gone.py"
+    ], "the build has left something in the sources"
+
+
+def test_two_builds_are_alike(source: Path, tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two"):
+        assert build(source, tmp_path / name, SOURCE_DATE_EPOCH=1_700_000_000).returncode == 0
+        (file,) = (tmp_path / name).iterdir()
+        made.append(file.read_bytes())
+    assert made[0] == made[1]
+
+
+@pytest.mark.timeout(120)
+def test_installed_it_runs(wheel: Path, tmp_path: Path) -> None:
+    """In a venv of its own, away from the tree; its dependencies are those of the tests, without the tree."""
+    done = run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", where=tmp_path)
+    assert done.returncode == 0, done.stderr
+    python = tmp_path / "venv/bin/python"
+    words = ("--no-deps", "--no-index", "--quiet")
+    done = run(sys.executable, "-m", "pip", f"--python={python}", "install", *words, wheel, where=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (packages,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    (packages / "dependencies.pth").write_text(str(Path(pytest.__file__).parents[1]))
+    asked = "import tunnel_wire, trio; print(tunnel_wire.__file__)"
+    assert run(python, "-c", asked, where=tmp_path).stdout.strip() == f"{packages}/tunnel_wire/__init__.py"
+    for program in ("tunnel-agent", "tunnel-server", "tunnelctl"):
+        done = run(tmp_path / "venv/bin" / program, "--version", where=tmp_path)
+        assert done.stdout == f"{program} {tunnel_wire.__version__} (interpreted)\n"
+    done = run(tmp_path / "venv/bin/tunnelctl", "demo", "--once", where=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def compiler(folder: Path, code: int) -> Path:
+    """One that ends so, whatever it is given: these tests run where there is none, too."""
+    program = folder / f"cc-{code}"
+    program.write_text(f"#!/bin/sh\ncat >/dev/null; exit {code}\n")
+    program.chmod(0o755)
+    return program
+
+
+def another_mypy(folder: Path) -> Path:
+    (folder / "mypy-0.1.dist-info").mkdir()
+    (folder / "mypy-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mypy\nVersion: 0.1\n")
+    return folder
+
+
+@pytest.mark.parametrize("problem", ["value", "compiler", "headers", "mypy"])
+def test_what_is_missing_is_said_in_one_line(source: Path, tmp_path: Path, problem: str) -> None:
+    variables: dict[str, object]
+    variables, said = {
+        "value": ({VARIABLE: "yes"}, f"{VARIABLE}=yes: 1 compiles; 0, or none, does not"),
+        "compiler": (
+            {VARIABLE: 1, "CC": "/nonexistent/cc"},
+            "needs a C compiler (/nonexistent/cc is not there): ",
+        ),
+        "headers": ({VARIABLE: 1, "CC": compiler(tmp_path, 1)}, "needs Python's headers (Python.h): "),
+        "mypy": (
+            {VARIABLE: 1, "CC": compiler(tmp_path, 0), "PYTHONPATH": another_mypy(tmp_path)},
+            "here it is 0.1: ",
+        ),
+    }[problem]
+    done = build(source, tmp_path / "wheels", **variables)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "edge-tunnel: " in line]
+    assert said in line
+    assert "Traceback" not in done.stderr
+    if problem in {"compiler", "headers"}:
+        assert "apt-get install gcc python3-dev" in line
+    if problem != "value":
+        assert f"or leave {VARIABLE} out" in line
+    assert not (tmp_path / "wheels").exists() or not list((tmp_path / "wheels").iterdir())
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_these_do_not_ask_for_it(source: Path, tmp_path: Path, value: str) -> None:
+    done = build(source, tmp_path / "wheels", **{VARIABLE: value})
+    assert done.returncode == 0, done.stderr
+    assert [each.name.endswith("-none-any.whl") for each in (tmp_path / "wheels").iterdir()] == [True]
+
+
+def test_an_editable_install_stays_interpreted(source: Path, tmp_path: Path) -> None:
+    """What is edited would not be what runs."""
+    asked = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
+    done = run(sys.executable, "-c", asked, where=source, **{VARIABLE: 1})
+    assert done.returncode == 0, done.stderr
+    assert [each.name for each in tmp_path.glob("*.whl")] == [
+        f"edge_tunnel-{tunnel_wire.__version__}-0.editable-py3-none-any.whl"
+    ]
+    assert not list(source.rglob("*.so"))
+
+
+def test_an_isolated_build_gets_what_mypy_reads(source: Path) -> None:
+    asked = "from setuptools import build_meta; print(*build_meta.get_requires_for_build_wheel(), sep='\\n')"
+    plain = run(sys.executable, "-c", asked, where=source).stdout.split("\n")
+    told = run(sys.executable, "-c", asked, where=source, **{VARIABLE: 1}).stdout.split("\n")
+    dependencies = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert not [each for each in plain if each.startswith(("mypy", "trio"))]
+    assert [each for each in told if each.startswith("mypy==")]
+    assert set(dependencies) <= set(told)
+
+
+def test_the_lock_of_a_build_is_of_the_others() -> None:
+    """`make lock` has written all of them."""
+    compiles, develops = (
+        {line.split(" ")[0] for line in lock.read_text().splitlines() if re.match(r"[\w.-]+==", line)}
+        for lock in (TREE / "requirements/compile.txt", TREE / "requirements/dev.txt")
+    )
+    (pinned,) = [each for each in compiles if each.startswith("mypy==")]
+    assert (
+        pinned
+        in tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    )
+    assert compiles <= develops
+
+
+def test_compiled_it_has_a_library_beside_each_of_these_modules(compiled: Path, setup: ModuleType) -> None:
+    libraries = {str(file.relative_to(compiled)).partition(".")[0] for file in compiled.rglob("*.so")}
+    assert libraries == {"tunnel_wire__mypyc", *(f"tunnel_wire/{name}" for name in setup.COMPILED)}
+    assert modules(compiled) == modules(TREE)
+    (told,) = compiled.glob("*.dist-info/WHEEL")
+    tag = f"Tag: cp{sys.version_info.major}{sys.version_info.minor}-cp"
+    assert tag in told.read_text()
+    assert "none-any" not in told.read_text()
+
+
+def test_a_library_names_no_place_of_the_machine_that_made_it(compiled: Path) -> None:
+    for library in compiled.rglob(f"*{EXTENSION_SUFFIXES[0]}"):
+        content = library.read_bytes()
+        for place in (str(TREE), sys.base_prefix + "/", sys.prefix, "edge-tunnel-", str(Path.home()) + "/"):
+            assert place.encode() not in content, f"{library.name} names {place}"
+
+
+@pytest.mark.timeout(120)
+def test_compiled_it_runs(compiled: Path, tmp_path: Path) -> None:
+    for program in ("tunnel-agent", "tunnel-server", "tunnelctl"):
+        done = run(compiled / "bin" / program, "--version", where=tmp_path, PYTHONPATH=compiled)
+        assert done.stdout == f"{program} {tunnel_wire.__version__} (compiled)\n"
+    done = run(compiled / "bin/tunnelctl", "demo", "--once", where=tmp_path, PYTHONPATH=compiled)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -2,7 +2,8 @@
 
 `python -m tests.e2e.cluster.tunnel_image` makes it and says how large it is, with `--architecture` that of
 another computer. What takes long, Debian and the dependencies, is kept beside the cluster's programs and made
-again when the lock or the recipe changes.
+again when the lock or the recipe changes. The compiler is this computer's own, for another architecture too:
+emulated, it would take many times as long.
 """
 
 import argparse
@@ -39,11 +40,14 @@ CONFIG = {
 
 _SOURCE = Path(__file__).parents[3]
 _INSTALL, _LOCK = Path("deploy/image/install.py"), Path("requirements/runtime.txt")
+_COMPILE_LOCK = Path("requirements/compile.txt")
 _SUITE, _PACKAGES, _PYTHON = "bookworm", "python3", "3.11"
+_COMPILER = "python3,gcc,python3-dev"
+_CROSS_COMPILER = "python3,gcc-{machine}-linux-gnu,libpython3-dev:{architecture}"
 _UNUSED = (
-    "usr/share", "usr/games", "usr/include", "var/cache", "var/lib/apt", "var/lib/dpkg", "var/log",
-    "etc/apt", "usr/lib/python3",
+    "usr/share", "usr/games", "var/cache", "var/lib/apt", "var/lib/dpkg", "var/log", "etc/apt",
 )  # fmt: skip
+_ONLY_TO_COMPILE = ("usr/include", "usr/lib/python3")
 _OURS = ("certs", "tunnel_agent", "tunnel_daemon", "tunnel_server", "tunnel_wire", "tunnelctl")
 _USERS = "root:x:0:0:root:/:/usr/sbin/nologin\nedge-tunnel:x:65532:65532::/:/usr/sbin/nologin\n"
 _GROUPS = "root:x:0:\nedge-tunnel:x:65532:\n"
@@ -63,25 +67,33 @@ def archive(architecture: str = emulation.NATIVE) -> Path:
     Raises ImageError; NotEmulatedError where it has to be made and this computer cannot run what is in it.
     """
     base = cache.make(_base_name(architecture), lambda folder: _make_base(folder, architecture))
-    digest = hashlib.sha256(base.name.encode())
+    compiler = cache.make(_compiler_name(architecture), lambda folder: _make_compiler(folder, architecture))
+    digest = hashlib.sha256(f"{base.name} {compiler.name}".encode())
     for file in _sources():
         digest.update(f"{file.relative_to(_SOURCE)}\n".encode() + file.read_bytes())
     name = f"image-{digest.hexdigest()[:16]}"
-    made = cache.make(name, lambda folder: _make(base, folder, architecture))
+    made = cache.make(name, lambda folder: _make(base, compiler, folder, architecture))
     made.touch()  # the newest by its use
     cache.forget("image-" + "[0-9a-f]" * 16, _KEPT)
     return made / "edge-tunnel.tar"
 
 
 def _base_name(architecture: str) -> str:
-    digest = hashlib.sha256(repr((_SUITE, _PACKAGES, _UNUSED, _USERS, architecture)).encode())
+    unused = (*_UNUSED, *_ONLY_TO_COMPILE)
+    digest = hashlib.sha256(repr((_SUITE, _PACKAGES, unused, _USERS, architecture)).encode())
     for file in (_INSTALL, _LOCK):
         digest.update((_SOURCE / file).read_bytes())
     return f"image-base-{digest.hexdigest()[:16]}"
 
 
+def _compiler_name(architecture: str) -> str:
+    digest = hashlib.sha256(repr((_SUITE, _compiler_packages(architecture), _UNUSED)).encode())
+    digest.update((_SOURCE / _COMPILE_LOCK).read_bytes())
+    return f"image-compiler-{digest.hexdigest()[:16]}"
+
+
 def _sources() -> Iterator[Path]:
-    yield from (_SOURCE / "pyproject.toml", _SOURCE / "README.md")
+    yield from (_SOURCE / "pyproject.toml", _SOURCE / "setup.py", _SOURCE / "README.md")
     for package in _OURS:
         for file in sorted((_SOURCE / package).rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:
@@ -91,10 +103,7 @@ def _sources() -> Iterator[Path]:
 def _make_base(folder: Path, architecture: str) -> None:
     """Debian's Python and the locked dependencies, as a folder `root` and as a layer."""
     root, wheels = folder / "root", folder / "wheels"
-    what = (f"--architectures={architecture}", "--variant=extract", f"--include={_PACKAGES}")
-    _run("mmdebstrap", *what, "--quiet", _SUITE, root)
-    for unused in _UNUSED:
-        shutil.rmtree(root / unused, ignore_errors=True)
+    _unpack(root, architecture, _PACKAGES, unused=(*_UNUSED, *_ONLY_TO_COMPILE))
     (root / "etc/passwd").write_text(_USERS)
     (root / "etc/group").write_text(_GROUPS)
     _run(
@@ -107,15 +116,39 @@ def _make_base(folder: Path, architecture: str) -> None:
     (folder / "layer.tar").write_bytes(_layer(root, root.rglob("*")))
 
 
-def _make(base: Path, folder: Path, architecture: str) -> None:
+def _compiler_packages(architecture: str) -> str:
+    if architecture == emulation.NATIVE:
+        return _COMPILER
+    machine = emulation.MACHINES[architecture].replace("_", "-")
+    return _CROSS_COMPILER.format(machine=machine, architecture=architecture)
+
+
+def _make_compiler(folder: Path, architecture: str) -> None:
+    """Debian's compiler and Python, and in /build what else compiles: the recipe's stage `wheel`."""
+    root = folder / "root"
+    both = ",".join(dict.fromkeys((emulation.NATIVE, architecture)))
+    _unpack(root, both, _compiler_packages(architecture), unused=_UNUSED)
+    _run("chroot", root, "/usr/bin/python3", "-B", "-m", "venv", "--without-pip", "/build")
+    packages = root / "build/lib" / f"python{_PYTHON}" / "site-packages"
+    _run(
+        sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:",
+        "--no-compile", f"--python-version={_PYTHON}", *_platforms(emulation.NATIVE),
+        f"--target={packages}", "-r", _SOURCE / _COMPILE_LOCK,
+    )  # fmt: skip
+    shutil.copytree(Path(pip.__file__).parent, packages / "pip")
+
+
+def _unpack(root: Path, architectures: str, packages: str, *, unused: Iterable[str]) -> None:
+    what = (f"--architectures={architectures}", "--variant=extract", f"--include={packages}")
+    _run("mmdebstrap", *what, "--quiet", _SUITE, root)
+    for each in unused:
+        shutil.rmtree(root / each, ignore_errors=True)
+
+
+def _make(base: Path, compiler: Path, folder: Path, architecture: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        copy, root = Path(temporary, "source"), Path(temporary, "root")
-        for file in _sources():
-            (copy / file.relative_to(_SOURCE)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, copy / file.relative_to(_SOURCE))
-        words = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", f"--wheel-dir={temporary}")
-        _run(sys.executable, "-m", "pip", "wheel", *words, copy)
-        (wheel,) = Path(temporary).glob("*.whl")
+        root = Path(temporary, "root")
+        wheel = _compile(compiler, Path(temporary, "compiler"), architecture)
         shutil.copytree(base / "root", root, symlinks=True)
         before = {path: _identity(path) for path in root.rglob("*")}
         _install(root, architecture, f"--wheel=/source/{wheel.name}", files=[wheel])
@@ -125,15 +158,30 @@ def _make(base: Path, folder: Path, architecture: str) -> None:
     images.write_images(folder / "edge-tunnel.tar", layers, named, architecture=architecture)
 
 
+def _compile(compiler: Path, root: Path, architecture: str) -> Path:
+    """By Debian's own: another Python's or a newer libc's would not be found there."""
+    shutil.copytree(compiler / "root", root, symlinks=True, copy_function=os.link)
+    _add_folders(root)
+    for file in _sources():
+        (root / "source" / file.relative_to(_SOURCE)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, root / "source" / file.relative_to(_SOURCE))
+    variables = {"EDGE_TUNNEL_COMPILE": "1", "HOME": "/tmp", "TMPDIR": "/tmp"}
+    if architecture != emulation.NATIVE:
+        machine = emulation.MACHINES[architecture]
+        variables["_PYTHON_HOST_PLATFORM"] = f"linux-{machine}"
+        variables["_PYTHON_SYSCONFIGDATA_NAME"] = f"_sysconfigdata__{machine}-linux-gnu"
+    words = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir=/made", "/source")
+    _run("chroot", root, "/build/bin/python", "-B", "-m", "pip", "wheel", *words, **variables)
+    (made,) = (root / "made").glob("*.whl")
+    return made
+
+
 def _install(
     root: Path, architecture: str, *words: str, files: Iterable[Path] = (), wheels: Path | None = None
 ) -> None:
     """Run deploy/image/install.py in `root`, with these files in /source; nothing of that stays."""
     source = root / "source"
-    for folder in ("source", "tmp", "dev"):
-        (root / folder).mkdir(exist_ok=True)
-    if not (root / "dev/null").exists():
-        os.mknod(root / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    _add_folders(root)
     try:
         shutil.copytree(Path(pip.__file__).parent, source / "pip" / "pip")
         for file in (_SOURCE / _INSTALL, *files):
@@ -146,6 +194,13 @@ def _install(
     finally:
         shutil.rmtree(source)
         shutil.rmtree(root / "dev")
+
+
+def _add_folders(root: Path) -> None:
+    for folder in ("source", "tmp", "dev"):
+        (root / folder).mkdir(exist_ok=True)
+    if not (root / "dev/null").exists():
+        os.mknod(root / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
 
 
 def _platforms(architecture: str) -> Iterator[str]:
@@ -173,9 +228,9 @@ def _layer(root: Path, paths: Iterable[Path]) -> bytes:
     return content.getvalue()
 
 
-def _run(*words: object) -> None:
+def _run(*words: object, **variables: str) -> None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    environment = {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8"}
+    environment = {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8", **variables}
     done = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = " ".join(done.stderr.split()[-60:])

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from bench.builds import COMPILED, NOT_BUILT
 from bench.charts import ChartsMissing, check_charts, draw
 from bench.loads import registry as every_load
 from bench.loads.load import Load
 from bench.machine import machine, same
 from bench.peers import registry as every_peer
 from bench.peers.peer import Peer
+from bench.peers.tunnel import Tunnel
 from bench.results import Results, ResultsError, Sample
 from bench.suite import Suite
 from bench.table import markdown
@@ -57,6 +59,8 @@ def _measure(asked: argparse.Namespace) -> Results:
 
     peers = _chosen(every_peer.peers(), asked.peers, "peer")
     loads = _chosen(every_load.loads(), asked.loads, "load")
+    if not asked.quick and any(isinstance(peer, Tunnel) for peer in peers):
+        _check_build()
     before = _before(asked.resume, quick=asked.quick) if asked.resume else []
     suite = Suite(peers, loads, rounds=asked.rounds, quick=asked.quick, save=save, before=before)
     try:
@@ -64,6 +68,12 @@ def _measure(asked: argparse.Namespace) -> Results:
     except KeyboardInterrupt:
         print("interrupted: this is what there is", file=sys.stderr)
     return suite.results
+
+
+def _check_build() -> None:
+    """Refuse to measure hours of another build than somebody thinks. Raises AskedError."""
+    if (why := COMPILED.unusable()) not in {"", NOT_BUILT}:
+        raise AskedError(f"{why} (or only the first: then the interpreted build is measured)")
 
 
 def _before(path: Path, *, quick: bool) -> Sequence[Sample]:

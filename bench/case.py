@@ -12,12 +12,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from bench.builds import BUILDS, OURS, OURS_INTERPRETED
 from bench.costs import Costs
 from bench.loads import registry as every_load
 from bench.loads.load import Load, LoadFailed, Trial
 from bench.peers import registry as every_peer
 from bench.peers.peer import Peer, PeerFailed, Running, Stage
-from bench.peers.programs import Programs
+from bench.peers.tunnel import Tunnel
 from bench.routes import RouteFailed, lay
 from bench.stage import open_stage
 
@@ -39,7 +40,10 @@ def run(peer: Peer, loads: Sequence[Load], *, quick: bool) -> None:
 
 
 def _start(peer: Peer, stage: Stage, *, alone: bool) -> Running:
-    return Programs(stage, entrance=stage.target) if alone else peer.start(stage)
+    if not alone:
+        return peer.start(stage)
+    assert isinstance(peer, Tunnel)
+    return peer.unstarted(stage)
 
 
 def _measure(load: Load, trial: Trial) -> None:
@@ -61,7 +65,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="One program under some loads; `python -m bench` runs these."
     )
-    parser.add_argument("--peer", required=True, choices=[peer.name for peer in every_peer.peers()])
+    peers = [peer for peer in every_peer.peers() if not isinstance(peer, Tunnel)]
+    ours = (OURS, OURS_INTERPRETED)  # whatever is built now
+    parser.add_argument("--peer", required=True, choices=[*(peer.name for peer in peers), *ours])
+    parser.add_argument("--build", choices=list(BUILDS), help="of ours", default="interpreted")
     parser.add_argument("--load", required=True, action="append")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
@@ -70,7 +77,8 @@ def main() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:  # for every program that we start, too: 1,000 streams are more than the usual 1,024
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    peer = next(each for each in every_peer.peers() if each.name == asked.peer)
+    ours_of_build = Tunnel(asked.peer, BUILDS[asked.build])
+    peer = next((each for each in peers if each.name == asked.peer), ours_of_build)
     run(peer, [load for load in every_load.loads() if load.name in asked.load], quick=asked.quick)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+from bench.builds import OURS, OURS_INTERPRETED
 from bench.summary import Spread, Summary
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ CHARTS = {
 }
 ABREAST = 3  # panels, so that their letters can be read where a page is as wide as the chart
 NO_TUNNEL = "direct"
-OURS, OTHERS, REFERENCE = "#c2410c", "#64748b", "#cbd5e1"
+COLORS = {OURS: "#c2410c", OURS_INTERPRETED: "#fdba74"}
+OTHERS, REFERENCE = "#64748b", "#cbd5e1"
 
 
 class ChartsMissing(Exception):
@@ -107,6 +109,4 @@ def _cut(axes: Axes, bars: Sequence[tuple[PeerEntry, Spread]]) -> None:
 
 
 def _color(peer: PeerEntry) -> str:
-    if peer.name == "edge-tunnel":
-        return OURS
-    return OTHERS if peer.encrypted else REFERENCE
+    return COLORS.get(peer.name) or (OTHERS if peer.encrypted else REFERENCE)

@@ -1,10 +1,12 @@
-"""What the figures depend on besides the programs: processor, memory, kernel, versions, load."""
+"""What the figures depend on besides the programs: processor, memory, kernel, versions, load, our build."""
 
 import os
 import platform
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
+
+from bench.builds import product
 
 
 def machine() -> dict[str, object]:
@@ -17,6 +19,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION,
         "tcp": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
+        "build": product().name,
         "load_before": os.getloadavg()[0],
     }
 

@@ -39,7 +39,12 @@ def plan(peers: Sequence[Peer], loads: Sequence[Load], rounds: int, *, quick: bo
                     continue
                 if quick and group[0].route.shaped and not ours and not isinstance(peer, Direct):
                     continue
-                yield Case(peer, group, number)
+                if for_it := tuple(load for load in group if _is_for(peer, load)):
+                    yield Case(peer, for_it, number)
+
+
+def _is_for(peer: Peer, load: Load) -> bool:
+    return load.both_builds or not (isinstance(peer, Tunnel) and peer.second)
 
 
 def _groups(loads: Sequence[Load]) -> list[tuple[Load, ...]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bench.checkout import ROOT, commit
 from bench.family import family_ends
+from bench.peers.tunnel import Tunnel
 from bench.plan import Case
 from bench.results import Sample, now
 from bench.routes import own_namespace
@@ -28,6 +29,8 @@ class Runner:
         KeyboardInterrupt ends the case and every process of it, and is raised.
         """
         argv = [sys.executable, "-m", "bench.case", "--peer", case.peer.name, *["--quick"] * self._quick]
+        if isinstance(case.peer, Tunnel):
+            argv += ["--build", case.peer.build.name]  # as it was when the run began
         argv += [word for load in case.loads for word in ("--load", load.name)]
         measured, measured_with = now(), commit()  # looked up anew: somebody may commit meanwhile
         process = subprocess.Popen(

@@ -1,9 +1,10 @@
 """The tables for people, in Markdown: one for each group of loads, then costs, ratios and footnotes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from bench.builds import OURS, OURS_INTERPRETED
 from bench.loads.load import Figure, Load
 from bench.results import PeerEntry, Results
 from bench.summary import Spread, Summary
@@ -76,9 +77,10 @@ class Tables:
 
     def medians(self, columns: Sequence[Column]) -> str:
         """Medians with the least and the most of all rounds; a failure where there is none."""
-        rows = (
-            [self._name(peer), *(self._cell(peer, column) for column in columns)] for peer in self._present
-        )
+        rows = [
+            [self._name(peer), *(self._cell(peer, column) for column in columns)]
+            for peer in self._rows(columns)
+        ]
         return _table(["", *(f"{c.figure.title}, {c.figure.unit}" for c in columns)], rows)
 
     def ratios(self, columns: Sequence[Column]) -> str:
@@ -89,15 +91,22 @@ class Tables:
                 continue
             rows = [
                 [self._name(peer), *(self._ratio(peer, base, column) for column in columns)]
-                for peer in self._present
+                for peer in self._rows(columns)
                 if peer.name != base
             ]
             parts.append(_table([f"... as multiples of {base}", *(c.figure.title for c in columns)], rows))
         return "\n".join(parts)
 
+    def _rows(self, columns: Sequence[Column]) -> Iterator[PeerEntry]:
+        """Who has a row: all but our second build, which is for some loads only, where it has no cell."""
+        for peer in self._present:
+            if peer.name != OURS_INTERPRETED or any(self._cell(peer, column) != "-" for column in columns):
+                yield peer
+
     def alone(self, load: Load) -> str:
         """A load that only this project's server is put under."""
-        lines = [f"## {load.name}\n"]
+        other = load.interpreted and self._results.machine.get("build") == "compiled"
+        lines = [f"## {load.name}{' (interpreted)' * other}\n"]
         for peer in self._present:
             if failed := self._summary.failure(peer.name, load.name):
                 lines.append(f"failed: {failed}\n")
@@ -126,7 +135,7 @@ class Tables:
         return "\n".join(lines) + "\n"
 
     def _name(self, peer: PeerEntry) -> str:
-        return f"**{peer.name}**" if peer.name == "edge-tunnel" else peer.name
+        return f"**{peer.name}**" if peer.name == OURS else peer.name
 
     def _cell(self, peer: PeerEntry, column: Column) -> str:
         spread = self._summary.spread(peer.name, column.load, column.figure.key)
@@ -155,12 +164,13 @@ def with_spread(spread: Spread) -> str:
 
 def _head(results: Results) -> str:
     machine = results.machine
+    ours = f"{OURS} {build}, " if (build := machine.get("build")) else ""
     asked = f"{results.rounds} round{'s' * (results.rounds > 1)}{', quick' * results.quick}"
     asked += "" if results.complete else ", **interrupted**"
     return (
         f"{results.date[:10]}, {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"Linux {machine['kernel']}, Python {machine['python']}, {machine['openssl']}, TCP {machine['tcp']}; "
-        f"{asked}. Medians (least-most of the rounds). Absolute\n"
+        f"{ours}{asked}. Medians (least-most of the rounds). Absolute\n"
         'figures hold for that machine and hour: read the ratios. "Down" is from the edge to the server.\n'
         f"{_measured(results)}"
     )

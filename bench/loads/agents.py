@@ -20,8 +20,14 @@ from typing import Self
 from bench.accounting import cpu_seconds, memory_kib, peak_kib, reset_peaks
 from bench.loads.client import connect_idle
 from bench.loads.load import Figure, Load, LoadFailed, Trial
-from bench.peers.programs import Programs
-from bench.peers.tunnel import prepare_server, server_state, start_agent, start_server, start_successor
+from bench.peers.tunnel import (
+    OurPrograms,
+    prepare_server,
+    server_state,
+    start_first_agent,
+    start_server,
+    start_successor,
+)
 from tunnelctl.admin_client import ask
 from tunnelctl.errors import CommandError
 
@@ -74,8 +80,7 @@ def handover(trial: Trial, count: int) -> Mapping[str, float]:
     """
     count = _count(trial, count)
     running = _server(trial)
-    start_agent(running, trial.stage)
-    running.wait_until_it_carries()
+    start_first_agent(running, trial.stage)
     with _agents(trial, count) as told, connect_idle(running.entrance):
         _wait(told)
         time.sleep(SETTLE_S)
@@ -155,15 +160,14 @@ def _count(trial: Trial, full: int) -> int:
     return max(10, full // 50) if trial.quick else full
 
 
-def _server(trial: Trial) -> Programs:
-    assert isinstance(trial.running, Programs)
-    trial.running.entrance = ("127.0.0.1", trial.stage.free_port())
-    prepare_server(trial.stage, trial.running.entrance)
+def _server(trial: Trial) -> OurPrograms:
+    assert isinstance(trial.running, OurPrograms)
+    prepare_server(trial.running, trial.stage)
     start_server(trial.running, trial.stage)
     return trial.running
 
 
-def _memory(running: Programs) -> int:
+def _memory(running: OurPrograms) -> int:
     return memory_kib(running.processes["server"])
 
 

@@ -56,9 +56,14 @@ def long_down(trial: Trial) -> Mapping[str, float]:
 
 _LEAST = Figure("least", "the slowest of 16", "% of a fair share", "more")
 LOADS = (
-    Load("bulk down", (Figure("rate", "down", "MB/s", "more"),), down),
-    Load("bulk up", (Figure("rate", "up", "MB/s", "more"),), up),
-    Load("16 streams", (Figure("rate", "16 down", "MB/s", "more"), _LEAST), partial(down, streams=16)),
+    Load("bulk down", (Figure("rate", "down", "MB/s", "more"),), down, both_builds=True),
+    Load("bulk up", (Figure("rate", "up", "MB/s", "more"),), up, both_builds=True),
+    Load(
+        "16 streams",
+        (Figure("rate", "16 down", "MB/s", "more"), _LEAST),
+        partial(down, streams=16),
+        both_builds=True,
+    ),
     Load(
         "long link",
         (

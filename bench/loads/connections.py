@@ -47,10 +47,12 @@ LOADS = (
         "connections",
         (Figure("rate", "new connections", "/s", "more"),),
         partial(connections, at_once=1),
+        both_builds=True,
     ),
     Load(
         "connections x32",
         (Figure("rate", "... 32 at once", "/s", "more"),),
         partial(connections, at_once=32),
+        both_builds=True,
     ),
 )

@@ -75,11 +75,12 @@ def _figures(what: str) -> tuple[Figure, ...]:
 
 
 LOADS = (
-    Load("echo", _figures("echo"), idle),
+    Load("echo", _figures("echo"), idle, both_builds=True),
     Load(
         "echo under bulk",
         (*_figures("echo under bulk"), Figure("bulk", "bulk beside echoes", "MB/s", "more")),
         under_bulk,
+        both_builds=True,
     ),
     Load("lossy echo", _figures("echo, 20 ms, 1 % loss"), lossy, LOSSY, once=True),
 )

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from bench.loads.client import connect, percentiles
 from bench.loads.echo import echoes
 from bench.loads.load import Figure, Load, LoadFailed, Trial
-from bench.peers.programs import Programs
-from bench.peers.tunnel import prepare_server, server_state, start_agent, start_server
+from bench.peers.tunnel import OurPrograms, prepare_server, server_state, start_first_agent, start_server
 
 SETTLE_S = 0.2
 
@@ -21,12 +20,10 @@ SETTLE_S = 0.2
 def beside_a_flood(trial: Trial) -> Mapping[str, float]:
     """The 99th percentiles in microseconds, and how soon each flood's link was closed."""
     running, stage = trial.running, trial.stage
-    assert isinstance(running, Programs)
-    running.entrance = ("127.0.0.1", stage.free_port())
-    prepare_server(stage, running.entrance)
+    assert isinstance(running, OurPrograms)
+    prepare_server(running, stage)
     start_server(running, stage)
-    start_agent(running, stage)
-    running.wait_until_it_carries()
+    start_first_agent(running, stage)
     host, port = stage.wan_dial
     seconds = 1.5 * trial.seconds
     with connect(running.entrance, b"e") as sock:

@@ -2,7 +2,8 @@
 
 For this project only, three times, side by side: as it comes; with `resume-grace` 0, which keeps bytes all
 the same, and resumes nothing; and with both ends made forgetful (`bench.forgetful`). They carry bulk in turn,
-so that what is compared was measured within seconds.
+so that what is compared was measured within seconds. All three are interpreted: what is compiled lets nobody
+change it while it runs.
 """
 
 import os
@@ -14,10 +15,11 @@ from pathlib import Path
 from statistics import median
 
 from bench.accounting import cpu_seconds
+from bench.builds import INTERPRETED
 from bench.loads.client import PIECE, connect, expect, receive
 from bench.loads.load import Figure, Load, LoadFailed, Trial
 from bench.peers.programs import Programs
-from bench.peers.tunnel import prepare_server, start_agent, start_server
+from bench.peers.tunnel import OurPrograms, prepare_server, start_first_agent, start_server
 from bench.routes import LOOPBACK
 from bench.stage import open_stage
 
@@ -53,15 +55,14 @@ def _more(costs: Sequence[float], than: Sequence[float]) -> float:
 
 def _start(stack: ExitStack, arm: str) -> Programs:
     stage = stack.enter_context(open_stage(LOOPBACK))
-    programs = stack.enter_context(Programs(stage, entrance=("127.0.0.1", stage.free_port())))
-    prepare_server(stage, programs.entrance)
+    programs = stack.enter_context(OurPrograms(stage, INTERPRETED))
+    prepare_server(programs, stage)
     if arm != KEPT:
         with (stage.scratch / "server.toml").open("a") as file:
             file.write("[limits]\nresume-grace = 0\n")
     forgetful = (sys.executable, _FORGETFUL) if arm == FORGOTTEN else ()
     start_server(programs, stage, *forgetful)
-    start_agent(programs, stage, *forgetful)
-    programs.wait_until_it_carries()
+    start_first_agent(programs, stage, *forgetful)
     return programs
 
 
@@ -112,5 +113,6 @@ LOADS = (
         alone=True,
         once=True,
         patience=4,
+        interpreted=True,
     ),
 )

@@ -56,3 +56,5 @@ class Load:
     alone: bool = False  # it starts this project's server itself, and is for no other program
     once: bool = False  # one round has to be enough: it is long, and the line decides more than the program
     patience: int = 1  # it may take that many times as long as others
+    both_builds: bool = False  # it tells what compiling changes: our other build is put under it, too
+    interpreted: bool = False  # it is alone, and starts our interpreted build, whichever is measured

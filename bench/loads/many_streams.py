@@ -91,6 +91,7 @@ LOADS = (
             Figure("opened", "idle streams opened", "/s", "more", headline=False),
         ),
         idle_streams,
+        both_builds=True,
     ),
     Load(
         "stalled reader",

@@ -2,16 +2,18 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from bench.builds import NOT_BUILT, Build
 from bench.case import run
 from bench.loads.client import connect_idle
 from bench.loads.load import Load, LoadFailed, Trial
 from bench.peers.direct import Direct
 from bench.peers.peer import PeerFailed, Stage
 from bench.peers.programs import Programs
-from bench.peers.tunnel import Tunnel
+from bench.peers.tunnel import OurPrograms, Tunnel
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ def cut(trial: Trial) -> dict[str, float]:
     raise ConnectionResetError("cut")
 
 
+def of_which_build(trial: Trial) -> dict[str, float]:
+    assert isinstance(trial.running, OurPrograms)
+    return {trial.running.build.name: 1.0}
+
+
+ALONE = Load("alone", (), of_which_build, alone=True)
 GOOD, FAILING, CUT = Load("good", (), touch), Load("failing", (), fail), Load("cut", (), cut)
 
 
@@ -53,6 +61,20 @@ def test_a_peer_that_does_not_start_fails_all_its_loads(capsys: pytest.CaptureFi
     run(Broken(), [GOOD, CUT], quick=True)
     failed = "it would not\nlast words"
     assert said(capsys) == [{"load": "good", "failed": failed}, {"load": "cut", "failed": failed}]
+
+
+def test_ours_is_not_started_of_a_build_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = Tunnel(build=Build("compiled", tmp_path))
+    run(gone, [GOOD], quick=True)
+    run(gone, [ALONE], quick=True)
+    assert said(capsys) == [{"load": load.name, "failed": NOT_BUILT} for load in (GOOD, ALONE)]
+
+
+def test_a_load_that_is_alone_gets_the_build_that_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    run(Tunnel(), [ALONE], quick=True)
+    assert [line["figures"] for line in said(capsys)] == [{"interpreted": 1.0}]
 
 
 def test_both_ends_have_costs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.charts import CHARTS, draw
+from bench.builds import OURS, OURS_INTERPRETED
+from bench.charts import CHARTS, COLORS, OTHERS, draw
 from bench.loads.registry import loads
 from bench.results import PeerEntry, Results, Sample
 
@@ -26,6 +27,17 @@ def test_each_chart_that_has_figures_as_png_and_svg(tmp_path: Path) -> None:
     svg = (tmp_path / "throughput.svg").read_text()
     draw(results, loads(), tmp_path)
     assert (tmp_path / "throughput.svg").read_text() == svg
+
+
+def test_each_of_our_builds_has_a_colour_of_its_own(tmp_path: Path) -> None:
+    names = (OURS, OURS_INTERPRETED, "other")
+    peers = [PeerEntry(name, encrypted=True, one_line="") for name in names]
+    samples = [Sample(name, "bulk down", 0, {"rate": 100.0}) for name in names]
+    results = Results({}, quick=False, rounds=1, peers=peers, loads=["bulk down"], samples=samples)
+    draw(results, loads(), tmp_path)
+    svg = (tmp_path / "throughput.svg").read_text()
+    for color in (*COLORS.values(), OTHERS):
+        assert svg.count(f"fill: {color}") == 1
 
 
 def test_many_panels_stand_in_rows_of_three_so_that_they_can_be_read(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """In which order cases run."""
 
+from bench.builds import OURS_INTERPRETED
 from bench.loads.load import Load, Trial
 from bench.peers.blocking_relay import BlockingRelay
 from bench.peers.direct import Direct
@@ -35,6 +36,17 @@ def test_each_load_goes_through_all_peers_before_the_next_and_backwards_in_the_n
         (1, "edge-tunnel", "echo"),
         (1, "direct", "echo"),
     ]
+
+
+def test_our_other_build_is_for_those_loads_only_that_tell_how_they_differ() -> None:
+    other = Tunnel(OURS_INTERPRETED)
+    telling = Load("telling", (), nothing, both_builds=True)
+    for quick in (False, True):
+        cases = list(plan([OURS, other], [BULK, telling, FAR, ALONE], 1, quick=quick))
+        assert [case.loads for case in cases if case.peer is other] == [(telling,)]
+        assert {load for case in cases if case.peer is OURS for load in case.loads} == {
+            *(BULK, telling, FAR, ALONE)
+        }
 
 
 def test_what_only_this_project_is_put_under() -> None:

@@ -2,14 +2,20 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
+from bench.__main__ import main
 from bench.accounting import descendants
+from bench.builds import LIBRARY, Build, product
+from bench.peers.tunnel import Tunnel
 from bench.results import Results
 from bench.routes import missing_for_shaping
 
@@ -38,6 +44,8 @@ def test_a_quick_run_of_this_tunnel_beside_none(tmp_path: Path) -> None:
     assert [each for each in results.samples if each.failed] == []
     assert all(each.figures.get("rate", 1.0) > 0 for each in results.samples)
     assert "## Throughput" in done.stdout
+    assert f"edge-tunnel {product().name}, 1 round, quick" in done.stdout
+    assert f"- edge-tunnel {Tunnel(build=product()).available()}: " in done.stdout
     shown = bench("--show", file)
     assert shown.returncode == 0
     assert shown.stdout.strip() in done.stdout
@@ -80,7 +88,7 @@ def test_what_is_absent_is_listed_and_what_needs_more_is_not_measured(tmp_path: 
 
 
 def test_what_cannot_be_saved_is_known_before_anything_is_measured(tmp_path: Path) -> None:
-    done = bench("--json", tmp_path / "nowhere" / "run.json")
+    done = bench("--quick", "--json", tmp_path / "nowhere" / "run.json")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("bench: [Errno 2] No such file or directory: ")
 
@@ -98,6 +106,40 @@ def test_what_is_not_there_is_one_line(words: list[str], complaint: str) -> None
     assert done.returncode == 1
     assert done.stderr.startswith(complaint)
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """There is a compiled build, of no sources that are here."""
+    (tmp_path / ".made").touch()
+    (tmp_path / f"{LIBRARY}{EXTENSION_SUFFIXES[0]}").touch()
+    for module in ("bench.__main__", "bench.builds"):
+        monkeypatch.setattr(f"{module}.COMPILED", Build("compiled", tmp_path))
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.usefixtures("stale")
+def test_a_compiled_build_of_other_sources_is_never_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--peers", "edge-tunnel", "--loads", "echo"])
+    assert main() == 1
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert re.fullmatch(r"bench: \S+ is older than \S+\.py: rm -r \S+, then make compiled \(.*\)\n", error)
+
+
+@pytest.mark.usefixtures("stale")
+@pytest.mark.parametrize("words", [["--quick", "--peers", "edge-tunnel"], ["--peers", "direct"]])
+def test_it_is_in_nobodys_way_who_measures_nothing_of_ours(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")  # so that no long link can be laid
+    monkeypatch.setattr(sys, "argv", ["bench", *words, "--loads", "long link"])
+    assert main() == 0
+    assert "- not measured: long link" in capsys.readouterr().out
 
 
 def test_interrupted_it_ends_everything_and_writes_what_it_has(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.builds import product
 from bench.machine import machine
 from bench.results import PeerEntry, Results, ResultsError, Sample, now
 
@@ -39,6 +40,7 @@ def test_the_machine_is_said() -> None:
     assert facts["cpu"]
     assert facts["cores"]
     assert facts["kernel"]
+    assert facts["build"] == product().name
     assert json.loads(json.dumps(facts)) == facts
 
 

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from bench import runner
 from bench.accounting import descendants
+from bench.builds import INTERPRETED
 from bench.checkout import commit
 from bench.loads.load import Load
 from bench.loads.registry import loads
@@ -64,8 +66,15 @@ def test_a_case_that_will_not_end_is_killed_with_its_programs(monkeypatch: pytes
 
 
 def test_a_case_that_ends_badly_is_quoted() -> None:
-    (sample,) = run(Case(Tunnel(name="nobody"), (ECHO,), 0))
+    (sample,) = run(Case(Direct(name="nobody"), (ECHO,), 0))
     assert "invalid choice: 'nobody'" in sample.failed
+
+
+def test_a_case_is_told_which_build_of_ours_it_is_to_run() -> None:
+    """And doesn't look for itself: another may have been made since the run began."""
+    of_none = replace(INTERPRETED, name="neither")  # type: ignore[arg-type]
+    (sample,) = run(Case(Tunnel(build=of_none), (ECHO,), 0))
+    assert "--build: invalid choice: 'neither'" in sample.failed
 
 
 def test_a_load_that_said_nothing_has_failed() -> None:

@@ -1,5 +1,6 @@
 """The tables: nobody is missing from them silently."""
 
+from bench.builds import OURS_INTERPRETED
 from bench.loads.registry import loads
 from bench.results import PeerEntry, Results, Sample
 from bench.table import GROUPS, RATIOS, markdown, number
@@ -42,7 +43,8 @@ def table(**more: object) -> str:
         ],
         "complete": True,
     }
-    return markdown(Results(MACHINE, **{**fields, **more}), loads())  # type: ignore[arg-type]
+    fields = {"machine": MACHINE, **fields, **more}
+    return markdown(Results(**fields), loads())  # type: ignore[arg-type]
 
 
 def cells(text: str, row: str, nth: int = 0) -> list[str]:
@@ -67,6 +69,37 @@ def test_what_it_costs() -> None:
 
 def test_a_peer_that_is_absent_is_listed_with_its_remedy() -> None:
     assert "- bore (not encrypted): **not installed: cargo install bore-cli**" in table()
+
+
+def test_the_head_says_which_build_of_ours_was_measured_where_that_was_noted() -> None:
+    assert "TCP reno; 2 rounds." in table()
+    assert "TCP reno; edge-tunnel compiled, 2 rounds." in table(machine={**MACHINE, "build": "compiled"})
+
+
+def test_our_other_build_has_a_row_where_it_was_measured_and_only_there() -> None:
+    names = ("direct", "edge-tunnel", OURS_INTERPRETED, "bore")
+    peers = [PeerEntry(name, encrypted=True, one_line="") for name in names]
+    samples = [Sample(name, "bulk down", 0, {"rate": 500.0}) for name in names[:3]]
+    text = table(peers=peers, samples=samples)
+    throughput, _, latency = text.partition("## Latency")
+    assert [throughput.count(f"| {name} ") for name in (OURS_INTERPRETED, "bore")] == [2, 2]
+    assert [latency.partition("## What")[0].count(f"| {name} ") for name in (OURS_INTERPRETED, "bore")] == [
+        *(0, 2)
+    ]
+    failed = table(peers=peers, samples=[*samples, Sample(OURS_INTERPRETED, "echo", 0, failed="cut")])
+    assert failed.partition("## Latency")[2].count(f"| {OURS_INTERPRETED} ") == 2
+
+
+def test_what_was_measured_interpreted_all_the_same_says_so() -> None:
+    samples = [Sample("edge-tunnel", "keeping", 0, {"down_cpu": 1.0})]
+    compiled = {**MACHINE, "build": "compiled"}
+    for machine, names, heading in (
+        (compiled, ["keeping"], "## keeping (interpreted)\n"),
+        ({**MACHINE, "build": "interpreted"}, ["keeping"], "## keeping\n"),
+        (compiled, ["1000 idle agents"], "## 1000 idle agents\n"),
+    ):
+        more = [Sample("edge-tunnel", "1000 idle agents", 0, {"memory": 61.0})]
+        assert heading in table(machine=machine, loads=names, samples=samples + more)
 
 
 def test_a_failure_is_in_the_table_and_its_last_line_below() -> None:

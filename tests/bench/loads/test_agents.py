@@ -6,14 +6,14 @@ import pytest
 
 from bench.loads.agents import handover, idle_agents, reconnect_storm
 from bench.loads.load import Trial
-from bench.peers.programs import Programs
+from bench.peers.tunnel import Tunnel
 from bench.routes import LOOPBACK
 from bench.stage import open_stage
 
 
 @pytest.fixture
 def trial() -> Iterator[Trial]:
-    with open_stage(LOOPBACK) as stage, Programs(stage, entrance=stage.target) as running:
+    with open_stage(LOOPBACK) as stage, Tunnel().unstarted(stage) as running:
         yield Trial(stage, running, quick=True)
 
 

@@ -14,6 +14,7 @@ from bench.peers import binaries, bore
 from bench.peers.peer import Absent, Peer, PeerFailed, Stage
 from bench.peers.programs import carries
 from bench.peers.registry import peers
+from bench.peers.tunnel import Tunnel
 
 # Two turns of what sits in sockets, windows and buffers on the way.
 SIZE = 8 * 1024 * 1024
@@ -38,7 +39,8 @@ LOSES_AFTER_HALF_CLOSE = {  # and that is not ours to fix
     *("frp", "chisel", "konnectivity"),  # whatever is still under way: they take one end for both
 }
 ONE_AGENT = {"direct", "blocking relay", "stunnel pair", "haproxy pair"}
-INSTALLED_FOREIGN = [each for each in INSTALLED if each.id not in {"direct", "blocking relay", "edge-tunnel"}]
+OURS = {"direct", "blocking relay", *(peer.name for peer in peers() if isinstance(peer, Tunnel))}
+INSTALLED_FOREIGN = [each for each in INSTALLED if each.id not in OURS]
 
 
 def alive(pid: int) -> bool:

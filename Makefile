@@ -8,11 +8,12 @@ MINUTES ?= 10
 # A file's tests share what they set up, so they stay together. In the order of the files: the slow come early.
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # All that load the protocol or start programs that do; the rest would only be run again.
-COMPILED_TESTS = $(addprefix tests/,tunnel_wire tunnel_server tunnel_agent tunnel_daemon tunnelctl deploy/test_wheel.py e2e)
-SOURCES = $(foreach package,tunnel_wire tunnel_server tunnel_agent tunnel_daemon tunnelctl certs, \
-	$(wildcard $(package)/*.* $(package)/*/*.*))
+COMPILED_TESTS = $(addprefix tests/,tunnel_wire fuzz tunnel_server tunnel_agent tunnel_daemon tunnelctl deploy/test_wheel.py e2e)
+SOURCES = $(filter-out %.pyc,$(foreach package,tunnel_wire tunnel_server tunnel_agent tunnel_daemon tunnelctl certs, \
+	$(wildcard $(package)/*.* $(package)/*/*.*)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+unexport EDGE_TUNNEL_COMPILE    # where something is to be compiled, the rule says so
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-compiled compiled e2e test-long soak cluster test-cluster manifests bench lint format lock clean

@@ -1,8 +1,10 @@
 """What pyproject.toml cannot say: with EDGE_TUNNEL_COMPILE=1, the modules that a byte passes are compiled.
 
 By mypyc, from the same files (docs/architecture.md, "Compiled"): a wheel then holds both, and Python takes
-the compiled module where there is one. That needs a C compiler and Python's headers; without the variable
-nothing of the kind is needed, or tried. An editable install stays interpreted: what is edited is what runs.
+the compiled module where there is one. That needs a C compiler, Python's headers and libc's; without the
+variable nothing of the kind is needed, or tried. An editable install stays interpreted: what is edited is
+what runs. With the variable, too, it needs no compiler, nor does a source distribution; but setup.py is asked
+in the same words what either and a wheel require, so in isolation mypy is fetched for each.
 """
 
 import os
@@ -75,8 +77,8 @@ def main() -> None:
         if not compiles:
             setup(options=options)
             return
-        _check_compiler()
         if "bdist_wheel" in sys.argv:
+            _check_compiler()
             _check_mypy()
         setup(
             options=options,
@@ -107,19 +109,25 @@ def _check_mypy() -> None:
 
 
 def _check_compiler() -> None:
-    """Ask for Python.h, which includes libc's headers: before anything is fetched for the build."""
+    """Ask for Python.h, which includes libc's headers: before the minutes that mypy and the compiler take."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     folders = {f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")}
     flags = shlex.split(os.environ.get("CFLAGS", "") + " " + os.environ.get("CPPFLAGS", ""))
     if shutil.which(compiler[0]) is None:
-        problem = f"a C compiler ({compiler[0]} is not there)"
+        problem = f"{compiler[0]} is not there"
     else:
         asked = [*compiler, *flags, *sorted(folders), "-fsyntax-only", "-x", "c", "-"]
-        done = subprocess.run(asked, input=b"#include <Python.h>\n", capture_output=True, check=False)
+        english = os.environ | {"LC_ALL": "C"}
+        include = b"#include <Python.h>\n"
+        done = subprocess.run(asked, input=include, env=english, capture_output=True, check=False)
         if done.returncode == 0:
             return
-        problem = "Python's headers (Python.h)"
-    sys.exit(f"edge-tunnel: {VARIABLE}=1 needs {problem}: apt-get install gcc python3-dev, {_LEAVE_OUT}")
+        lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        # Behind it come the line of source and that compilation has ended.
+        errors = [line for line in lines if "error:" in line]
+        problem = (errors or lines or [f"{compiler[0]} ended with {done.returncode}"])[-1]
+    needs = f"a C compiler, Python's headers and libc's ({problem})"
+    sys.exit(f"edge-tunnel: {VARIABLE}=1 needs {needs}: apt-get install gcc python3-dev, {_LEAVE_OUT}")
 
 
 if __name__ == "__main__":  # so it is for setuptools, too

@@ -15,10 +15,10 @@ from types import ModuleType
 import pytest
 
 import tunnel_wire
+from bench.builds import COMPILED
 
 TREE = Path(__file__).parents[2]
 PACKAGES = ("certs", "tunnel_agent", "tunnel_daemon", "tunnel_server", "tunnel_wire", "tunnelctl")
-BUILT = TREE / "build" / "compiled"
 VARIABLE = "EDGE_TUNNEL_COMPILE"
 
 
@@ -85,11 +85,9 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compiled() -> Path:
     """What `make compiled` made, of these sources."""
-    if subprocess.run(
-        ["make", "--question", "compiled"], cwd=TREE, capture_output=True, check=False
-    ).returncode:
-        pytest.skip("build/compiled is not there, or of other sources: make compiled")
-    return BUILT
+    if why := COMPILED.unusable():
+        pytest.skip(f"build/compiled: {why}")
+    return COMPILED.folder
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +142,25 @@ def test_installed_it_runs(wheel: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def compiler(folder: Path, code: int) -> Path:
-    """One that ends so, whatever it is given: these tests run where there is none, too."""
+NO_LIBC = """\
+In file included from <stdin>:1:
+/usr/include/python3.11/Python.h:23:12: fatal error: stdlib.h: No such file or directory
+   23 | #  include <stdlib.h>
+      |            ^~~~~~~~~~
+compilation terminated.
+"""
+"""Of gcc, where there is no libc6-dev."""
+
+
+def compiler(folder: Path, code: int, said: str = "") -> Path:
+    """One that ends so, whatever it is given: these tests run where there is none, too.
+
+    What it says is English, so it says it only where that was asked for.
+    """
     program = folder / f"cc-{code}"
-    program.write_text(f"#!/bin/sh\ncat >/dev/null; exit {code}\n")
+    text = folder / f"cc-{code}.txt"
+    text.write_text(said)
+    program.write_text(f'#!/bin/sh\ncat >/dev/null; [ "$LC_ALL" = C ] && cat "{text}" >&2; exit {code}\n')
     program.chmod(0o755)
     return program
 
@@ -158,16 +171,20 @@ def another_mypy(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("problem", ["value", "compiler", "headers", "mypy"])
+@pytest.mark.parametrize("problem", ["value", "compiler", "headers", "silent", "mypy"])
 def test_what_is_missing_is_said_in_one_line(source: Path, tmp_path: Path, problem: str) -> None:
     variables: dict[str, object]
     variables, said = {
         "value": ({VARIABLE: "yes"}, f"{VARIABLE}=yes: 1 compiles; 0, or none, does not"),
         "compiler": (
             {VARIABLE: 1, "CC": "/nonexistent/cc"},
-            "needs a C compiler (/nonexistent/cc is not there): ",
+            "needs a C compiler, Python's headers and libc's (/nonexistent/cc is not there): ",
         ),
-        "headers": ({VARIABLE: 1, "CC": compiler(tmp_path, 1)}, "needs Python's headers (Python.h): "),
+        "headers": (
+            {VARIABLE: 1, "CC": compiler(tmp_path, 1, NO_LIBC), "LC_ALL": "de_DE.UTF-8"},
+            "libc's (/usr/include/python3.11/Python.h:23:12: fatal error: stdlib.h: No such file or ",
+        ),
+        "silent": ({VARIABLE: 1, "CC": compiler(tmp_path, 3)}, "cc-3 ended with 3): "),
         "mypy": (
             {VARIABLE: 1, "CC": compiler(tmp_path, 0), "PYTHONPATH": another_mypy(tmp_path)},
             "here it is 0.1: ",
@@ -178,7 +195,7 @@ def test_what_is_missing_is_said_in_one_line(source: Path, tmp_path: Path, probl
     (line,) = [line for line in done.stderr.splitlines() if "edge-tunnel: " in line]
     assert said in line
     assert "Traceback" not in done.stderr
-    if problem in {"compiler", "headers"}:
+    if problem in {"compiler", "headers", "silent"}:
         assert "apt-get install gcc python3-dev" in line
     if problem != "value":
         assert f"or leave {VARIABLE} out" in line
@@ -192,21 +209,45 @@ def test_these_do_not_ask_for_it(source: Path, tmp_path: Path, value: str) -> No
     assert [each.name.endswith("-none-any.whl") for each in (tmp_path / "wheels").iterdir()] == [True]
 
 
-def test_an_editable_install_stays_interpreted(source: Path, tmp_path: Path) -> None:
-    """What is edited would not be what runs."""
-    asked = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
-    done = run(sys.executable, "-c", asked, where=source, **{VARIABLE: 1})
+@pytest.mark.timeout(120)
+def test_an_editable_install_stays_interpreted_and_needs_no_compiler(source: Path, tmp_path: Path) -> None:
+    """What is edited would not be what runs. With what a lock without mypy holds to build with."""
+    done = run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", where=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [each.name for each in tmp_path.glob("*.whl")] == [
-        f"edge_tunnel-{tunnel_wire.__version__}-0.editable-py3-none-any.whl"
-    ]
+    python = tmp_path / "venv/bin/python"
+    (packages,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    ours = Path(pytest.__file__).parents[1]
+    for part in (*ours.glob("setuptools*"), ours / "_distutils_hack"):
+        (packages / part.name).symlink_to(part)
+    words = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")
+    asked: dict[str, object] = {VARIABLE: 1, "CC": "/nonexistent/cc"}
+    done = run(
+        sys.executable, "-m", "pip", f"--python={python}", "install", *words, "-e", source,
+        where=tmp_path, **asked,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run(tmp_path / "venv/bin/tunnelctl", "--version", where=tmp_path, PYTHONPATH=ours)
+    assert done.stdout == f"tunnelctl {tunnel_wire.__version__} (interpreted)\n"
+    done = run(python, "-c", "import tunnel_wire; print(tunnel_wire.__file__)", where=tmp_path)
+    assert done.stdout.strip() == str(source / "tunnel_wire/__init__.py")
+    assert not list(tmp_path.rglob("venv/**/*__mypyc*"))
     assert not list(source.rglob("*.so"))
 
 
+def test_a_source_distribution_needs_no_compiler(source: Path, tmp_path: Path) -> None:
+    hooks = f"build_meta.get_requires_for_build_sdist(); build_meta.build_sdist({str(tmp_path)!r})"
+    asked: dict[str, object] = {VARIABLE: 1, "CC": "/nonexistent/cc"}
+    done = run(sys.executable, "-c", f"from setuptools import build_meta; {hooks}", where=source, **asked)
+    assert done.returncode == 0, done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == [f"edge_tunnel-{tunnel_wire.__version__}.tar.gz"]
+
+
 def test_an_isolated_build_gets_what_mypy_reads(source: Path) -> None:
+    """Without a compiler, too: `make lock` asks so."""
     asked = "from setuptools import build_meta; print(*build_meta.get_requires_for_build_wheel(), sep='\\n')"
     plain = run(sys.executable, "-c", asked, where=source).stdout.split("\n")
-    told = run(sys.executable, "-c", asked, where=source, **{VARIABLE: 1}).stdout.split("\n")
+    compiles: dict[str, object] = {VARIABLE: 1, "CC": "/nonexistent/cc"}
+    told = run(sys.executable, "-c", asked, where=source, **compiles).stdout.split("\n")
     dependencies = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["dependencies"]
     assert not [each for each in plain if each.startswith(("mypy", "trio"))]
     assert [each for each in told if each.startswith("mypy==")]

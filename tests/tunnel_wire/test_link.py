@@ -10,7 +10,7 @@ import socket
 import struct
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import trio
@@ -450,20 +450,36 @@ async def test_a_defect_in_a_callback_ends_the_link_and_not_the_program(
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-async def test_a_defect_in_the_protocol_does_too(caplog: pytest.LogCaptureFixture) -> None:
-    async with linked() as ends:
+@pytest.mark.parametrize("where", ["what comes", "an event", "what goes out"])
+async def test_a_defect_in_the_protocol_does_too(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with linked() as ends, linked() as others:
+        near, far = await ends.stream()
+        neighbours = await others.stream()
         take = ends.answerer.take
 
-        def take_once(size: int) -> list[Buffer]:
-            ends.answerer.take = take
+        def defect(*_: object) -> NoReturn:
+            ends.answerer.take = take  # the last words are to be said
             raise RuntimeError("a defect")
 
-        ends.answerer.take = take_once  # for the answer to what comes
-        ends.opener.probe(trio.current_time())
+        match where:
+            case "what comes":
+                # Of what takes a request, h2 is never compiled, and can be had to fail on every build.
+                ends.answerer._h2.receive_headers = defect  # type: ignore[method-assign]
+            case "an event":
+                ends.agent._on_request = defect
+            case _:
+                ends.answerer.take = defect
+        ends.opener.open_stream(ends.opening, "target", 80)
         ends.server.pump()
         await wait_ended(ends, "agent", "server")
         assert "serving a socket failed" in caplog.text
+        assert "RuntimeError: a defect" in caplog.text
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
         assert str(ends.ended["agent"]) == "an internal error; the log has more"
+        assert ends.agent.is_last
+        assert near.end_cause is far.end_cause is EndCause.LINK_LOST
+        assert await echoes(*neighbours)
+        assert not others.ended
 
 
 async def test_streams_hear_of_the_end_whatever_fails(caplog: pytest.LogCaptureFixture) -> None:

@@ -146,7 +146,7 @@ def _unpack(root: Path, architectures: str, packages: str, *, unused: Iterable[s
 
 
 def _make(base: Path, compiler: Path, folder: Path, architecture: str) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:  # links stay within a file system
         root = Path(temporary, "root")
         wheel = _compile(compiler, Path(temporary, "compiler"), architecture)
         shutil.copytree(base / "root", root, symlinks=True)

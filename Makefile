@@ -27,18 +27,18 @@ run: $(VENV)/.installed-runtime ## the demo: an edge behind NAT answers at its o
 # Thousands of tests with real programs and real clocks, two at once, on a machine that may have other work: what
 # failed is tried once more, alone, and its second result counts. Only where the run came to its end and tests failed
 # in it (pytest's code 1): a run that broke off, or skipped what CI wants to see, has failed.
+TRIED_TWICE = $(PYTEST) $(1) $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
+	echo "make: tests have failed, see above; each is tried once more, alone, and that result counts:"; \
+	$(BIN)/pytest $(1) $(ARGS) -n 0 --exitfirst --last-failed --last-failed-no-failures none; }
+
 test: $(VENV)/.installed-dev ## all tests; those that need root or a program that is missing say so (ARGS= goes to pytest; two at once: JOBS=0 for one after another)
-	@$(PYTEST) $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
-		echo "make: tests have failed, see above; each is tried once more, alone, and that result counts:"; \
-		$(BIN)/pytest $(ARGS) -n 0 --exitfirst --last-failed --last-failed-no-failures none; }
+	@$(call TRIED_TWICE)
 
 # As a wheel has it, installed beside the tree: what is edited here never runs as it was compiled before.
 compiled: build/compiled/.made ## what setup.py compiles, in build/compiled: a minute, a C compiler, Python's headers
 
 test-compiled: $(VENV)/.installed-dev build/compiled/.made ## the tests of what runs there, on the compiled modules
-	@export TEST_BUILD=build/compiled; $(PYTEST) $(COMPILED_TESTS) $(ARGS) || { code=$$?; [ $$code -eq 1 ] || exit $$code; \
-		echo "make: tests have failed, see above; each is tried once more, alone, and that result counts:"; \
-		$(BIN)/pytest $(COMPILED_TESTS) $(ARGS) -n 0 --exitfirst --last-failed --last-failed-no-failures none; }
+	@export TEST_BUILD=build/compiled; $(call TRIED_TWICE,$(COMPILED_TESTS))
 
 e2e: $(VENV)/.installed-dev ## only the end-to-end tests: real programs in network namespaces (root)
 	@$(PYTEST) tests/e2e $(ARGS)

@@ -1,6 +1,5 @@
 """What holds for every test: a skip says why, CI allows none, who must be alone is, and which build runs."""
 
-import ast
 import contextlib
 import fcntl
 import importlib
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.compiled_modules import compiled_modules
 
 _IN_CI = os.environ.get("CI") == "true"
 _MEMORY = Path("/dev/shm")
@@ -50,13 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _check_build(*, programs: bool) -> None:
     """Break off a run on another build than was asked for, here or in the programs that tests start."""
-    (listed,) = (
-        each.value
-        for each in ast.parse((_ROOT / "setup.py").read_text()).body
-        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "COMPILED"
-    )
     wrong = []
-    for name in ast.literal_eval(listed):
+    for name in compiled_modules():
         taken = str(importlib.import_module(f"tunnel_wire.{name}").__file__)
         if taken.endswith(".so") is not bool(_BUILD) or not taken.startswith(str(_ROOT / _BUILD)):
             wrong.append(taken)

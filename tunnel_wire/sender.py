@@ -153,6 +153,7 @@ class Sender:
             outgoing = stream.outgoing
             sendable = outgoing.sendable()
             credit = self.credit if queue is self._urgent else self.credit - self._reserve
+            # Of two, min() is a comparison where this is compiled; of three, a call.
             limit = min(longest, credit)
             allowed = min(limit, sendable)
             if allowed <= 0 < sendable and stream.state is State.OPEN:

@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.compiled_modules import compiled_modules
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ROOT = Path(__file__).parents[2]
 _HANDLERS = "def f():\n    try:\n        g()\n    except {}:\n        h()\n    except {}:\n        h()"
-
-
-def _compiled() -> tuple[str, ...]:
-    for statement in ast.parse((_ROOT / "setup.py").read_text()).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "COMPILED":
-            names: tuple[str, ...] = ast.literal_eval(statement.value)
-            return names
-    raise AssertionError("setup.py names no modules")
 
 
 def _evaluated_twice(tree: ast.AST) -> Iterator[str]:
@@ -55,7 +49,7 @@ def _mistakes(source: str) -> list[str]:
     return [*_evaluated_twice(tree), *_names_of_two_types(tree)]
 
 
-@pytest.mark.parametrize("name", _compiled())
+@pytest.mark.parametrize("name", compiled_modules())
 def test_no_mistakes(name: str) -> None:
     assert _mistakes((_ROOT / "tunnel_wire" / f"{name}.py").read_text()) == []
 

@@ -87,7 +87,7 @@ class Claims:
             if node.refused.get(address) != why != self.rules.undecided:
                 self._tell(node, "%s is not captured for %s: %s", address, node.name, why)
         node.refused = refused
-        held = claimed - refused.keys()
+        held = claimed.difference(refused)  # "-" would make a set of the two, which can be changed
         if node.revoked:
             node.withheld |= held
             self._withdrawn.add(node)

@@ -43,6 +43,11 @@ class AgentConfig:
         secret=True,
         live=True,
     )
+    openssl_only: bool = setting(
+        False,
+        doc="leave links to OpenSSL altogether: slower with bulk, but nothing else encrypts, where that is a "
+        "rule (FIPS)",
+    )
     allow: tuple[Rule, ...] = setting(
         DEFAULT_ALLOW,
         doc="what may be dialled, WHERE:PORTS; `loopback`, `node` (the addresses in this agent's "

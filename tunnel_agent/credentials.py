@@ -74,17 +74,20 @@ class Credentials:
         return None
 
 
-def load_credentials(path: Path) -> Credentials:
-    """Load and check what is in the state directory `path`; raises CredentialsError."""
+def load_credentials(path: Path, *, log_secrets: bool = False) -> Credentials:
+    """Load and check what is in the state directory `path`; raises CredentialsError.
+
+    With `log_secrets`, links need OpenSSL for their handshakes only (`tunnel_wire.link_tls`).
+    """
     try:
-        return _load(path)
+        return _load(path, log_secrets)
     except CredentialsError:
         # A renewal or another join may have been replacing the files one by one. Opening the directory
         # waits until that is done.
-        return _load(path)
+        return _load(path, log_secrets)
 
 
-def _load(path: Path) -> Credentials:
+def _load(path: Path, log_secrets: bool) -> Credentials:
     try:
         state = StateDirectory(path)
         missing = [name for name in (KEY, CERTIFICATE, AUTHORITY, DETAILS) if not state.exists(name)]
@@ -97,6 +100,7 @@ def _load(path: Path) -> Credentials:
             raise _not_joined(path, [KEY]) from None
         raise CredentialsError(str(error)) from None
     context = strict_context(server_side=False)
+    context.log_secrets = log_secrets
     context.set_alpn_protocols([ALPN])
     _load_files(context, path)
     certificate = _own_certificate(path)

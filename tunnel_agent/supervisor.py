@@ -212,7 +212,7 @@ class Supervisor:
     def _credentials(self) -> tuple[Credentials, trio.Event] | None:
         renewed = self._renewed
         try:
-            credentials = load_credentials(self._config.state_dir)
+            credentials = load_credentials(self._config.state_dir, log_secrets=not self._config.openssl_only)
         except CredentialsError as error:
             self._failed("credentials", str(error))
             return None

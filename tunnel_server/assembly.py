@@ -52,7 +52,7 @@ class Assembly:
         self._replacing = replacing
         self.place = StatePlace(config)
         self.state = self.place.state
-        self.identity = ServerIdentity(self.state)
+        self.identity = ServerIdentity(self.state, log_secrets=not config.openssl_only)
         self._certified = server_names(self.state).hosts
         self._announced: list[str] = []
         lists = config.port_lists()

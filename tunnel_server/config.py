@@ -56,6 +56,11 @@ class ServerConfig:
     tunnel_port: int = setting(
         10262, doc="for agents: links, and joining by HTTPS; 0: any free one", check=_PORT
     )
+    openssl_only: bool = setting(
+        False,
+        doc="leave links to OpenSSL altogether: slower with bulk, but nothing else encrypts, where that is a "
+        "rule (FIPS)",
+    )
     secure_port: int = setting(10263, doc="where captured connections to TLS ports arrive", check=_PORT)
     insecure_port: int = setting(10264, doc="where captured connections to plain ports arrive", check=_PORT)
     meta_address: Address = setting(

@@ -37,9 +37,10 @@ _FILES = (CA_CERTIFICATE, CA_KEY, SERVER_CERTIFICATE, SERVER_KEY)
 class ServerIdentity:
     """Authority, public TLS context, revocations, and what is accepted by them, of one server."""
 
-    def __init__(self, state: State) -> None:
-        """Read everything; raises StateError, ssl.SSLError, OSError."""
+    def __init__(self, state: State, *, log_secrets: bool = False) -> None:
+        """Read everything; raises StateError, ssl.SSLError, OSError. `log_secrets`: see `tls_context`."""
         self._state = state
+        self._log_secrets = log_secrets
         self.revocations = Revocations(state)
         self.on_change: list[Callable[[], None]] = []
         """Called in trio's thread after `authority` and `context` were replaced."""
@@ -113,5 +114,6 @@ class ServerIdentity:
             self._state.read(SERVER_KEY),
             authority.pem,
             clock_matters=False,
+            log_secrets=self._log_secrets,
         )
         return authority, context

@@ -16,6 +16,8 @@ from tunnel_daemon.descriptors import Acceptor
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.http1 import Handler, HttpError, refuse_connection, serve_connection
 from tunnel_server.peers import Peer
+from tunnel_wire import link_tls
+from tunnel_wire.secret_log import LoggedContext
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.tls import TlsPump, handshake, strict_context
 from tunnel_wire.tls_stream import TlsStream
@@ -45,20 +47,27 @@ _API_CONNECTIONS = 256
 
 
 def tls_context(
-    certificate: bytes, key: bytes, authority: str, *, clock_matters: bool = True
+    certificate: bytes,
+    key: bytes,
+    authority: str,
+    *,
+    clock_matters: bool = True,
+    log_secrets: bool = False,
 ) -> ssl.SSLContext:
     """The public port's TLS: 1.3, a client certificate asked for but not required, no session tickets.
 
     `certificate`, its `key` and the `authority` are PEM. Joining has no certificate yet; what needs one
     checks for it after the handshake. Without `clock_matters`, OpenSSL leaves a client certificate's times
     unchecked: whoever uses the context asks `Peer.time_problem`, and can then say whose certificate it was,
-    and what both clocks say. Raises OSError, ssl.SSLError.
+    and what both clocks say. With `log_secrets`, links need OpenSSL for their handshakes only
+    (`tunnel_wire.link_tls`). Raises OSError, ssl.SSLError.
     """
     context = strict_context(server_side=True)
     context.verify_mode = ssl.CERT_OPTIONAL
     if not clock_matters:
         context.verify_flags |= _X509_V_FLAG_NO_CHECK_TIME
     context.num_tickets = 0
+    context.log_secrets = log_secrets
     context.set_alpn_protocols([TUNNEL_PROTOCOL, "http/1.1"])
     # OpenSSL takes the pair from a file only; this one is memory, and never on a disk.
     with os.fdopen(os.memfd_create("edge-tunnel-server"), "wb") as file:
@@ -95,6 +104,8 @@ class TunnelListener:
         self._timeout = handshake_timeout
         self._foreign = FailureLog(log, level=logging.INFO, longest=FOREIGN_EVERY)
         self._api_connections = Crowd(_API_CONNECTIONS, "API connections")
+        if isinstance(context, LoggedContext) and context.log_secrets:
+            link_tls.load()  # some agent will have bulk, and most of it is in memory for the authority
 
     async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Accept until cancelled, then close everything; if somebody closes a listener, no more from that."""

@@ -32,12 +32,13 @@ from tunnel_wire.farewell import hang_up
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frame_size import FrameSize
 from tunnel_wire.frames import ErrorCode
+from tunnel_wire.link_buffers import ROOM, of_this_loop
+from tunnel_wire.link_tls import BULK, LinkTls, load, loaded
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
-from tunnel_wire.receive_buffers import PIECE, ROOM, of_this_loop
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unacknowledged, unsent
 from tunnel_wire.stream_state import EndCause
 from tunnel_wire.timers import Timer
-from tunnel_wire.tls import KEY_UPDATE_SIZE, TlsEnded, TlsPump
+from tunnel_wire.tls import TlsBroken, TlsEnded
 from tunnel_wire.turns import SHORT, turns_of_this_loop
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from tunnel_wire.flow import Buffer
     from tunnel_wire.hello import Hello
     from tunnel_wire.session import Stream
+    from tunnel_wire.tls import TlsPump
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,6 @@ class Link:
         self.connection = connection
         connection.output_ready = self.pump
         self._sock = prepare(sock, link=True)
-        self._tls = pump
         self._on_hello = on_hello
         self._on_drain = on_drain
         self._on_request = on_request
@@ -101,6 +102,9 @@ class Link:
         self._frame_size = FrameSize(self._sock, connection.limits)
         self._watch: Watch | None = None
         self._buffers = of_this_loop()
+        self._tls = LinkTls(pump, self._buffers)
+        self._bulk: trio.Event | None = None
+        """Set when TLS's part in Python is worth loading."""
         self._turns = turns_of_this_loop()
         self._most_read = SEGMENT
         """Bytes that a turn of the reader takes at most."""
@@ -128,9 +132,13 @@ class Link:
             try:
                 self._watch = watch(self._sock, self._on_ready, self._on_defect, READABLE)
                 with self._scope:
+                    if loaded() and self._tls.may_be_taken_over:
+                        self._tls.take_over()
                     # What came with the end of the handshake is in TLS already.
                     self._receive(self._time())
                     self._on_time()
+                    if self._tls.may_be_taken_over:
+                        await self._take_over_later()
                     await trio.sleep_forever()
             except Exception:
                 # A defect, of ours or of a callback, costs this link and not the process.
@@ -162,6 +170,17 @@ class Link:
                     await hang_up(self._sock, last, patience, longest)
                 else:
                     self._sock.send(last)
+
+    async def _take_over_later(self) -> None:
+        self._bulk = trio.Event()
+        await self._bulk.wait()
+        self._bulk = None
+        try:
+            await trio.to_thread.run_sync(load)
+        except ImportError as error:
+            log.info("OpenSSL goes on encrypting a link with bulk, which is slower: %s", error)
+            return
+        self._tls.take_over()
 
     def close(self, reason: str, *, for_good: bool = False) -> None:
         """End the link now; `run` raises `LinkEnded` with this reason. For good: its streams with it."""
@@ -215,15 +234,16 @@ class Link:
     def _last_words(self) -> bytes:
         """What is unsent, resets of the streams that must not be resumed, GOAWAY and close_notify."""
         connection, tls = self.connection, self._tls
+        last = bytes(self._unsent)
         with suppress(ssl.SSLError):
             if self._for_good and connection.resumes:
                 connection.reset_all(ErrorCode.CANCEL)
             if self._ending is not None and self._ending.clean:
                 connection.close()
             if out := connection.take(0):
-                tls.write(out, sum(map(len, out)))
-            tls.close_notify()
-        return bytes(self._unsent) + tls.ciphertext()
+                last += bytes(tls.seal(out, sum(map(len, out))))
+            last += tls.end()
+        return last
 
     def _end_streams(self) -> None:
         self.connection.output_ready = _unheard
@@ -248,10 +268,12 @@ class Link:
         limit = min(_LINK_TURNS * self._turns.size, self._most_read) + ROOM
         try:
             size, more = 0, True
+            begun = tls.begin_read(buffer)
+            rest = buffer[begun:] if begun else buffer
             try:
                 # What comes in small pieces is handled in large ones.
                 while more and size < limit:
-                    got = sock.recv_into(buffer[size:] if size else buffer, limit - size)
+                    got = sock.recv_into(rest[size:] if size else rest, limit - size)
                     size += got
                     more = got >= _SHORT_READ
             except BlockingIOError:
@@ -260,7 +282,7 @@ class Link:
             if not size:
                 self._end(LinkEnded("the connection was cut"))
                 return
-            tls.feed(buffer[:size])
+            tls.feed(buffer[: begun + size])
             self._receive(now)
             # Less is no bulk, unless it is all that was allowed.
             if size >= min(SHORT, limit):
@@ -271,12 +293,17 @@ class Link:
     def _note_read(self, size: int, began: float) -> None:
         """A turn's worth came, and has been dealt with."""
         now = self._time()
-        self._turns.note_bulk(now)
+        self._note_bulk(now)
         if now - began > _READ_TIME:
             self._most_read = size // 4
         else:
             # What was dear once will be again: by small steps, so that no turn is much too long.
             self._most_read = min(max(self._most_read, 2 * size), SEGMENT)
+
+    def _note_bulk(self, now: float) -> None:
+        self._turns.note_bulk(now)
+        if self._bulk is not None and self._tls.received + self._tls.sent >= BULK:
+            self._bulk.set()
 
     def _receive(self, now: float) -> None:
         """Decrypt and dispatch everything that is in TLS, then send what that made due."""
@@ -284,13 +311,10 @@ class Link:
         connection = self.connection
         try:
             while True:
-                encrypted = tls.output.pending
                 size = tls.read_into(buffers.plaintext)
-                if tls.output.pending != encrypted:  # see `TlsPump.output`
-                    answers = (tls.output.pending - encrypted) / KEY_UPDATE_SIZE
-                    connection.note_key_updates(answers, now)
-                if not size:
-                    break
+                if tls.key_updates:
+                    connection.note_key_updates(tls.key_updates, now)
+                    tls.key_updates = 0.0
                 for event in connection.receive(buffers.plaintext[:size], now):
                     if type(event) is DataReceived:
                         face = event.stream.face
@@ -304,6 +328,8 @@ class Link:
             self._end(LinkEnded(str(failure)))
         except TlsEnded:
             self._end(LinkEnded("the other end closed the link", clean=True))
+        except TlsBroken as broken:
+            self._end(LinkEnded(f"TLS: {broken}"))
         except ssl.SSLError as exc:
             self._end(_lost(exc))
         else:
@@ -357,28 +383,34 @@ class Link:
         left = turn + ROOM  # what is framed for one turn goes out in one
         while True:
             if not self._unsent:
-                # There may be output of TLS's own: an answer to a key update.
-                if not tls.output.pending:
-                    # A frame costs calls at both ends: where turns are short, it may have two of them.
-                    out = connection.take_or_ask(min(frame_size.target, 2 * turn), self._time)
-                    if not out:
-                        return
-                    framed = 0
-                    for piece in out:  # where it is compiled, less than sum() and map()
-                        framed += len(piece)
+                # A frame costs calls at both ends: where turns are short, it may have two of them.
+                out = connection.take_or_ask(min(frame_size.target, 2 * turn), self._time)
+                framed = 0
+                for piece in out:  # where it is compiled, less than sum() and map()
+                    framed += len(piece)
+                if framed:
                     frame_size.framed = framed
-                    tls.write(out, framed)
-                self._unsent = tls.output.read(PIECE)
-            size = len(self._unsent)
+                elif not tls.pending:  # an answer to the other end's new keys
+                    return
+                sealed = tls.seal(out, framed)
+            else:
+                sealed = self._unsent
+            size = len(sealed)
             try:
-                sent = sock.send(self._unsent)
+                sent = sock.send(sealed)
             except BlockingIOError:
                 sent = 0
             left -= sent
-            self._unsent = memoryview(self._unsent)[sent:] if sent < size else b""
+            if sent == size:
+                self._unsent = b""
+            elif self._unsent:
+                self._unsent = memoryview(self._unsent)[sent:]
+            else:
+                # Where it lies the next one will: whatever link has that.
+                self._unsent = bytes(memoryview(sealed)[sent:])
             # What the kernel holds, no small write can pass: it is let drain before there is more.
             full = self._unsent or (size > NOT_SENT_LOW_WATER and unsent(sock) > frame_size.low_water)
-            if not full and frame_size.framed >= frame_size.target and not tls.output.pending:  # all of it
+            if not full and frame_size.framed >= frame_size.target:
                 frame_size.note_taken()
             if full or left <= 0:
                 self._wait_to_send(blocked=bool(full))
@@ -388,7 +420,7 @@ class Link:
         now = self._time()
         if blocked:
             self._frame_size.note_blocked(now)
-        self._turns.note_bulk(now)
+        self._note_bulk(now)
         self._waits_to_send = True
         if self._watch is not None:
             self._watch.want(READABLE | WRITABLE)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
+from tunnel_wire.secret_log import LoggedContext, SecretLog
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
@@ -41,12 +43,20 @@ class TlsEnded(Exception):
     """The peer closed TLS properly (close_notify). A connection that ends without it was cut."""
 
 
-def strict_context(*, server_side: bool) -> ssl.SSLContext:
+class TlsBroken(Exception):
+    """The peer has broken TLS, or says that we have. It is to be told `alert`, unless that is None."""
+
+    def __init__(self, reason: str, alert: int | None) -> None:
+        super().__init__(reason)
+        self.alert = alert
+
+
+def strict_context(*, server_side: bool) -> LoggedContext:
     """A context for TLS 1.3 alone, in which a connection that was cut is an error and not an end.
 
     Python 3.10 to 3.11.3 have OpenSSL take one for the other unless they are told not to.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
+    context = LoggedContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     return context
@@ -71,9 +81,11 @@ class TlsPump:
         What a successful `read_into` adds are TLS's own answers to requests for new keys (RFC 8446, section
         4.6.3): nobody else sees these.
         """
-        self._ssl = context.wrap_bio(
+        self._ssl: ssl.SSLObject | None = context.wrap_bio(
             self._in, self.output, server_side=server_side, server_hostname=server_hostname
         )
+        self._logs = context if isinstance(context, LoggedContext) and context.log_secrets else None
+        self._secrets = (b"", b"")
         # With a buffer, read() returns a count; the stubs know only the form that returns bytes.
         self._read = cast("Callable[[int, memoryview], int]", self._ssl.read)
         self.server_side = server_side
@@ -88,11 +100,47 @@ class TlsPump:
 
     def handshake_step(self) -> bool:
         """Go on with the handshake; true when it is complete. Raises `ssl.SSLError`."""
+        if self._logs is None:
+            return self._step()
+        log = SecretLog(self._logs)
+        with log:
+            done = self._step()
+        self._secrets = (log.client or self._secrets[0], log.server or self._secrets[1])
+        if done and self.server_side and self.output.pending:
+            self._secrets = (b"", b"")  # session tickets: they have used the server's
+        return done
+
+    def _step(self) -> bool:
         try:
-            self._ssl.do_handshake()
+            self._openssl().do_handshake()
         except ssl.SSLWantReadError:
             return False
         return True
+
+    def agreed(self) -> tuple[str, bytes, bytes] | None:
+        """The cipher suite and the secrets of our direction and of the peer's, at the end of the handshake.
+
+        None where they are not known, or where OpenSSL has used them for a message of its own since.
+        """
+        cipher, (client, server) = self._openssl().cipher(), self._secrets
+        if cipher is None or not client or not server or self.output.pending:
+            return None
+        return (cipher[0], server, client) if self.server_side else (cipher[0], client, server)
+
+    def undelivered(self) -> bytes:
+        """Take back what was fed to it and not looked at yet: all that has come behind the handshake."""
+        return self._in.read()
+
+    def release(self) -> None:
+        """Let go of all that OpenSSL holds: nothing can be asked of it any more."""
+        self._ssl, self._secrets = None, (b"", b"")
+        self._read = _released
+        self._in = self.output = ssl.MemoryBIO()
+        self.feed = self._in.write
+
+    def _openssl(self) -> ssl.SSLObject:
+        assert self._ssl is not None, "released"
+        return self._ssl
 
     def feed_eof(self) -> None:
         """The network has no more bytes."""
@@ -132,11 +180,12 @@ class TlsPump:
 
     def write(self, buffers: Iterable[Buffer], total: int) -> None:
         """Encrypt buffers of `total` bytes together; `ciphertext` has the result."""
+        write = self._openssl().write
         if total <= _SMALL:
-            self._ssl.write(b"".join(buffers))
+            write(b"".join(buffers))
             return
         for buffer in buffers:
-            self._ssl.write(buffer)
+            write(buffer)
 
     def ciphertext(self) -> bytes:
         """All that is to go to the network now."""
@@ -145,7 +194,7 @@ class TlsPump:
     def close_notify(self) -> None:
         """Queue the alert that ends TLS properly."""
         try:
-            self._ssl.unwrap()
+            self._openssl().unwrap()
         except ssl.SSLError:
             pass
 
@@ -168,17 +217,21 @@ class TlsPump:
     @property
     def alpn(self) -> str | None:
         """The protocol that ALPN chose."""
-        return self._ssl.selected_alpn_protocol()
+        return self._openssl().selected_alpn_protocol()
 
     @property
     def peer_certificate(self) -> dict[str, Any] | None:
         """The peer's verified certificate in `getpeercert` form; None or empty without one."""
-        return self._ssl.getpeercert()
+        return self._openssl().getpeercert()
 
     @property
     def peer_certificate_der(self) -> bytes | None:
         """The same, in DER."""
-        return self._ssl.getpeercert(binary_form=True)
+        return self._openssl().getpeercert(binary_form=True)
+
+
+def _released(size: int, buffer: memoryview) -> int:
+    raise TlsEnded
 
 
 async def send_all(sock: socket.socket, data: Buffer) -> None:

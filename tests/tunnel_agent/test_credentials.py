@@ -33,9 +33,9 @@ def test_what_joining_left_is_read(pki):
 
 
 def test_the_proxy_that_joining_went_through(pki):
-    credentials = load_credentials(pki.state(proxy="http://user:secret@proxy.example:3128"))
-    assert credentials.proxy == "http://user:secret@proxy.example:3128"
-    assert "secret" not in repr(credentials)
+    credentials = load_credentials(pki.state(proxy="http://user:hunter2@proxy.example:3128"))
+    assert credentials.proxy == "http://user:hunter2@proxy.example:3128"
+    assert "hunter2" not in repr(credentials)
 
 
 @pytest.mark.parametrize("proxy", ['"ftp://u:secret@x"', "7"])

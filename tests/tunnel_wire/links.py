@@ -7,17 +7,17 @@ import gc
 import socket
 import tempfile
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tunnel_wire import link_tls
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.flow import Budget
 from tunnel_wire.hello import RESUME, Hello, new_id
@@ -29,8 +29,9 @@ from tunnel_wire.stream import IncomingStream, TunnelStream, open_stream
 from tunnel_wire.tls import TlsPump, handshake, strict_context
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from tunnel_wire.secret_log import LoggedContext
 
 MIB = 1 << 20
 
@@ -51,9 +52,15 @@ def unmute(link: Link) -> None:
     link.pump()
 
 
+Tls = Literal["ours", "ours later", "OpenSSL"]
+"""Who encrypts a link once its handshake is over: this project's part of TLS from the start, as at a server,
+or once there is bulk, as at an agent; or OpenSSL, as where nobody may have the secrets.
+"""
+
+
 @cache
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's TLS context, with one self-signed certificate for both."""
+def _certified() -> bytes:
+    """A key and its self-signed certificate, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -69,25 +76,31 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "both.pem")
-        path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + certificate.public_bytes(serialization.Encoding.PEM)
-        )
-        server = strict_context(server_side=True)
-        client = strict_context(server_side=False)
-        for context in (server, client):
-            context.load_cert_chain(path)
-            context.load_verify_locations(path)
-            context.set_alpn_protocols(["tunnel/1"])
+    own = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return own + certificate.public_bytes(serialization.Encoding.PEM)
 
-        server.num_tickets = 0
-        return server, client
+
+def new_contexts(*, log_secrets: bool = True) -> tuple[LoggedContext, LoggedContext]:
+    """A server's and a client's TLS context, with one self-signed certificate for both."""
+    server = strict_context(server_side=True)
+    client = strict_context(server_side=False)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(_certified())
+        file.flush()
+        for context in (server, client):
+            context.load_cert_chain(file.name)
+            context.load_verify_locations(file.name)
+            context.set_alpn_protocols(["tunnel/1"])
+            if log_secrets:
+                context.log_secrets = True
+    server.num_tickets = 0
+    return server, client
+
+
+contexts = cache(new_contexts)
+"""The same as before."""
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -149,9 +162,10 @@ async def linked(
     budget: int = 1 << 30,
     *,
     resumes: bool = False,
+    tls: Tls = "ours",
 ) -> AsyncIterator[Ends]:
     """Handshake, hello, and both links running in the background."""
-    server_context, client_context = contexts()
+    server_context, client_context = contexts(log_secrets=tls != "OpenSSL")
     near, far = sockets or tcp_pair()
     server_pump = TlsPump(server_context, server_side=True)
     client_pump = TlsPump(client_context, server_hostname="test")
@@ -174,12 +188,26 @@ async def linked(
         server = Link(near, server_pump, opener)
         agent = Link(far, client_pump, answerer, on_request=lambda stream: ends.requested(stream))  # noqa: PLW0108 - not yet bound
         ends = Ends(server, agent, opener, answerer, opening, answering, nursery)
-        nursery.start_soon(_run, server, "server", ends.ended)
-        nursery.start_soon(_run, agent, "agent", ends.ended)
-        with trio.fail_after(20):
-            await server.hello_received.wait()
+        with _records(loaded=tls != "ours later"):
+            nursery.start_soon(_run, server, "server", ends.ended)
+            nursery.start_soon(_run, agent, "agent", ends.ended)
+            with trio.fail_after(20):
+                await server.hello_received.wait()
+        assert [link._tls.taken_over for link in (server, agent)] == [tls == "ours"] * 2
         yield ends
         nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _records(*, loaded: bool) -> Iterator[None]:
+    """Links that begin meanwhile find our part of TLS loaded, or not yet."""
+    before = link_tls._loaded
+    link_tls.load()
+    link_tls._loaded = loaded
+    try:
+        yield
+    finally:
+        link_tls._loaded = before
 
 
 async def _run(link: Link, name: str, ended: dict[str, LinkEnded]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import logging
 import os
+import random
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -17,12 +19,14 @@ import trio
 import trio.testing
 
 from tests.tunnel_wire import key_updates
-from tests.tunnel_wire.links import MIB, Ends, alive, linked, tcp_pair
+from tests.tunnel_wire.links import MIB, Ends, Tls, alive, linked, tcp_pair
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.control_plane import ControlPlane
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.limits import WireLimits
 from tunnel_wire.link import Link
+from tunnel_wire.link_buffers import PIECE
+from tunnel_wire.link_tls import BULK
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER
 from tunnel_wire.stream_state import EndCause
@@ -31,9 +35,12 @@ from tunnel_wire.tls import send_all
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from _typeshed import ReadableBuffer
+
     from tunnel_wire.flow import Buffer
     from tunnel_wire.stream import TunnelStream
 
+WAYS: tuple[Tls, ...] = ("ours", "OpenSSL")
 WIDE = WireLimits(initial_window=8 * MIB, kept_floor=8 * MIB, max_queued=8 * MIB)
 
 
@@ -266,15 +273,62 @@ async def test_frames_grow_on_a_fast_line() -> None:
         assert largest >= MIB // 2
 
 
-async def test_a_whole_read_of_a_socket_goes_out_at_once() -> None:
-    async with linked(WIDE) as ends:
+class Noting(socket.socket):
+    """It notes how much is given to it at once."""
+
+    __slots__ = ("sizes",)
+
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        self.sizes.append(len(memoryview(data)))
+        return super().send(data, flags)
+
+
+@pytest.mark.parametrize("tls", WAYS)
+async def test_a_whole_read_of_a_socket_goes_out_at_once(tls: Tls) -> None:
+    async with linked(WIDE, tls=tls) as ends:
         near, _ = await ends.stream()
+        noting = Noting(fileno=ends.server._sock.detach())
+        noting.setblocking(False)
+        noting.sizes = []
+        ends.server._sock = noting
         ends.server._frame_size.target = MIB
         near.write(bytes(SEGMENT))
         near.flush()
         # With its frame's header and its records' own: no crumbs are left for a second send.
         assert near._stream.outgoing.queued == 0
-        assert ends.server._tls.output.pending == 0
+        assert SEGMENT < noting.sizes[0] <= PIECE
+        assert len(noting.sizes) == 1
+
+
+@pytest.mark.parametrize("tls", [*WAYS, "ours later"])
+async def test_bulk_arrives_whoever_encrypts_it(tls: Tls) -> None:
+    data = random.Random(tls).randbytes(MIB)
+    async with linked(WIDE, tls=tls) as ends:
+        near, far = await ends.stream()
+
+        async def carry(source: TunnelStream, sink: TunnelStream) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_pour, source, data)
+                digest = hashlib.sha256()
+                async for piece in sink:
+                    digest.update(piece)
+            assert digest.digest() == hashlib.sha256(24 * data).digest()
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(carry, near, far)
+                nursery.start_soon(carry, far, near)
+        taken_over = [link._tls.taken_over for link in (ends.server, ends.agent)]
+        assert taken_over == [tls != "OpenSSL"] * 2
+        if tls == "ours later":
+            tls_of = ends.server._tls
+            assert BULK <= tls_of.sent + tls_of.received < 40 * MIB, "it was in the middle"
+
+
+async def _pour(sink: TunnelStream, data: bytes) -> None:
+    for _ in range(24):
+        await sink.send_all(data)
+    await sink.send_eof()
 
 
 # --- life ------------------------------------------------------------------------------------------
@@ -382,16 +436,16 @@ async def test_what_came_before_the_end_is_delivered() -> None:
             await far.receive_some()
 
 
+@pytest.mark.parametrize("tls", WAYS)
 @pytest.mark.parametrize("how", ["cut", "reset", "garbage", "half a record"])
-async def test_a_link_that_breaks(how: str) -> None:
-    async with linked() as ends:
+async def test_a_link_that_breaks(how: str, tls: Tls) -> None:
+    async with linked(tls=tls) as ends:
         near, far = await ends.stream()
         sock = ends.server._sock
         if how == "half a record":
-            ends.server._tls.write([bytes(1000)], 1000)
-            sock.send(ends.server._tls.ciphertext()[:500])
+            sock.send(ends.server._tls.seal([bytes(1000)], 1000)[:500])
         if how == "garbage":
-            sock.send(os.urandom(100))
+            sock.send(b"garbage")
         elif how == "reset":
             die(ends.server)
         else:
@@ -415,21 +469,29 @@ async def test_a_peer_that_breaks_the_protocol_is_told_and_nothing_it_sent_behin
         good = (
             bytes.fromhex("000001 00 00".replace(" ", "")) + near._stream.stream_id.to_bytes(4, "big") + b"y"
         )
-        ends.server._tls.write([bad + good], len(bad + good))
-        ends.server._sock.send(ends.server._tls.ciphertext())
+        ends.server._sock.send(ends.server._tls.seal([bad + good], len(bad + good)))
         await wait_ended(ends, "agent", "server")
         assert "DATA on idle stream 255" in str(ends.ended["agent"])
         with pytest.raises(trio.BrokenResourceError):
             await far.receive_some()
 
 
+def flood(link: Link) -> bytes:
+    tls = link._tls
+    if tls._sealer is not None:
+        return b"".join(tls._sealer.update() for _ in range(2500))
+    assert tls._pump is not None
+    assert tls._pump._ssl is not None
+    for _ in range(2500):
+        key_updates.ask_for_new_keys(tls._pump._ssl)
+    return tls._pump.ciphertext()
+
+
 @pytest.mark.skipif(not key_updates.available, reason="needs an ordinary build of CPython")
-async def test_a_flood_of_key_updates_whether_its_answers_are_read_or_not() -> None:
-    async with linked() as ends:
-        tls = ends.server._tls
-        for _ in range(2500):
-            key_updates.ask_for_new_keys(tls._ssl)
-        ends.server._sock.send(tls.ciphertext())
+@pytest.mark.parametrize("tls", WAYS)
+async def test_a_flood_of_key_updates_whether_its_answers_are_read_or_not(tls: Tls) -> None:
+    async with linked(tls=tls) as ends:
+        ends.server._sock.send(flood(ends.server))
         await wait_ended(ends, "agent", "server")
         assert str(ends.ended["agent"]) == "a flood of TLS key updates (ENHANCE_YOUR_CALM)"
 
@@ -589,7 +651,7 @@ async def test_a_complaint_gets_through_to_who_is_sending(autojump_clock: trio.t
         assert ends.server._unsent
         ends.agent.pump()
         bad = bytes.fromhex("000001 00 00 000000ff") + b"x"
-        ends.server._tls.write([bad], len(bad))
+        ends.server._unsent = b"".join([ends.server._unsent, ends.server._tls.seal([bad], len(bad))])
         await wait_ended(ends, "agent", "server")
         assert "DATA on idle stream 255" in str(ends.ended["agent"])
         assert "DATA on idle stream 255" in str(ends.ended["server"])

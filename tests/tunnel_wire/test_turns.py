@@ -14,7 +14,7 @@ from tests.tunnel_wire.links import linked, tcp_pair
 from tests.tunnel_wire.test_link import WIDE
 from tests.tunnel_wire.test_splice import Call, calling, receive, send, start
 from tunnel_wire.flow import SEGMENT
-from tunnel_wire.receive_buffers import ROOM
+from tunnel_wire.link_buffers import ROOM
 from tunnel_wire.splicing import Splicing
 from tunnel_wire.turns import RECEIVED, SENT, SHORT, SMALL, Messages, Turns, turns_of_this_loop
 
@@ -146,14 +146,10 @@ async def test_bulk_looks_for_small_messages_beside_it_wherever_it_is_moved(
 
 async def test_a_short_turn_of_a_link() -> None:
     async with linked(WIDE) as ends:
-        fed: list[int] = []
-        feed = ends.agent._tls.feed
-
-        def noting(data: Buffer) -> int:
-            fed.append(len(data))
-            return feed(data)
-
-        ends.agent._tls.feed = noting
+        read = Noting(fileno=ends.agent._sock.detach())
+        read.setblocking(False)
+        read.sizes = []
+        ends.agent._sock = read
         near, far = await ends.stream()
         ends.server._frame_size.target = 2 * SEGMENT
         ends.server._frame_size.low_water = 2 * SEGMENT  # it is not the kernel that ends the turn
@@ -168,7 +164,7 @@ async def test_a_short_turn_of_a_link() -> None:
             received = 0
             while received < 2 * SEGMENT:
                 received += len(await far.receive_some())
-        assert SHORT + ROOM < max(fed) <= 4 * SHORT + ROOM
+        assert SHORT + ROOM < max(read.sizes) <= 4 * SHORT + ROOM
 
 
 class Noting(socket.socket):

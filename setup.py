@@ -24,8 +24,8 @@ from setuptools.command.build_ext import build_ext
 COMPILED = (
     "answerer", "carrier", "connection", "data_received", "deadlines", "flow", "frame_reader", "frame_size",
     "frames", "header_codec", "life", "link", "link_buffers", "link_tls", "link_window", "opener",
-    "plain_blocks", "readiness", "receiver", "records", "sender", "session", "splice_result", "splicing",
-    "stream_state", "timers", "tls", "tombstones", "turns",
+    "plain_blocks", "readiness", "receiver", "record_sizes", "records", "sender", "session",
+    "splice_result", "splicing", "stream_state", "timers", "tls", "tombstones", "turns",
 )  # fmt: skip
 """Of tunnel_wire. What runs once a link or a stream, or only waits, stays as it is."""
 

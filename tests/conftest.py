@@ -49,6 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_build(programs="PYTEST_XDIST_WORKER" not in os.environ)
 
 
+@pytest.fixture(autouse=True)
+def _links_begin_with_openssl() -> None:
+    """As in a process of their own, unless the test loads what does without."""
+    if (link_tls := sys.modules.get("tunnel_wire.link_tls")) is not None:
+        link_tls._loaded = False
+
+
 def _check_build(*, programs: bool) -> None:
     """Break off a run on another build than was asked for, here or in the programs that tests start."""
     wrong = []

@@ -1,4 +1,4 @@
-"""Work done in a process of its own, because a running agent must not load what it takes (`cryptography`).
+"""Work in a process of its own, because an idle agent should not load for it what it takes (`cryptography`).
 
 The module is run with `python -m`; its settings go in on stdin as JSON, so that nothing of them is on a
 command line, and its outcome comes out on stdout. A failure is one line on stderr, exit code 1, and on stdout

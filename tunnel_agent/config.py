@@ -45,8 +45,8 @@ class AgentConfig:
     )
     openssl_only: bool = setting(
         False,
-        doc="leave links to OpenSSL altogether: slower with bulk, but nothing else encrypts, where that is a "
-        "rule (FIPS)",
+        doc="leave this end's links to OpenSSL altogether: slower with bulk, but nothing else encrypts them, "
+        "where that is a rule (FIPS)",
     )
     allow: tuple[Rule, ...] = setting(
         DEFAULT_ALLOW,

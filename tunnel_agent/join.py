@@ -6,7 +6,7 @@
 3. Only then send the token, with a request for a key made here.
 4. Check what came, and write it as a whole.
 
-Blocking; `cryptography` is loaded here and only here, so that a running agent stays small.
+Blocking; `cryptography` is loaded here, so that an idle agent stays small.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One look at the server over HTTPS, with this machine's certificate: what has changed, and a new one if due.
 
 `python -m tunnel_agent.renew`, run by `tunnel_agent.renewal` in a process of its own (see `apart`): it loads
-`cryptography` only where there is something to renew, and a running agent never does.
+`cryptography` only where there is something to renew, and an agent with little to carry never does.
 
 1. Say which roots are trusted here; hear the current bundle, the servers, and whether to renew at once.
 2. If it is time, exchange a request over a new key for a certificate.

@@ -26,7 +26,7 @@ from tunnel_server.metrics import Metrics
 from tunnel_server.public_api import PublicApi
 from tunnel_server.registry import Registry
 from tunnel_server.state_place import StatePlace
-from tunnel_wire import __version__
+from tunnel_wire import __version__, link_tls
 from tunnel_wire.flow import Budget, SegmentPool
 from tunnel_wire.hello import new_id
 from tunnel_wire.limits import WireLimits
@@ -53,6 +53,8 @@ class Assembly:
         self.place = StatePlace(config)
         self.state = self.place.state
         self.identity = ServerIdentity(self.state, log_secrets=not config.openssl_only)
+        if not config.openssl_only:
+            link_tls.load()  # at once: some agent will have bulk, and the authority has most of it in memory
         self._certified = server_names(self.state).hosts
         self._announced: list[str] = []
         lists = config.port_lists()

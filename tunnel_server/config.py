@@ -58,8 +58,8 @@ class ServerConfig:
     )
     openssl_only: bool = setting(
         False,
-        doc="leave links to OpenSSL altogether: slower with bulk, but nothing else encrypts, where that is a "
-        "rule (FIPS)",
+        doc="leave this end's links to OpenSSL altogether: slower with bulk, but nothing else encrypts them, "
+        "where that is a rule (FIPS)",
     )
     secure_port: int = setting(10263, doc="where captured connections to TLS ports arrive", check=_PORT)
     insecure_port: int = setting(10264, doc="where captured connections to plain ports arrive", check=_PORT)

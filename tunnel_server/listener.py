@@ -16,8 +16,6 @@ from tunnel_daemon.descriptors import Acceptor
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_daemon.http1 import Handler, HttpError, refuse_connection, serve_connection
 from tunnel_server.peers import Peer
-from tunnel_wire import link_tls
-from tunnel_wire.secret_log import LoggedContext
 from tunnel_wire.sockets import from_trio
 from tunnel_wire.tls import TlsPump, handshake, strict_context
 from tunnel_wire.tls_stream import TlsStream
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from tunnel_server.frontends.connect import ConnectFrontend
     from tunnel_server.links import Links
     from tunnel_server.metrics import Metrics
+    from tunnel_wire.secret_log import LoggedContext
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def tls_context(
     *,
     clock_matters: bool = True,
     log_secrets: bool = False,
-) -> ssl.SSLContext:
+) -> LoggedContext:
     """The public port's TLS: 1.3, a client certificate asked for but not required, no session tickets.
 
     `certificate`, its `key` and the `authority` are PEM. Joining has no certificate yet; what needs one
@@ -104,8 +103,6 @@ class TunnelListener:
         self._timeout = handshake_timeout
         self._foreign = FailureLog(log, level=logging.INFO, longest=FOREIGN_EVERY)
         self._api_connections = Crowd(_API_CONNECTIONS, "API connections")
-        if isinstance(context, LoggedContext) and context.log_secrets:
-            link_tls.load()  # some agent will have bulk, and most of it is in memory for the authority
 
     async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Accept until cancelled, then close everything; if somebody closes a listener, no more from that."""

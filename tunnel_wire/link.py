@@ -33,7 +33,7 @@ from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frame_size import FrameSize
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.link_buffers import ROOM, of_this_loop
-from tunnel_wire.link_tls import BULK, LinkTls, load, loaded
+from tunnel_wire.link_tls import LinkTls
 from tunnel_wire.readiness import READABLE, WRITABLE, Watch, watch
 from tunnel_wire.sockets import NOT_SENT_LOW_WATER, prepare, unacknowledged, unsent
 from tunnel_wire.stream_state import EndCause
@@ -103,8 +103,6 @@ class Link:
         self._watch: Watch | None = None
         self._buffers = of_this_loop()
         self._tls = LinkTls(pump, self._buffers)
-        self._bulk: trio.Event | None = None
-        """Set when TLS's part in Python is worth loading."""
         self._turns = turns_of_this_loop()
         self._most_read = SEGMENT
         """Bytes that a turn of the reader takes at most."""
@@ -132,13 +130,11 @@ class Link:
             try:
                 self._watch = watch(self._sock, self._on_ready, self._on_defect, READABLE)
                 with self._scope:
-                    if loaded() and self._tls.may_be_taken_over:
-                        self._tls.take_over()
+                    self._tls.begin()
                     # What came with the end of the handshake is in TLS already.
                     self._receive(self._time())
                     self._on_time()
-                    if self._tls.may_be_taken_over:
-                        await self._take_over_later()
+                    await self._tls.go_on_alone()
                     await trio.sleep_forever()
             except Exception:
                 # A defect, of ours or of a callback, costs this link and not the process.
@@ -170,17 +166,6 @@ class Link:
                     await hang_up(self._sock, last, patience, longest)
                 else:
                     self._sock.send(last)
-
-    async def _take_over_later(self) -> None:
-        self._bulk = trio.Event()
-        await self._bulk.wait()
-        self._bulk = None
-        try:
-            await trio.to_thread.run_sync(load)
-        except ImportError as error:
-            log.info("OpenSSL goes on encrypting a link with bulk, which is slower: %s", error)
-            return
-        self._tls.take_over()
 
     def close(self, reason: str, *, for_good: bool = False) -> None:
         """End the link now; `run` raises `LinkEnded` with this reason. For good: its streams with it."""
@@ -293,17 +278,13 @@ class Link:
     def _note_read(self, size: int, began: float) -> None:
         """A turn's worth came, and has been dealt with."""
         now = self._time()
-        self._note_bulk(now)
+        self._turns.note_bulk(now)
+        self._tls.note_bulk()
         if now - began > _READ_TIME:
             self._most_read = size // 4
         else:
             # What was dear once will be again: by small steps, so that no turn is much too long.
             self._most_read = min(max(self._most_read, 2 * size), SEGMENT)
-
-    def _note_bulk(self, now: float) -> None:
-        self._turns.note_bulk(now)
-        if self._bulk is not None and self._tls.received + self._tls.sent >= BULK:
-            self._bulk.set()
 
     def _receive(self, now: float) -> None:
         """Decrypt and dispatch everything that is in TLS, then send what that made due."""
@@ -420,7 +401,8 @@ class Link:
         now = self._time()
         if blocked:
             self._frame_size.note_blocked(now)
-        self._note_bulk(now)
+        self._turns.note_bulk(now)
+        self._tls.note_bulk()
         self._waits_to_send = True
         if self._watch is not None:
             self._watch.want(READABLE | WRITABLE)

@@ -6,6 +6,7 @@ import mmap
 from typing import Final
 
 from tunnel_wire.flow import SEGMENT
+from tunnel_wire.record_sizes import MOST_CONTENT
 from tunnel_wire.run_local import RunLocal
 
 ROOM: Final = 16 * 1024
@@ -14,16 +15,6 @@ PIECE: Final = SEGMENT + ROOM
 """Bytes of ciphertext given to the kernel at once, and taken from it: a whole read of a local socket, and
 what is put around it. What did not fit would be sent alone and read alone at the other end.
 """
-_CONTENT: Final = 16 * 1024
-_AROUND: Final = 22
-"""Bytes that TLS 1.3 puts around each 16 KiB (RFC 8446, section 5.2)."""
-_UPDATE: Final = 27
-"""Bytes of a record that changes keys."""
-
-
-def sealed_size(size: int) -> int:
-    """Bytes of ciphertext that so many bytes become at most."""
-    return size + (size // _CONTENT + 1) * _AROUND + _UPDATE
 
 
 class LinkBuffers:
@@ -32,10 +23,10 @@ class LinkBuffers:
     __slots__ = ("ciphertext", "plaintext", "record", "sealed")
 
     def __init__(self) -> None:
-        self.ciphertext = _buffer(_CONTENT + ROOM + PIECE)
+        self.ciphertext = _buffer(MOST_CONTENT + ROOM + PIECE)
         """What is received, behind the part of a record that was left over."""
-        self.plaintext = _buffer(_CONTENT + PIECE)
-        self.record = _buffer(_CONTENT + 1)
+        self.plaintext = _buffer(MOST_CONTENT + PIECE)
+        self.record = _buffer(MOST_CONTENT + 1)
         """The content of the record that is sealed next, and its type."""
         self.sealed = _buffer(2 * PIECE)
         """What is to be sent."""

@@ -8,11 +8,14 @@ go to OpenSSL, and are counted.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from tunnel_wire.link_buffers import sealed_size
-from tunnel_wire.tls import KEY_UPDATE_SIZE, TlsBroken, TlsEnded
+import trio
+
+from tunnel_wire.record_sizes import DATA, HEADER, KEY_UPDATE, MOST_CONTENT, MOST_SEALED, TAG, sealed_size
+from tunnel_wire.tls import TlsBroken, TlsEnded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,19 +25,12 @@ if TYPE_CHECKING:
     from tunnel_wire.records import Opener, Sealer
     from tunnel_wire.tls import TlsPump
 
+log = logging.getLogger(__name__)
+
 _RECORDS: Final = "tunnel_wire.records"
 BULK: Final = 8 * 1024 * 1024
-"""Bytes received, or sent, from which on a link is worth those 8 MiB."""
-_HEADER: Final = 5
-_DATA: Final = 23
-"""The first byte of a record that is protected."""
-_AROUND: Final = 17
-"""Bytes of a sealed record, behind its header, that are not content: its type and its tag."""
-_MOST_SEALED: Final = 16 * 1024 + 256
-_SMALL: Final = 16 * 1024
-"""Bytes of plaintext that one record holds (RFC 8446, section 5.1)."""
+"""Bytes of plaintext, received and sent together, after which a link's next bulk has it loaded."""
 _NOTHING: Final = memoryview(b"")
-
 
 _loaded = False
 
@@ -58,6 +54,7 @@ class LinkTls:
         """Take a pump whose handshake is over."""
         self._pump: TlsPump | None = pump
         self._buffers = buffers
+        self._bulk: trio.Event | None = None
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
         self._queued: bytes = b""
@@ -88,10 +85,31 @@ class LinkTls:
         """Whether OpenSSL has nothing to do with it any more."""
         return self._opener is not None
 
-    @property
-    def may_be_taken_over(self) -> bool:
-        """Whether what that needs is known, as far as the handshake goes."""
-        return self._pump is not None and self._pump.agreed() is not None
+    def begin(self) -> None:
+        """Take over at once, where that costs nothing more."""
+        if loaded():
+            self.take_over()
+
+    async def go_on_alone(self) -> None:
+        """Take over once there is bulk; returns when that is settled. Cancelled, it leaves all as it is."""
+        if self._pump is None or self._pump.agreed() is None:
+            return
+        self._bulk = trio.Event()
+        await self._bulk.wait()
+        self._bulk = None
+        try:
+            # An import can't be cancelled: it goes on, and the next link has it.
+            await trio.to_thread.run_sync(load, abandon_on_cancel=True)
+            why = "" if self.take_over() else "its keys are not known here"
+        except Exception as error:  # noqa: BLE001 - not installed, no thread: nothing is worth the link
+            why = str(error)
+        if why:
+            log.info("OpenSSL goes on encrypting a link with bulk, which is slower: %s", why)
+
+    def note_bulk(self) -> None:
+        """There is some."""
+        if self._bulk is not None and self.received + self.sent >= BULK:
+            self._bulk.set()
 
     def take_over(self) -> bool:
         """Go on without OpenSSL, and let go of what it holds; false where that can't be.
@@ -177,21 +195,21 @@ class LinkTls:
         self.received += size
         self.drained = pump.drained
         if pump.output.pending != pending:  # see `TlsPump.output`
-            self.key_updates += (pump.output.pending - pending) / KEY_UPDATE_SIZE
+            self.key_updates += (pump.output.pending - pending) / KEY_UPDATE
         return size
 
     def _count(self, source: memoryview) -> int:
         """Bytes of the whole records at its beginning."""
         position, end = 0, len(source)
-        while end - position >= _HEADER:
+        while end - position >= HEADER:
             size = source[position + 3] << 8 | source[position + 4]
-            if source[position] != _DATA or size > _MOST_SEALED:
+            if source[position] != DATA or size > MOST_SEALED:
                 return end  # OpenSSL knows how to say so
-            if end - position < _HEADER + size:
+            if end - position < HEADER + size:
                 break
-            position += _HEADER + size
+            position += HEADER + size
             self._opened += 1
-            self._expected += size - _AROUND
+            self._expected += size - 1 - TAG
         return position
 
     def _answer_update(self) -> None:
@@ -224,7 +242,7 @@ class LinkTls:
         self._queued = b""
         if sealer is None or not total:
             return queued
-        if total <= _SMALL:
+        if total <= MOST_CONTENT:
             return queued + sealer.seal_small(pieces) if queued else sealer.seal_small(pieces)
         first = len(queued)
         target, most = self._buffers.sealed, first + sealed_size(total)
@@ -240,7 +258,7 @@ class LinkTls:
         out = pump.ciphertext()
         position, end = 0, len(out)
         while position < end:
-            position += _HEADER + (out[position + 3] << 8 | out[position + 4])
+            position += HEADER + (out[position + 3] << 8 | out[position + 4])
             self._sealed += 1
         return out
 

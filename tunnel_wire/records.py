@@ -9,11 +9,13 @@ newer OpenSSL beneath. The handshake, and all that decides who is at the other e
 from __future__ import annotations
 
 import hmac
+import ssl
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
+from tunnel_wire.record_sizes import DATA, HEADER, MOST_CONTENT, MOST_SEALED, OVERHEAD, TAG
 from tunnel_wire.tls import TlsBroken
 
 if TYPE_CHECKING:
@@ -21,23 +23,13 @@ if TYPE_CHECKING:
 
     from tunnel_wire.flow import Buffer
 
-HEADER: Final = 5
-MOST_CONTENT: Final = 16 * 1024
-"""Bytes of content that a record holds at most (section 5.1)."""
-_TAG: Final = 16
-OVERHEAD: Final = HEADER + 1 + _TAG
-"""Bytes around a record's content: its header, its type and the AEAD's tag."""
-_MOST_SEALED: Final = MOST_CONTENT + 256
-"""Bytes of a record behind its header, at most (section 5.2)."""
-
 _ALERT: Final = 21
 _HANDSHAKE: Final = 22
-_DATA: Final = 23
-_DATA_TYPE: Final = bytes((_DATA,))
+_DATA_TYPE: Final = bytes((DATA,))
 
 _NEW_SESSION_TICKET: Final = 4
 _KEY_UPDATE: Final = 24
-_KEY_UPDATE_SIZE: Final = 5
+_UPDATE_SIZE: Final = 5
 
 _CLOSE_NOTIFY: Final = 0
 _UNEXPECTED_MESSAGE: Final = 10
@@ -47,9 +39,15 @@ _ILLEGAL_PARAMETER: Final = 47
 _DECODE_ERROR: Final = 50
 _USER_CANCELED: Final = 90
 _FATAL: Final = 2
+_LATER_ALERTS: Final = {
+    109: "missing extension",
+    116: "certificate required",
+    120: "no application protocol",
+}
+"""Those that Python's ssl has no names for."""
 
 _RECORDS_A_KEY: Final = 1 << 24
-"""AES-GCM is safe for 2^24.5 full records (section 5.5): then come new keys, 256 GiB later at the least."""
+"""AES-GCM is safe for 2^24.5 full records (section 5.5): new keys come after 2^24, 256 GiB at the most."""
 _MOST_UPDATES: Final = 16
 """KeyUpdates taken in one call, whose caller counts them: each costs as much as opening 100 KiB."""
 _MOST_EMPTY: Final = 32
@@ -107,7 +105,7 @@ class Sealer:
 
     def seal(self, pieces: Iterable[Buffer], target: memoryview, scratch: memoryview) -> int:
         """Write the records of these bytes into `target`; how many bytes that took, see
-        `link_buffers.sealed_size`.
+        `record_sizes.sealed_size`.
 
         `scratch` has room for a record's content and its type.
         """
@@ -121,10 +119,10 @@ class Sealer:
                 filled += count
                 start += count
                 if filled == MOST_CONTENT:
-                    written += self._seal(_DATA, filled, target[written:], scratch)
+                    written += self._seal(DATA, filled, target[written:], scratch)
                     filled = 0
         if filled:
-            written += self._seal(_DATA, filled, target[written:], scratch)
+            written += self._seal(DATA, filled, target[written:], scratch)
         if self._records >= _RECORDS_A_KEY:
             update = self.update()
             target[written : written + len(update)] = update
@@ -134,8 +132,8 @@ class Sealer:
     def seal_small(self, pieces: Iterable[Buffer]) -> bytes:
         """The one record of so few bytes as fit into it: for messages, half the work of `seal`."""
         content = b"".join(pieces)
-        sealed = len(content) + 1 + _TAG
-        header = bytes((_DATA, 3, 3, sealed >> 8, sealed & 255))
+        sealed = len(content) + 1 + TAG
+        header = bytes((DATA, 3, 3, sealed >> 8, sealed & 255))
         record = header + self._keys.aead.encrypt(self._nonce(), content + _DATA_TYPE, header)
         return record + self.update() if self._records >= _RECORDS_A_KEY else record
 
@@ -143,7 +141,7 @@ class Sealer:
         scratch[size] = kind
         end = size + OVERHEAD
         sealed = end - HEADER
-        header = bytes((_DATA, 3, 3, sealed >> 8, sealed & 255))
+        header = bytes((DATA, 3, 3, sealed >> 8, sealed & 255))
         target[:HEADER] = header
         self._keys.aead.encrypt_into(self._nonce(), scratch[: size + 1], header, target[HEADER:end])
         return end
@@ -210,10 +208,10 @@ class Opener:
             after = body + size
             if after > end:
                 break
-            if filled + size - _TAG > room or self.updates >= last:
+            if filled + size - TAG > room or self.updates >= last:
                 self.full = True
                 break
-            kind_at = filled + size - _TAG - 1
+            kind_at = filled + size - TAG - 1
             nonce = (self._keys.iv ^ self._records).to_bytes(12)
             try:
                 self._keys.aead.decrypt_into(
@@ -230,7 +228,7 @@ class Opener:
             kind, content = target[kind_at], kind_at - filled
             if content > MOST_CONTENT:
                 raise TlsBroken("record overflow", _RECORD_OVERFLOW)
-            if kind != _DATA:
+            if kind != DATA:
                 self._take_message(kind, bytes(target[filled:kind_at]))
             elif content:
                 self._empty = 0
@@ -261,7 +259,7 @@ class Opener:
         elif content[1] == _USER_CANCELED:
             self._count_empty()
         else:
-            raise TlsBroken(f"the other end says: alert {content[1]} (RFC 8446, section 6)", None)
+            raise TlsBroken(f"alert {_alert_name(content[1])}", None)
 
     def _take_handshake(self, content: bytes) -> None:
         """Messages that may follow a handshake (section 4.6). One in several records is refused: an honest
@@ -283,7 +281,7 @@ class Opener:
             at = after
 
     def _take_update(self, message: bytes) -> None:
-        if len(message) != _KEY_UPDATE_SIZE:
+        if len(message) != _UPDATE_SIZE:
             raise TlsBroken("a malformed key update", _DECODE_ERROR)
         if message[4] > 1:
             raise TlsBroken("a key update that asks for nonsense", _ILLEGAL_PARAMETER)
@@ -293,13 +291,22 @@ class Opener:
         self._records = 0
 
 
+def _alert_name(alert: int) -> str:
+    """In the words of section 6, and of OpenSSL: what an alert says of a certificate is read from these."""
+    try:
+        name = ssl.AlertDescription(alert).name.removeprefix("ALERT_DESCRIPTION_")
+    except ValueError:
+        return _LATER_ALERTS.get(alert, str(alert))
+    return name.lower().replace("_", " ")
+
+
 def record_size(source: memoryview, at: int) -> int:
     """Bytes behind the header of the record that begins there. Raises TlsBroken for what is none."""
-    if source[at] != _DATA:
+    if source[at] != DATA:
         raise TlsBroken("unexpected message", _UNEXPECTED_MESSAGE)
     size = source[at + 3] << 8 | source[at + 4]
-    if size > _MOST_SEALED:
+    if size > MOST_SEALED:
         raise TlsBroken("record overflow", _RECORD_OVERFLOW)
-    if size <= _TAG:
+    if size <= TAG:
         raise TlsBroken("a record too short", _DECODE_ERROR)
     return size

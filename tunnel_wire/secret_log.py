@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import ssl
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 _CLIENT: Final = "CLIENT_TRAFFIC_SECRET_0"
 _SERVER: Final = "SERVER_TRAFFIC_SECRET_0"
 _MOST: Final = 65536
-"""Bytes that a pipe holds; a step of a handshake logs a thousand."""
+"""Bytes; a step of a handshake logs about a thousand."""
 
 
 class LoggedContext(ssl.SSLContext):
@@ -71,10 +70,13 @@ class SecretLog:
             return
         # None, which closes it, is not in the stubs.
         self._context.keylog_filename = None  # type: ignore[assignment]
-        with suppress(BlockingIOError):  # a process that was forked just now may still hold the other end
+        try:
             self._read(os.read(self._pipe, _MOST).decode("ascii"))
-        os.close(self._pipe)
-        self._pipe = -1
+        except (OSError, ValueError):  # a process that was forked just now may still hold the other end
+            pass
+        finally:
+            os.close(self._pipe)
+            self._pipe = -1
 
     def _read(self, text: str) -> None:
         for line in text.splitlines():

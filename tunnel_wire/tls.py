@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
+from tunnel_wire.record_sizes import HEADER, MOST_CONTENT
 from tunnel_wire.secret_log import LoggedContext, SecretLog
 
 if TYPE_CHECKING:
@@ -23,20 +24,11 @@ if TYPE_CHECKING:
 
 RECEIVE_SIZE: Final = 256 * 1024
 """Bytes asked of a socket at once."""
-KEY_UPDATE_SIZE: Final = 27
-"""Bytes of a record in which TLS 1.3 changes its keys: whoever reads counts by it how often a peer has asked
-for new ones (`TlsPump.output`).
-"""
-_RECORD_HEADER: Final = 5
 _HANDSHAKE: Final = 0x16
 """The first byte of a handshake's record."""
-_FIRST_SIZE: Final = _RECORD_HEADER + 16 * 1024
+_FIRST_SIZE: Final = HEADER + MOST_CONTENT
 """The longest record that is not encrypted (RFC 8446, section 5.1)."""
 _LEFT: Final = "the peer closed the connection during the TLS handshake"
-_SMALL: Final = 16 * 1024
-"""Bytes of plaintext that a record holds at most (RFC 8446, section 5.1). What fits into one is joined: else
-a frame's header and its few bytes would be a record and a call each. Beside more, the header's is little.
-"""
 
 
 class TlsEnded(Exception):
@@ -181,7 +173,9 @@ class TlsPump:
     def write(self, buffers: Iterable[Buffer], total: int) -> None:
         """Encrypt buffers of `total` bytes together; `ciphertext` has the result."""
         write = self._openssl().write
-        if total <= _SMALL:
+        # Else a frame's header and its few bytes would be a record and a call each. Beside more, the header's
+        # is little.
+        if total <= MOST_CONTENT:
             write(b"".join(buffers))
             return
         for buffer in buffers:
@@ -201,7 +195,7 @@ class TlsPump:
     def end_sending(self) -> None:
         """Queue the alert that ends our direction; the peer's goes on (RFC 8446, section 6.1)."""
         # OpenSSL looks for the peer's alert in the same call, and takes data that waits there for an error.
-        early, piece = bytearray(), memoryview(bytearray(_SMALL))
+        early, piece = bytearray(), memoryview(bytearray(MOST_CONTENT))
         try:
             while count := self.read_into(piece):
                 early += piece[:count]
@@ -287,7 +281,7 @@ async def _first_record(sock: socket.socket, pump: TlsPump) -> bytes:
     it.
     """
     record = b""
-    while len(record) < _RECORD_HEADER or len(record) < _RECORD_HEADER + int.from_bytes(record[3:5]):
+    while len(record) < HEADER or len(record) < HEADER + int.from_bytes(record[3:5]):
         received = await receive_some(sock, _FIRST_SIZE)
         if not received:
             raise ConnectionResetError(_LEFT)

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +95,11 @@ def test_an_agent_that_can_open_no_more(own: System) -> None:
     """It dials no target, answers nobody who asks for its health, and loses its link; and comes back."""
     cloud, edge = own.topology.cloud, own.topology.edge(1)
     agent, since = own.processes["edge-1"].pid, len(own.log("edge-1"))
+    with Pause(cloud, mib=16) as bulk:
+        bulk.finish()
+    # With that it loads what encrypts bulk: what is open for a moment then would be free in the next.
+    own.within(10, lambda: "cryptography" in Path(f"/proc/{agent}/maps").read_text(), "edge-1")
+    busy(agent, WATCHED)
     with Visit(cloud) as visit, Pause(cloud) as download:
         visit.works()
         with descriptors(agent):

@@ -87,7 +87,7 @@ def test_what_needs_a_restart():
     fields = fields_by_key(AgentConfig).items()
     assert {key for key, field in fields if not declared(field).live} == {
         "state-dir", "refresh-interval", "links", "max-streams", "health-address", "health-port",
-        "node-name", "service-account-token", "ca-file",
+        "node-name", "service-account-token", "ca-file", "openssl-only",
     }  # fmt: skip
 
 

@@ -132,7 +132,7 @@ async def test_who_has_calls_waiting_and_nothing_to_try_with_looks_each_second(
 ):
     looks = []
 
-    def out_of_descriptors(state):
+    def out_of_descriptors(state, **how):
         looks.append(trio.current_time())
         assert len(looks) < 50
         raise CredentialsError(f"{state}/node.key cannot be read: Too many open files")

@@ -150,11 +150,11 @@ async def test_a_join(server, edge):
 
 async def test_the_agent_gets_the_proxy_that_joining_went_through(server, edge, monkeypatch):
     heads = []
-    async with listening(connecting(heads, b"user:secret")) as port:
-        proxy = f"http://user:secret@127.0.0.1:{port}"
+    async with listening(connecting(heads, b"user:hunter2")) as port:
+        proxy = f"http://user:hunter2@127.0.0.1:{port}"
         await joining(server, server.token(), edge, proxy=proxy)
         assert load_credentials(edge).proxy == proxy
-        assert "secret" not in repr(load_credentials(edge))
+        assert "hunter2" not in repr(load_credentials(edge))
         assert stat.S_IMODE((edge / "agent.json").stat().st_mode) == 0o600
         await joining(server, server.token(), edge, force=True)
         assert load_credentials(edge).proxy == ""

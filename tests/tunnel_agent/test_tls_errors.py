@@ -2,7 +2,10 @@ import ssl
 
 import pytest
 
+from tests.tunnel_wire.handshakes import AES_128, ALERT, ByHand
 from tunnel_agent.tls_errors import clock_text, explain, explain_end
+from tunnel_wire.records import Keys, Opener
+from tunnel_wire.tls import TlsBroken
 
 
 def verification(code: int, message: str = "the message") -> ssl.SSLCertVerificationError:
@@ -55,6 +58,26 @@ def test_other_failures_in_words():
 )
 def test_what_the_end_of_a_new_link_means(reason, words):
     assert words in explain_end(reason)
+
+
+@pytest.mark.parametrize(
+    ("alert", "words"),
+    [
+        (45, "as expired: join again"),
+        (44, "as revoked"),
+        (48, "does not know the authority"),
+        (116, "refuses this agent's certificate (TLS: alert certificate required)"),
+        (42, "refuses this agent's certificate (TLS: alert bad certificate)"),
+        (80, "before the server's hello: TLS: alert internal error"),
+        (250, "before the server's hello: TLS: alert 250"),
+    ],
+)
+def test_the_same_where_the_link_began_without_openssl(alert, words):
+    wire = memoryview(ByHand(AES_128, bytes(32)).record(bytes([2, alert]), ALERT))
+    opener = Opener(Keys(AES_128, bytes(32)), 0, of_server=True)
+    with pytest.raises(TlsBroken) as broken:
+        opener.open(wire, memoryview(bytearray(100)))
+    assert words in explain_end(f"TLS: {broken.value}")
 
 
 def test_moments_beyond_the_calendar():

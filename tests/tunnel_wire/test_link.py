@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
+import importlib.abc
 import logging
 import os
 import random
 import socket
 import struct
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -323,6 +325,43 @@ async def test_bulk_arrives_whoever_encrypts_it(tls: Tls) -> None:
         if tls == "ours later":
             tls_of = ends.server._tls
             assert BULK <= tls_of.sent + tls_of.received < 40 * MIB, "it was in the middle"
+
+
+class Missing(importlib.abc.MetaPathFinder):
+    """Lets one module fail as it is imported."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self._name = name
+        self._error = error
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == self._name:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("cryptography is not here"), OSError(24, "Too many open files"), ValueError("odd")]
+)
+async def test_a_link_is_kept_where_what_encrypts_bulk_cant_be_loaded(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with linked(WIDE, tls="ours later") as ends:
+        monkeypatch.delitem(sys.modules, "tunnel_wire.records")
+        monkeypatch.setattr(sys, "meta_path", [Missing("tunnel_wire.records", error), *sys.meta_path])
+        near, far = await ends.stream()
+        received = 0
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_pour, near, bytes(MIB))
+                while part := await far.receive_some():
+                    received += len(part)
+                while caplog.text.count(str(error)) < 2:
+                    await trio.sleep(0.01)
+        assert received == 24 * MIB
+        assert not ends.server._tls.taken_over
+        assert not ends.ended
+    assert "OpenSSL goes on encrypting a link with bulk, which is slower" in caplog.text
 
 
 async def _pour(sink: TunnelStream, data: bytes) -> None:

@@ -8,6 +8,7 @@ in the same words what either and a wheel require, so in isolation mypy is fetch
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -79,7 +80,7 @@ def main() -> None:
             return
         if "bdist_wheel" in sys.argv:
             _check_compiler()
-            _check_mypy()
+            _check_packages()
         setup(
             options=options,
             setup_requires=_requirements(),
@@ -90,22 +91,24 @@ def main() -> None:
 
 
 def _requirements() -> list[str]:
-    """What a build beside setuptools needs: mypy, and what it reads types of."""
+    """What a build beside setuptools needs: mypy, and what it reads types of, for `records` cryptography."""
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    mypy = [each for each in project["optional-dependencies"]["dev"] if each.startswith("mypy==")]
-    return [*mypy, *project["dependencies"]]
+    extras = project["optional-dependencies"]
+    mypy = [each for each in extras["dev"] if each.startswith("mypy==")]
+    return [*mypy, *project["dependencies"], *extras["agent"]]
 
 
-def _check_mypy() -> None:
-    """With build isolation it is there."""
-    needed = _requirements()[0].partition("==")[2]
-    try:
-        found = version("mypy")
-    except PackageNotFoundError:
-        found = "none"
-    if found != needed:
-        problem = f"mypy {needed}, here it is {found}"
-        sys.exit(f"edge-tunnel: {VARIABLE}=1 needs {problem}: build with isolation, {_LEAVE_OUT}")
+def _check_packages() -> None:
+    """With build isolation they are there."""
+    for requirement in (_requirements()[0], _requirements()[-1]):
+        name, _, least = re.split("([>=]=)", requirement.partition(",")[0])
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = "none"
+        if found.split(".")[: least.count(".") + 1] != least.split("."):
+            problem = f"{requirement}, here it is {found}"
+            sys.exit(f"edge-tunnel: {VARIABLE}=1 needs {problem}: build with isolation, {_LEAVE_OUT}")
 
 
 def _check_compiler() -> None:

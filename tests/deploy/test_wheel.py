@@ -165,13 +165,14 @@ def compiler(folder: Path, code: int, said: str = "") -> Path:
     return program
 
 
-def another_mypy(folder: Path) -> Path:
-    (folder / "mypy-0.1.dist-info").mkdir()
-    (folder / "mypy-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mypy\nVersion: 0.1\n")
-    return folder
+def another(name: str, folder: Path) -> Path:
+    metadata = folder / name / f"{name}-0.1.dist-info/METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n")
+    return folder / name
 
 
-@pytest.mark.parametrize("problem", ["value", "compiler", "headers", "silent", "mypy"])
+@pytest.mark.parametrize("problem", ["value", "compiler", "headers", "silent", "mypy", "cryptography"])
 def test_what_is_missing_is_said_in_one_line(source: Path, tmp_path: Path, problem: str) -> None:
     variables: dict[str, object]
     variables, said = {
@@ -186,8 +187,12 @@ def test_what_is_missing_is_said_in_one_line(source: Path, tmp_path: Path, probl
         ),
         "silent": ({VARIABLE: 1, "CC": compiler(tmp_path, 3)}, "cc-3 ended with 3): "),
         "mypy": (
-            {VARIABLE: 1, "CC": compiler(tmp_path, 0), "PYTHONPATH": another_mypy(tmp_path)},
-            "here it is 0.1: ",
+            {VARIABLE: 1, "CC": compiler(tmp_path, 0), "PYTHONPATH": another("mypy", tmp_path)},
+            "needs mypy==2.4.1, here it is 0.1: ",
+        ),
+        "cryptography": (
+            {VARIABLE: 1, "CC": compiler(tmp_path, 0), "PYTHONPATH": another("cryptography", tmp_path)},
+            "needs cryptography>=50,<51, here it is 0.1: ",
         ),
     }[problem]
     done = build(source, tmp_path / "wheels", **variables)
@@ -248,7 +253,8 @@ def test_an_isolated_build_gets_what_mypy_reads(source: Path) -> None:
     plain = run(sys.executable, "-c", asked, where=source).stdout.split("\n")
     compiles: dict[str, object] = {VARIABLE: 1, "CC": "/nonexistent/cc"}
     told = run(sys.executable, "-c", asked, where=source, **compiles).stdout.split("\n")
-    dependencies = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
+    dependencies = [*project["dependencies"], *project["optional-dependencies"]["agent"]]
     assert not [each for each in plain if each.startswith(("mypy", "trio"))]
     assert [each for each in told if each.startswith("mypy==")]
     assert set(dependencies) <= set(told)

@@ -18,9 +18,13 @@ from bench.table import number, with_spread
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "results.json"
-RESULTS_ELSEWHERE = ROOT / "bench" / "results" / "epyc" / "results.json"
 ELSEWHERE = "Where system calls are dear"
-"""The heading of what is quoted from there."""
+SINCE = "Since that run"
+OTHER_RESULTS = {
+    ELSEWHERE: ROOT / "bench" / "results" / "epyc" / "results.json",
+    SINCE: ROOT / "bench" / "results" / "records" / "results.json",
+}
+"""By the heading of what is quoted from there."""
 PAGES = README, PERFORMANCE = "README.md", "docs/performance.md"
 OURS = "edge-tunnel"
 T = TypeVar("T")
@@ -253,6 +257,7 @@ TIED: Mapping[tuple[str, str], Callable[[Quoting, Table], Iterator[Differing]]] 
     (PERFORMANCE, "What it costs that streams outlive links"): Quoting.keeping,
     (PERFORMANCE, "This tunnel as a multiple of"): Quoting.ratios,
     (PERFORMANCE, ELSEWHERE): Quoting.ratios,
+    (PERFORMANCE, SINCE): Quoting.medians,
 }
 LEFT_ALONE = {
     (README, "Read on"): "it lists pages",
@@ -264,11 +269,12 @@ LEFT_ALONE = {
 
 def quoted(page: str, text: str, results: Results) -> Iterator[Differing]:
     """Each cell of a page that quotes the results, and what it should say. Raises Unknown."""
-    quoting, elsewhere = Quoting(results), Quoting(Results.read(RESULTS_ELSEWHERE))
+    quoting = Quoting(results)
+    others = {heading: Quoting(Results.read(file)) for heading, file in OTHER_RESULTS.items()}
     for table in tables(page, text):
         place = table.page, table.heading
         if place in TIED:
-            yield from TIED[place](elsewhere if table.heading == ELSEWHERE else quoting, table)
+            yield from TIED[place](others.get(table.heading, quoting), table)
         elif place not in LEFT_ALONE:
             raise Unknown(
                 f"{page}:{table.cells[0].line}: nothing is known of a table under {table.heading!r}"

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from tunnel_wire.record_sizes import DATA, HEADER, KEY_UPDATE, MOST_CONTENT, MOST_SEALED, TAG, sealed_size
+from tunnel_wire.record_sizes import (
+    DATA,
+    HEADER,
+    KEY_UPDATE,
+    MOST_CONTENT,
+    MOST_SEALED,
+    TAG,
+    body_size,
+    sealed_size,
+)
 from tunnel_wire.tls import TlsBroken, TlsEnded
 
 if TYPE_CHECKING:
@@ -127,11 +136,11 @@ class LinkTls:
 
         suite, own_secret, their_secret = agreed
         try:
-            ours, theirs = Keys(suite, own_secret), Keys(suite, their_secret)
+            ours, theirs = Keys(suite, own_secret, self._sealed), Keys(suite, their_secret, self._opened)
         except ValueError:
             return False
-        self._sealer = Sealer(ours, self._sealed)
-        self._opener = Opener(theirs, self._opened, of_server=not pump.server_side)
+        self._sealer = Sealer(ours)
+        self._opener = Opener(theirs, of_server=not pump.server_side)
         self._pump = None
         pump.release()
         return True
@@ -202,7 +211,7 @@ class LinkTls:
         """Bytes of the whole records at its beginning."""
         position, end = 0, len(source)
         while end - position >= HEADER:
-            size = source[position + 3] << 8 | source[position + 4]
+            size = body_size(source, position)
             if source[position] != DATA or size > MOST_SEALED:
                 return end  # OpenSSL knows how to say so
             if end - position < HEADER + size:
@@ -258,7 +267,7 @@ class LinkTls:
         out = pump.ciphertext()
         position, end = 0, len(out)
         while position < end:
-            position += HEADER + (out[position + 3] << 8 | out[position + 4])
+            position += HEADER + body_size(out, position)
             self._sealed += 1
         return out
 

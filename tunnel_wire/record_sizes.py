@@ -19,6 +19,11 @@ DATA: Final = 23
 """The type of data, and what every record that is sealed says it were."""
 
 
+def body_size(records: bytes | memoryview, at: int) -> int:
+    """Behind the header that begins there, as that says (section 5.1)."""
+    return records[at + 3] << 8 | records[at + 4]
+
+
 def sealed_size(size: int) -> int:
     """What so many bytes of data become at most, with new keys behind them."""
     return size + (size // MOST_CONTENT + 1) * OVERHEAD + KEY_UPDATE

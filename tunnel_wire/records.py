@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Final
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from tunnel_wire.record_sizes import DATA, HEADER, MOST_CONTENT, MOST_SEALED, OVERHEAD, TAG
+from tunnel_wire.record_sizes import (
+    DATA,
+    HEADER,
+    MOST_CONTENT,
+    MOST_SEALED,
+    OVERHEAD,
+    TAG,
+    body_size,
+)
 from tunnel_wire.tls import TlsBroken
 
 if TYPE_CHECKING:
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
 
 _ALERT: Final = 21
 _HANDSHAKE: Final = 22
-_DATA_TYPE: Final = bytes((DATA,))
 
 _NEW_SESSION_TICKET: Final = 4
 _KEY_UPDATE: Final = 24
@@ -74,12 +81,14 @@ def expand_label(secret: bytes, label: str, size: int, digest: str) -> bytes:
 class Keys:
     """One direction's secret, and what follows from it (sections 7.2 and 7.3)."""
 
-    def __init__(self, suite: str, secret: bytes) -> None:
-        """Raises ValueError for a suite that can't be had here."""
+    def __init__(self, suite: str, secret: bytes, records: int = 0) -> None:
+        """Take how many records OpenSSL has used them for. Raises ValueError for a suite not to be had."""
         if suite not in SUITES:
             raise ValueError(f"{suite} is not known here")
         self._make, self._size, self._digest = SUITES[suite]
         self._secret = secret
+        self.records = records
+        """What they have been used for."""
         try:
             self._derive()
         except UnsupportedAlgorithm as error:  # FIPS has no ChaCha20
@@ -89,8 +98,15 @@ class Keys:
         self.aead: _Aead = self._make(expand_label(self._secret, "key", self._size, self._digest))
         self.iv = int.from_bytes(expand_label(self._secret, "iv", 12, self._digest))
 
+    def nonce(self) -> bytes:
+        """The next record's (section 5.3). Whatever becomes of that: none is given twice."""
+        nonce = (self.iv ^ self.records).to_bytes(12)
+        self.records += 1
+        return nonce
+
     def update(self) -> None:
         """Go on to the next generation."""
+        self.records = 0
         self._secret = expand_label(self._secret, "traffic upd", len(self._secret), self._digest)
         self._derive()
 
@@ -98,10 +114,8 @@ class Keys:
 class Sealer:
     """What protects our direction."""
 
-    def __init__(self, keys: Keys, records: int) -> None:
-        """Take how many records OpenSSL has sealed by these keys already."""
+    def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._records = records
 
     def seal(self, pieces: Iterable[Buffer], target: memoryview, scratch: memoryview) -> int:
         """Write the records of these bytes into `target`; how many bytes that took, see
@@ -119,11 +133,11 @@ class Sealer:
                 filled += count
                 start += count
                 if filled == MOST_CONTENT:
-                    written += self._seal(DATA, filled, target[written:], scratch)
+                    written += self._seal(filled, target[written:], scratch)
                     filled = 0
         if filled:
-            written += self._seal(DATA, filled, target[written:], scratch)
-        if self._records >= _RECORDS_A_KEY:
+            written += self._seal(filled, target[written:], scratch)
+        if self._keys.records >= _RECORDS_A_KEY:
             update = self.update()
             target[written : written + len(update)] = update
             written += len(update)
@@ -131,56 +145,47 @@ class Sealer:
 
     def seal_small(self, pieces: Iterable[Buffer]) -> bytes:
         """The one record of so few bytes as fit into it: for messages, half the work of `seal`."""
-        content = b"".join(pieces)
-        sealed = len(content) + 1 + TAG
-        header = bytes((DATA, 3, 3, sealed >> 8, sealed & 255))
-        record = header + self._keys.aead.encrypt(self._nonce(), content + _DATA_TYPE, header)
-        return record + self.update() if self._records >= _RECORDS_A_KEY else record
+        record = self._record(DATA, b"".join(pieces))
+        return record + self.update() if self._keys.records >= _RECORDS_A_KEY else record
 
-    def _seal(self, kind: int, size: int, target: memoryview, scratch: memoryview) -> int:
-        scratch[size] = kind
-        end = size + OVERHEAD
-        sealed = end - HEADER
-        header = bytes((DATA, 3, 3, sealed >> 8, sealed & 255))
+    def _seal(self, size: int, target: memoryview, scratch: memoryview) -> int:
+        scratch[size] = DATA
+        header, end = _header(size), size + OVERHEAD
         target[:HEADER] = header
-        self._keys.aead.encrypt_into(self._nonce(), scratch[: size + 1], header, target[HEADER:end])
+        self._keys.aead.encrypt_into(self._keys.nonce(), scratch[: size + 1], header, target[HEADER:end])
         return end
 
-    def _nonce(self) -> bytes:
-        """The next record's (section 5.3). Whatever becomes of that: none is given twice."""
-        nonce = (self._keys.iv ^ self._records).to_bytes(12)
-        self._records += 1
-        return nonce
-
-    def _message(self, kind: int, content: bytes) -> bytes:
-        """One record that is not data."""
-        target = bytearray(len(content) + OVERHEAD)
-        self._seal(kind, len(content), memoryview(target), memoryview(bytearray(content + b"\0")))
-        return bytes(target)
+    def _record(self, kind: int, content: bytes) -> bytes:
+        header = _header(len(content))
+        return header + self._keys.aead.encrypt(self._keys.nonce(), content + bytes((kind,)), header)
 
     def alert(self, alert: int) -> bytes:
         """A fatal alert."""
-        return self._message(_ALERT, bytes((_FATAL, alert)))
+        return self._record(_ALERT, bytes((_FATAL, alert)))
 
     def close_notify(self) -> bytes:
         """The alert that ends our direction properly."""
-        return self._message(_ALERT, bytes((1, _CLOSE_NOTIFY)))
+        return self._record(_ALERT, bytes((1, _CLOSE_NOTIFY)))
 
     def update(self) -> bytes:
         """Go on to new keys; the record that says so (section 4.6.3)."""
-        message = self._message(_HANDSHAKE, bytes((_KEY_UPDATE, 0, 0, 1, 0)))
+        record = self._record(_HANDSHAKE, bytes((_KEY_UPDATE, 0, 0, 1, 0)))
         self._keys.update()
-        self._records = 0
-        return message
+        return record
+
+
+def _header(content: int) -> bytes:
+    """Of a record with so many bytes of content."""
+    sealed = content + 1 + TAG
+    return bytes((DATA, 3, 3, sealed >> 8, sealed & 255))
 
 
 class Opener:
     """What checks the other end's direction."""
 
-    def __init__(self, keys: Keys, records: int, *, of_server: bool) -> None:
-        """Take how many records OpenSSL has opened by these keys already, and whose they are."""
+    def __init__(self, keys: Keys, *, of_server: bool) -> None:
+        """Take whose keys these are."""
         self._keys = keys
-        self._records = records
         self._of_server = of_server
         self._empty = 0
         self.taken = 0
@@ -199,12 +204,13 @@ class Opener:
 
         Raises TlsBroken; what was written before must not be used then.
         """
+        keys = self._keys
         position, filled, end, room = 0, 0, len(source), len(target)
         last = self.updates + _MOST_UPDATES
         self.full = False
         while end - position >= HEADER and not self.ended:
             body = position + HEADER
-            size = record_size(source, position)
+            size = _checked_size(source, position)
             after = body + size
             if after > end:
                 break
@@ -212,14 +218,12 @@ class Opener:
                 self.full = True
                 break
             kind_at = filled + size - TAG - 1
-            nonce = (self._keys.iv ^ self._records).to_bytes(12)
             try:
-                self._keys.aead.decrypt_into(
-                    nonce, source[body:after], source[position:body], target[filled : kind_at + 1]
+                keys.aead.decrypt_into(
+                    keys.nonce(), source[body:after], source[position:body], target[filled : kind_at + 1]
                 )
             except InvalidTag:
                 raise TlsBroken("bad record mac", _BAD_RECORD_MAC) from None
-            self._records += 1
             position = after
             if not target[kind_at]:  # padding (section 5.4); byte by byte, a record would take 0.7 ms
                 kind_at = filled + len(bytes(target[filled:kind_at]).rstrip(b"\0")) - 1
@@ -288,7 +292,6 @@ class Opener:
         self.updates += 1
         self.asked += message[4]
         self._keys.update()
-        self._records = 0
 
 
 def _alert_name(alert: int) -> str:
@@ -300,11 +303,11 @@ def _alert_name(alert: int) -> str:
     return name.lower().replace("_", " ")
 
 
-def record_size(source: memoryview, at: int) -> int:
-    """Bytes behind the header of the record that begins there. Raises TlsBroken for what is none."""
+def _checked_size(source: memoryview, at: int) -> int:
+    """`body_size` of the record that begins there. Raises TlsBroken for what is none."""
     if source[at] != DATA:
         raise TlsBroken("unexpected message", _UNEXPECTED_MESSAGE)
-    size = source[at + 3] << 8 | source[at + 4]
+    size = body_size(source, at)
     if size > MOST_SEALED:
         raise TlsBroken("record overflow", _RECORD_OVERFLOW)
     if size <= TAG:

@@ -74,7 +74,7 @@ def test_what_the_end_of_a_new_link_means(reason, words):
 )
 def test_the_same_where_the_link_began_without_openssl(alert, words):
     wire = memoryview(ByHand(AES_128, bytes(32)).record(bytes([2, alert]), ALERT))
-    opener = Opener(Keys(AES_128, bytes(32)), 0, of_server=True)
+    opener = Opener(Keys(AES_128, bytes(32)), of_server=True)
     with pytest.raises(TlsBroken) as broken:
         opener.open(wire, memoryview(bytearray(100)))
     assert words in explain_end(f"TLS: {broken.value}")

@@ -39,11 +39,11 @@ UNEXPECTED_MESSAGE, BAD_RECORD_MAC, RECORD_OVERFLOW, ILLEGAL_PARAMETER, DECODE_E
 def opener(
     records: int = 0, *, of_server: bool = False, secret: bytes = SECRET, suite: str = AES_128
 ) -> Opener:
-    return Opener(Keys(suite, secret), records, of_server=of_server)
+    return Opener(Keys(suite, secret, records), of_server=of_server)
 
 
 def sealer(records: int = 0) -> Sealer:
-    return Sealer(Keys(AES_128, SECRET), records)
+    return Sealer(Keys(AES_128, SECRET, records))
 
 
 def by_hand(records: int = 0) -> ByHand:
@@ -79,7 +79,7 @@ def agreed(pump: TlsPump, *, of_server: bool) -> tuple[Sealer, Opener]:
     found = pump.agreed()
     assert found is not None
     suite, ours, theirs = found
-    return Sealer(Keys(suite, ours), 0), opener(of_server=of_server, secret=theirs, suite=suite)
+    return Sealer(Keys(suite, ours)), opener(of_server=of_server, secret=theirs, suite=suite)
 
 
 # --- RFC 8448, section 3 ----------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_records_of_the_rfc(secret: bytes, of_server: bool, wire: list[bytes]) -
     theirs = opener(of_server=of_server, secret=secret)
     assert opened(theirs, b"".join(wire)) == FIFTY
     assert theirs.ended
-    ours = Sealer(Keys(AES_128, secret), len(wire) - 2)
+    ours = Sealer(Keys(AES_128, secret, len(wire) - 2))
     assert [seal(ours, FIFTY), ours.close_notify()] == wire[-2:]
 
 
@@ -206,9 +206,9 @@ def test_openssl_understands_new_keys_of_our_own_accord() -> None:
     server, client = shaken()
     found = server.agreed()
     assert found is not None
-    keys = Keys(*found[:2])
+    keys = Keys(*found[:2], 1 << 24)
     keys.iv ^= 1 << 24  # to OpenSSL, the first record's number is 0
-    ours = Sealer(keys, 1 << 24)
+    ours = Sealer(keys)
     wire = seal(ours, bytes(100_000))
     assert len(cut(wire)) == 7 + 1
     assert read(client, wire) == bytes(100_000)

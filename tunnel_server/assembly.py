@@ -132,6 +132,7 @@ class Assembly:
             self.registry,
             self.identity.revocations,
             accepted=self.links.accepted,
+            look=self.identity.reload_revocations,
         )
         self.identity.on_revocations.append(self.known.revocations_changed)
         self.known.load()

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
     from certs.nodes import NodeRecord, NodeStore
     from tunnel_server.agent_session import AgentLink
-    from tunnel_server.registry import Registry
+    from tunnel_server.registry import Node, Registry
     from tunnel_server.revocation import Revocations
 
 log = logging.getLogger(__name__)
 
 _RETRY = 2.0
 """Seconds until what could not be read is read again."""
+_LEAVING = 5.0
+"""Seconds in which the links of a node that was revoked end; they need less than one."""
 
 
 class KnownNodes:
@@ -41,12 +43,16 @@ class KnownNodes:
         revocations: Revocations,
         *,
         accepted: Callable[[AgentLink], bool],
+        look: Callable[[], object],
     ) -> None:
-        """Take `accepted`, which says whether a link stands by a certificate that is good."""
+        """Take `accepted`, which says whether a link stands by a certificate that is good, and `look`, which
+        puts what was revoked until now into force, and raises StateError.
+        """
         self._store = store
         self._registry = registry
         self._revocations = revocations
         self._accepted = accepted
+        self._look = look
         self._changed = trio.Event()
 
     def load(self) -> None:
@@ -101,12 +107,16 @@ class KnownNodes:
         """Know no more of a node that will not come back.
 
         What it was revoked for stays. With a certificate that is good it is known again as soon as it links.
-        Raises LookupError if no node has this name, ValueError if it is linked, StateError.
+        Raises LookupError if no node has this name, ValueError if it is linked, StateError. One that was
+        revoked just now is waited for. Cancelled, it is forgotten as a whole, or not at all.
         """
         unknown = f"no node is called {name}; see `tunnelctl nodes`"
         node = self._registry.nodes.get(name)
         if node is None:
             raise LookupError(unknown)
+        if node.agent is not None:
+            self._look()  # scripts revoke and forget in one breath
+            await self._revoked_has_left(node)
         async with node.adopting:  # no link is taken meanwhile
             if self._registry.nodes.get(name) is not node:
                 raise LookupError(unknown)
@@ -129,3 +139,10 @@ class KnownNodes:
             certificate_expires=record.expires,
             certificate_revoked=self._revocations.check_node(record) or "",
         )
+
+    async def _revoked_has_left(self, node: Node) -> None:
+        with trio.move_on_after(_LEAVING):
+            while node.agent is not None and not any(  # noqa: ASYNC110 - one event for the rarest of waits
+                map(self._accepted, node.agent.links.values())
+            ):
+                await trio.sleep(0.05)

@@ -178,11 +178,16 @@ class Core:
                     nursery.start_soon(wait)
         return agent
 
-    def revoke(self, kind: Kind, value: str) -> None:
+    def revoke(self, kind: Kind, value: str, *, noticed: bool = True) -> None:
         """By a clock that is ahead: what is issued from now on is meant too."""
         later = datetime.now(UTC) + timedelta(hours=1)
         with self.state.transaction() as transaction:
             RevocationStore(self.state, lambda: later).add(transaction, kind, value)
+        if noticed:
+            self.look()
+
+    def look(self) -> None:
+        """As a server does twice a second."""
         self.acceptance.revocations.reload()
         self.acceptance.look(changed=True)
 

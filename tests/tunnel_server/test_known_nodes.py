@@ -69,7 +69,13 @@ class Known:
 async def known() -> AsyncIterator[Known]:
     async with running() as core:
         store = NodeStore(core.state)
-        nodes = KnownNodes(store, core.registry, core.acceptance.revocations, accepted=core.links.accepted)
+        nodes = KnownNodes(
+            store,
+            core.registry,
+            core.acceptance.revocations,
+            accepted=core.links.accepted,
+            look=core.look,
+        )
         core.nursery.start_soon(nodes.keep)
         yield Known(core, nodes, store)
 
@@ -200,6 +206,20 @@ async def test_one_that_is_linked_is_not() -> None:
             await made.nodes.forget("edge-1")
         assert list(made.store.load()) == ["edge-1"]
         assert made.holder().agent is not None
+
+
+async def test_one_that_was_revoked_in_the_same_breath_is() -> None:
+    async with known() as made:
+        made.record("edge-1")
+        made.nodes.load()
+        agent = await made.core.agent()
+        await made.core.wait_linked("edge-1", agent.session)
+        made.core.revoke(Kind.NODE, "edge-1", noticed=False)
+        assert not agent.drained
+        forgotten = await made.nodes.forget("edge-1")
+        assert "node edge-1 was revoked" in forgotten.certificate_revoked
+        assert agent.drained[0][0] == "revoked"
+        assert made.core.registry.find("edge-1") is None
 
 
 async def test_a_link_that_comes_while_it_is_forgotten_dials_again() -> None:

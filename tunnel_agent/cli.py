@@ -117,8 +117,9 @@ def _add_run_parser(
 
 def _run(options: argparse.Namespace | SimpleNamespace) -> int:
     # Here, because --help and --version are answered sooner without an event loop.
-    import trio  # noqa: F401
+    from tunnel_agent.small_trio import import_trio
 
+    import_trio()
     # attrs keeps the source of all that it wrote for trio, for debuggers: 0.2 MiB for what follows to use.
     linecache.clearcache()
     from certs.files import StateError

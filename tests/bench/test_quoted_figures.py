@@ -19,11 +19,7 @@ from bench.table import number, with_spread
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "results.json"
 ELSEWHERE = "Where system calls are dear"
-SINCE = "Since that run"
-OTHER_RESULTS = {
-    ELSEWHERE: ROOT / "bench" / "results" / "epyc" / "results.json",
-    SINCE: ROOT / "bench" / "results" / "records" / "results.json",
-}
+OTHER_RESULTS = {ELSEWHERE: ROOT / "bench" / "results" / "epyc" / "results.json"}
 """By the heading of what is quoted from there."""
 PAGES = README, PERFORMANCE = "README.md", "docs/performance.md"
 OURS = "edge-tunnel"
@@ -257,7 +253,6 @@ TIED: Mapping[tuple[str, str], Callable[[Quoting, Table], Iterator[Differing]]] 
     (PERFORMANCE, "What it costs that streams outlive links"): Quoting.keeping,
     (PERFORMANCE, "This tunnel as a multiple of"): Quoting.ratios,
     (PERFORMANCE, ELSEWHERE): Quoting.ratios,
-    (PERFORMANCE, SINCE): Quoting.medians,
 }
 LEFT_ALONE = {
     (README, "Read on"): "it lists pages",

@@ -8,6 +8,7 @@ imports idna for names that are not ASCII, and subprocess for `trio.run_process`
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -29,10 +30,12 @@ def import_trio() -> None:
     """Import trio so that its threads stay without names, and idna and subprocess wait for their first use.
 
     Where trio or one of those modules is imported already, it stays as it is. Whoever imports one of them
-    afterwards gets the real one. Raises ImportError as `import trio` does.
+    afterwards gets the real one; meanwhile nobody may, so it is for a process that has one thread yet. Raises
+    ImportError as `import trio` does.
     """
     stand_ins = {name: _Later(name) for name in ("idna", "subprocess") if name not in sys.modules}
-    if "ctypes" not in sys.modules:
+    # Where Python was built without pidfd_open, trio takes libc's by ctypes.
+    if "ctypes" not in sys.modules and hasattr(os, "pidfd_open"):
         stand_ins |= _no_ctypes()
     sys.modules.update(stand_ins)
     try:

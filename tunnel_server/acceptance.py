@@ -60,6 +60,8 @@ class Watched:
     """Fingerprint of the root that signed it; empty if that is trusted no longer."""
     end: Callable[[Ending], None]
     vouched: Callable[[], bool]
+    ended: bool = False
+    """`end` was called."""
 
 
 class Acceptance:
@@ -167,6 +169,7 @@ class Acceptance:
                 ending = Ending(DrainReason.REPLACED, why)
         if ending is not None:
             del self._watched[watched]
+            watched.ended = True
             log.warning("a live connection ends: %s", ending.why)
             watched.end(ending)
 

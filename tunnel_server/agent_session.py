@@ -44,6 +44,11 @@ class AgentLink:
     """The end of its TLS handshake."""
 
     @property
+    def ending(self) -> bool:
+        """Its certificate is accepted no longer, and the agent is being told."""
+        return self.watched is not None and self.watched.ended
+
+    @property
     def serial(self) -> str:
         """Of its certificate."""
         return self.watched.serial if self.watched is not None else ""

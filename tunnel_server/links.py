@@ -215,11 +215,15 @@ class Links:
             if agent.refusal is not None:
                 log.warning("a link is refused: %s", agent.refusal.why)
                 raise Refused(agent.refusal.reason, agent.refusal.why)
+            if held.ending:
+                return  # it has been told, and is closed: what comes now makes nobody known again
             if self._leaving:
                 raise Refused(DrainReason.SHUTDOWN, self._leaving)
             node = self._registry.node(agent.name)
             session = await self._registry.adopt(node, hello, held)
         except Refused as refused:
+            if held.ending:
+                return
             await _retire(link, refused.reason, refused.detail, _FAREWELL, f"refused: {refused.detail}")
             return
         log.info("connected", extra={"version": hello.version, "link": hello.link})

@@ -237,16 +237,19 @@ class Registry:
                 log.error("%s shows a session of %s: it is refused", node.name, owner.name)
                 raise Refused(DrainReason.DUPLICATE, "the session is another node's")
             current = node.agent
-            if current is not None and current.session.identifier != hello.session:
-                if await current.answers():
-                    first = next(iter(current.links.values())).remote
-                    text = (
-                        f"two machines use the certificate of {node.name}: {first} is connected, "
-                        f"{link.remote} is refused; give one of them a name of its own with a new token"
-                    )
-                    log.error("%s", text)
-                    node.note_problem(text)
-                    raise Refused(DrainReason.DUPLICATE, f"{node.name} is connected from {first} already")
+            other = current is not None and current.session.identifier != hello.session
+            if current is not None and other and await current.answers():
+                first = next(iter(current.links.values())).remote
+                text = (
+                    f"two machines use the certificate of {node.name}: {first} is connected, "
+                    f"{link.remote} is refused; give one of them a name of its own with a new token"
+                )
+                log.error("%s", text)
+                node.note_problem(text)
+                raise Refused(DrainReason.DUPLICATE, f"{node.name} is connected from {first} already")
+            if link.ending:  # since whoever asks has looked
+                raise Refused(DrainReason.REVOKED, f"the certificate of {node.name} is accepted no longer")
+            if other:
                 self._drop(node, "replaced by a newer session of the same node")
             return self._add(node, hello, link)
 

@@ -128,8 +128,9 @@ class Connection(Receiver):
         self._life.probe(now)
 
     def note_key_updates(self, count: float, now: float) -> None:
-        """TLS has answered so many requests of the peer for new keys (RFC 8446, section 4.6.3): they count as
-        frames. `TlsPump.output` says how that is known. Raises `ConnectionFailed`.
+        """The peer has changed its keys so often (RFC 8446, section 4.6.3), or while OpenSSL does that, has
+        had ours changed (`TlsPump.output`; its own alone are not to be seen then): they count as frames.
+        Raises `ConnectionFailed`.
         """
         self._now = now
         try:

@@ -16,7 +16,7 @@ MOST_SEALED: Final = MOST_CONTENT + 256
 KEY_UPDATE: Final = 5 + OVERHEAD
 """Of a record that changes keys (section 4.6.3)."""
 DATA: Final = 23
-"""The type of data, and what every record that is sealed says it were."""
+"""The type of data, and the one that every sealed record shows."""
 
 
 def body_size(records: bytes | memoryview, at: int) -> int:

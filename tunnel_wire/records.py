@@ -106,9 +106,10 @@ class Keys:
 
     def update(self) -> None:
         """Go on to the next generation."""
-        self.records = 0
         self._secret = expand_label(self._secret, "traffic upd", len(self._secret), self._digest)
         self._derive()
+        # Last: should any of that fail, the old keys have not begun anew.
+        self.records = 0
 
 
 class Sealer:

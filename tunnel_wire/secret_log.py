@@ -24,8 +24,9 @@ _MOST: Final = 65536
 class LoggedContext(ssl.SSLContext):
     """A context whose connections may go on without OpenSSL once their handshakes are over.
 
-    One thread makes their handshakes: what is logged is the context's, and says whose it is by a number that
-    Python does not know. Those of another thread are not logged.
+    One thread has to make all their handshakes: what is logged is the context's, and says whose it is by a
+    number that Python does not know, so a step of another thread's meanwhile would be taken for this one's.
+    A `SecretLog` of another thread logs nothing.
     """
 
     log_secrets = False

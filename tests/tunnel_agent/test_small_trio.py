@@ -34,6 +34,11 @@ def test_nothing_is_loaded_or_started_that_an_idle_agent_has_no_use_for():
     assert said == "[] []\n"
 
 
+def test_a_python_without_pidfd_open_has_what_trio_takes_instead():
+    said = _python("import os\ndel os.pidfd_open", STARTED, "print('_ctypes' in sys.modules)")
+    assert said == "True\n"
+
+
 def test_threads_work():
     said = _python(
         STARTED,

@@ -128,9 +128,15 @@ class Core:
         session: Session | None = None,
         index: int = 0,
         resumes: bool = False,
+        before_hello: Callable[[], object] | None = None,
     ) -> Agent:
         """Link up, and wait until the server has said hello or has ended the link."""
         sock, pump = await self.connect(context or self.node())
+        if before_hello is not None:
+            with trio.fail_after(20):
+                while not self.links._running:
+                    await trio.sleep(0.01)
+            before_hello()
         session = session or Session(budget=Budget(1 << 30), first_key=1 << 63)
         hello = Hello(
             "1",
@@ -187,7 +193,7 @@ class Core:
             self.look()
 
     def look(self) -> None:
-        """As a server does twice a second."""
+        """As a server does twice a second where something was revoked."""
         self.acceptance.revocations.reload()
         self.acceptance.look(changed=True)
 

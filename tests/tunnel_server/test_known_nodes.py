@@ -14,13 +14,13 @@ import trio
 from certs.nodes import NODES_FILE, NodeRecord, NodeStore
 from certs.revocations import Kind, RevocationStore
 from tests.tunnel_server.core import ADDRESS, Core, running
-from tunnel_server import known_nodes
+from tunnel_server import known_nodes, links
 from tunnel_server.known_nodes import KnownNodes
 from tunnel_server.node_lives import LOOK_EVERY, NodeLives, forget_departed
 from tunnel_wire.causes import OpenFailed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from trio.testing import MockClock
 
@@ -69,12 +69,13 @@ class Known:
 async def known() -> AsyncIterator[Known]:
     async with running() as core:
         store = NodeStore(core.state)
+
+        def look() -> None:
+            core.look()
+            nodes.revocations_changed()
+
         nodes = KnownNodes(
-            store,
-            core.registry,
-            core.acceptance.revocations,
-            accepted=core.links.accepted,
-            look=core.look,
+            store, core.registry, core.acceptance.revocations, accepted=core.links.accepted, look=look
         )
         core.nursery.start_soon(nodes.keep)
         yield Known(core, nodes, store)
@@ -202,7 +203,8 @@ async def test_one_that_is_linked_is_not() -> None:
         made.nodes.load()
         agent = await made.core.agent()
         await made.core.wait_linked("edge-1", agent.session)
-        with pytest.raises(ValueError, match=r"edge-1 is linked from 127\.0\.0\.1:\d+: stop its agent first"):
+        linked = r"edge-1 is linked from 127\.0\.0\.1:\d+: stop its agent first"
+        with trio.fail_after(2), pytest.raises(ValueError, match=linked):
             await made.nodes.forget("edge-1")
         assert list(made.store.load()) == ["edge-1"]
         assert made.holder().agent is not None
@@ -220,6 +222,58 @@ async def test_one_that_was_revoked_in_the_same_breath_is() -> None:
         assert "node edge-1 was revoked" in forgotten.certificate_revoked
         assert agent.drained[0][0] == "revoked"
         assert made.core.registry.find("edge-1") is None
+
+
+async def test_one_that_is_forgotten_while_the_records_are_read_stays_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with known() as made:
+        made.record("edge-1", "edge-2")
+        made.nodes.load()
+        read, go_on, reading = made.store.load, trio.Event(), trio.Event()
+
+        async def read_slowly() -> Mapping[str, NodeRecord]:
+            records = read()
+            reading.set()
+            await go_on.wait()
+            return records
+
+        monkeypatch.setattr(made.nodes, "read", read_slowly)
+        made.core.revoke(Kind.NODE, "edge-1")
+        made.nodes.revocations_changed()
+        await reading.wait()
+        await made.nodes.forget("edge-1")
+        go_on.set()
+        await made.follow()
+        assert made.core.registry.find("edge-1") is None
+        assert made.holder().name == "edge-2"
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_a_hello_after_the_revocation_brings_nobody_back(
+    forgotten: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "_CUT", 1.0)
+    async with known() as made:
+        made.record("edge-1")
+        made.nodes.load()
+
+        def leave() -> None:
+            made.core.revoke(Kind.NODE, "edge-1")
+            if forgotten:
+                made.store.remove("edge-1")
+                made.core.registry.forget(made.core.registry.nodes["edge-1"])
+            else:
+                made.nodes.revocations_changed()
+
+        agent = await made.core.agent(before_hello=leave)
+        await agent.wait_over()
+        assert agent.link.hello_received.is_set(), "it was cut before it could say who it is"
+        assert [reason for reason, _ in agent.drained] == ["revoked"]
+        await made.follow()
+        assert made.core.registry.addresses() == set()
+        node = made.core.registry.find("edge-1")
+        assert node is None if forgotten else node.revoked
 
 
 async def test_a_link_that_comes_while_it_is_forgotten_dials_again() -> None:

@@ -29,9 +29,8 @@ def descriptors(pid: int, *, free: int = 0, limit: int | None = None) -> Iterato
     Those that it has stay open.
     """
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    listed = list(Path(f"/proc/{pid}/fd").iterdir())
-    used = {int(each.name) for each in listed if each.is_symlink()}  # not the one that listed them
     if limit is None:
+        used = _settled(pid)
         unused = (number for number in itertools.count() if number not in used)
         limit = next(itertools.islice(unused, free, None))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
@@ -39,6 +38,22 @@ def descriptors(pid: int, *, free: int = 0, limit: int | None = None) -> Iterato
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def _settled(pid: int) -> set[int]:
+    """The descriptors that are open, once nothing is busy with more: a handshake's last step has a pipe."""
+    used = _opened(pid)
+    for _ in range(20):
+        time.sleep(0.05)
+        before, used = used, _opened(pid)
+        if used == before:
+            break
+    return used
+
+
+def _opened(pid: int) -> set[int]:
+    listed = list(Path(f"/proc/{pid}/fd").iterdir())
+    return {int(each.name) for each in listed if each.is_symlink()}  # not the one that listed them
 
 
 def said(own: System, name: str, *words: str, since: int = 0) -> list[str]:

@@ -18,12 +18,13 @@ def down(trial: Trial, streams: int = 1) -> Mapping[str, float]:
     """From the targets to the callers."""
     with ExitStack() as stack:
         socks = [stack.enter_context(connect(trial.running.entrance, b"d")) for _ in range(streams)]
-        receive(socks, min(WARM_UP_S, trial.seconds))
+        warm_up, _ = receive(socks, min(WARM_UP_S, trial.seconds))
         received, took = receive(socks, trial.seconds)
     if not any(received):
         raise LoadFailed(f"no byte came within {took:.1f} s")
     mean = sum(received) / streams
-    return {"rate": sum(received) / took / 1e6, BYTES: sum(received), "least": 100 * min(received) / mean}
+    carried = sum(warm_up) + sum(received)
+    return {"rate": sum(received) / took / 1e6, BYTES: carried, "least": 100 * min(received) / mean}
 
 
 def up(trial: Trial) -> Mapping[str, float]:
@@ -42,7 +43,7 @@ def up(trial: Trial) -> Mapping[str, float]:
         first = FIRST_UP // 8 if trial.quick else FIRST_UP
         size = int(first / send(first) * trial.seconds)
         took = send(size)
-    return {"rate": size / took / 1e6, BYTES: size}
+    return {"rate": size / took / 1e6, BYTES: first + size}
 
 
 def long_down(trial: Trial) -> Mapping[str, float]:

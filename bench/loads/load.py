@@ -9,7 +9,9 @@ from bench.routes import LOOPBACK, Route
 
 Better = Literal["more", "less"]
 BYTES = "bytes"
-"""A load may yield the bytes that it carried under this key: CPU seconds a GB come of it."""
+"""A load may yield the bytes that it carried under this key: CPU seconds a GB come of it. All of them: the
+CPU is that of the whole load, whenever its clock starts.
+"""
 
 
 class LoadFailed(Exception):

@@ -35,13 +35,14 @@ def stalled_reader(trial: Trial) -> Mapping[str, float]:
     others = trial.count(99)
     with ExitStack() as stack:
         socks = [stack.enter_context(connect(trial.running.entrance, b"d")) for _ in range(others)]
-        receive(socks, min(0.5, trial.seconds))
+        warm_up, _ = receive(socks, min(0.5, trial.seconds))
         before, before_took = receive(socks, trial.seconds)
         if not any(before):
             raise LoadFailed(f"no byte came within {before_took:.1f} s")
         memory_before = sum(_memory(trial).values())
         stack.enter_context(connect(trial.running.entrance, b"d"))
-        receive(socks, min(1.0, 2 * trial.seconds))  # so that whatever it may fill is full
+        # Until whatever it may fill is full.
+        between, _ = receive(socks, min(1.0, 2 * trial.seconds))
         during, during_took = receive(socks, trial.seconds)
         memory = sum(_memory(trial).values()) - memory_before
     rate = sum(during) / during_took / 1e6
@@ -49,7 +50,7 @@ def stalled_reader(trial: Trial) -> Mapping[str, float]:
         "rate": rate,
         "kept": 100 * rate / (sum(before) / before_took / 1e6),
         "memory": memory / 1024,
-        BYTES: sum(before) + sum(during),
+        BYTES: sum(map(sum, (warm_up, before, between, during))),
     }
 
 
@@ -65,7 +66,7 @@ def stalled_readers(trial: Trial) -> Mapping[str, float]:
         _settle(reader, trial)
         (received,), took = receive([reader], trial.seconds)
         grown = {end: (size - before[end]) / count for end, size in _memory(trial).items()}
-    return {**grown, "rate": received / took / 1e6, BYTES: received}
+    return {**grown, "rate": received / took / 1e6}
 
 
 def _settle(reader: socket.socket, trial: Trial) -> None:

@@ -107,9 +107,10 @@ class OpenerConnection(Connection):
             ]
         self._to_resume[:0] = reversed(behind)
         self._resumed_due = True
-        self._resume_more(now)
+        self.ask_on(now)
 
-    def _resume_more(self, now: float) -> None:
+    def ask_on(self, now: float) -> None:
+        """Ask for what is still to be resumed, as far as that may be asked for at once."""
         # Taking a stream from another link has that one go on, which may take one from here in its turn.
         if not self._asking:
             self._asking = True
@@ -152,13 +153,22 @@ class OpenerConnection(Connection):
             self.set_deadline(stream, now + self.limits.answer_timeout)
         self._connect(stream, write_authority(stream.host, stream.port))
         self.grant_rest(stream)
+        if old is not None:
+            # Not before the stream is here: that link might ask for this very one.
+            assert isinstance(old, OpenerConnection)
+            old.ask_on(now)
+
+    def leave(self, stream: Stream) -> None:
+        """As every carrier; whoever takes the stream has this link go on asking."""
+        self._resuming.discard(stream)
+        super().leave(stream)
 
     def detach(self, stream: Stream) -> None:
         """Also makes place for the next stream to be resumed."""
         super().detach(stream)
         if stream in self._resuming:
             self._resuming.discard(stream)
-            self._resume_more(self._now)
+            self.ask_on(self._now)
 
     def overdue(self, stream: Stream) -> None:
         """Also ends a stream that was asked for, and of which the agent says nothing."""
@@ -235,7 +245,7 @@ class OpenerConnection(Connection):
         """As for every connection; what came may have made room for a stream to be resumed."""
         events = super().receive(data, now)
         if self._to_resume or self._resumed_due:
-            self._resume_more(now)
+            self.ask_on(now)
         return events
 
     def on_response(self, stream_id: int, headers: Headers, *, ended: bool) -> None:

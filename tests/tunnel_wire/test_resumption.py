@@ -478,3 +478,22 @@ def test_a_stream_that_is_not_to_be_had_costs_its_request_alone(of_another: bool
     net._deliver(latter, "far", 1 << 20)
     assert (near.end_cause, told(near)) == (EndCause.LINK_LOST, ["answer", "reset"])
     assert net.sessions["far"].streams[other.key].connection is latter.far
+
+
+@pytest.mark.parametrize("streams", range(3, 10))
+def test_no_two_links_carry_a_stream_when_several_come_at_once(streams: int) -> None:
+    """A link that loses a stream to another goes on asking; not for that very stream, before it is there."""
+    net, *_ = linked()
+    net.connect(streams - len(net.tunnelled))
+    for others in (0, 2):
+        for _ in range(others):
+            net.dial()
+        net.blackhole(0, "near")
+        net.dial()
+        for _ in range(3):
+            net._move_all()
+    carried = [stream for wire in net.links for stream in wire.near._streams.values()]
+    assert len(carried) == len({*carried}) <= streams
+    net._settle()
+    assert {model.sides["near"].stream.state for model in net.tunnelled} == {State.OPEN}
+    assert not any(wire.near._resuming for wire in net.links)

@@ -59,7 +59,7 @@ def markdown(results: Results, loads: Sequence[Load]) -> str:
 
 GROUPS = {
     "Throughput": ("bulk down", "bulk up", "16 streams", "stalled reader"),
-    "Long and lossy links": ("long link", "long link BBR", "lossy link", "lossy echo"),
+    "Long and lossy links": ("long link", "long link BBR", "first answer", "lossy link", "lossy echo"),
     "Latency": ("echo", "echo under bulk"),
     "Connections and streams": ("connections", "connections x32", "idle streams", "stalled readers"),
     "Agents": ("further agents",),

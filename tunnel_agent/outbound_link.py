@@ -10,7 +10,7 @@ import trio
 
 from tunnel_daemon.failure_log import FailureLog
 from tunnel_wire.answerer import AnswererConnection
-from tunnel_wire.hello import RESUME, DrainReason, Hello
+from tunnel_wire.hello import OPTIMISTIC, RESUME, DrainReason, Hello
 from tunnel_wire.link import Link
 from tunnel_wire.stream import IncomingStream
 
@@ -80,7 +80,7 @@ class OutboundLink:
             session=session.identifier,
             node=self.node,
             link=index,
-            capabilities=frozenset({RESUME}),
+            capabilities=frozenset({OPTIMISTIC, RESUME}),
             time=max(0, int(time.time())),
             links=frozenset({*others, index}),
         )

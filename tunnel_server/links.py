@@ -21,7 +21,7 @@ from tunnel_server.agent_session import AgentLink
 from tunnel_server.heap import note_link_ended
 from tunnel_server.peers import Peer
 from tunnel_server.registry import Refused
-from tunnel_wire.hello import RESUME, DrainReason, Hello
+from tunnel_wire.hello import OPTIMISTIC, RESUME, DrainReason, Hello
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.rates import Allowance
@@ -80,7 +80,7 @@ class Links:
         self._registry = registry
         self._domain = domain
         grace = int(limits.resume_grace)
-        capabilities = frozenset({RESUME} if grace else ())
+        capabilities = frozenset({OPTIMISTIC, RESUME} if grace else {OPTIMISTIC})
         self._hello = Hello(
             version,
             instance=instance,

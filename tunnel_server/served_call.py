@@ -1,16 +1,20 @@
 """A caller's connection that is served without a task: nothing is waited for but the agent's answer.
 
-It is the stream's face until then, and the splice after it. Whatever else there may be to wait for (an agent
-that is away, a direct target) has a task: `Calls.serve`.
+It is the stream's face until then, and the splice after it. What the caller says goes with the CONNECT where
+the agent takes that (spec.md, 5.2): what the target says to it is here a round trip sooner. Whatever else
+there may be to wait for (an agent that is away, a direct target) has a task: `Calls.serve`.
 """
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
+from tunnel_daemon.descriptors import describe
 from tunnel_server.call_accounts import CallAccount
 from tunnel_wire import readiness
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frames import ErrorCode
 from tunnel_wire.sockets import close_with_reset
 from tunnel_wire.splice import OwnedSplice
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from tunnel_wire.owner import Owner
     from tunnel_wire.session import Stream
     from tunnel_wire.splice import SpliceResult
+    from tunnel_wire.splicing import IsPooled
 
 CALLER_LEFT = "the caller went away before the edge answered"
 
@@ -39,14 +44,12 @@ class ServedCall:
     """From the CONNECT to the account of the call."""
 
     __slots__ = (
-        "_begun",
         "_call",
         "_calls",
-        "_node",
+        "_is_pooled",
         "_owner",
         "_sock",
         "_stream",
-        "_target",
         "_waits",
         "_watch",
     )
@@ -65,29 +68,29 @@ class ServedCall:
         self._calls = calls
         self._owner = owner
         self._sock = sock
-        self._begun = begun
-        self._node = node
-        self._target = target
         self._stream = stream
+        self._call = CallAccount(begun, node, target)
+        self._is_pooled: IsPooled | None = self._call.is_pooled
+        """Asked of what the caller says, until it knows."""
         self._watch: readiness.Watch | None = None
         self._waits = False
-        self._call: CallAccount | None = None
 
     def start(self) -> None:
         """Send the CONNECT, and be called for the rest. What it raises, a defect, leaves nothing open."""
         stream = self._stream
         try:
             # A caller that resets before the edge has answered must not hold a dial there.
-            self._watch = readiness.watch(self._sock, self._on_ready, self.cut)
+            self._watch = readiness.watch(self._sock, self._on_ready, self.cut, readiness.READABLE)
             self._calls.enter()
         except BaseException:
             self._release()
             raise
         self._waits = True
         stream.face = self
-        self._calls.answers_due.add(self, self._begun.began + self._calls.open_timeout)
+        self._calls.answers_due.add(self, self._call.begun.began + self._calls.open_timeout)
         self._owner.add(self)
-        stream.flush()
+        # Most callers have spoken by now.
+        self._read_in()
 
     def cut(self) -> None:
         """End it before the answer, without an account: the server stops."""
@@ -98,20 +101,53 @@ class ServedCall:
 
     def overdue(self) -> None:
         """No answer has come in time."""
-        self._fail(no_answer(self._calls.open_timeout), self._node.name, self._target)
+        self._fail(no_answer(self._calls.open_timeout), by_edge=True)
 
     def _on_ready(self, events: int) -> None:
         if events & readiness.FAILED:
             self._fail(OpenFailed(Cause.CANCELLED, CALLER_LEFT))
-        elif self._watch is not None:
+            return
+        if events & readiness.HUNG_UP and self._watch is not None:
             # Both directions have ended properly: nothing is left to watch.
             self._watch.close()
             self._watch = None
+        if events & readiness.READABLE:
+            self._read_in()
 
-    def _fail(self, why: OpenFailed, node: str = "", target: str = "") -> None:
+    def _read_in(self) -> None:
+        """Send what the caller has said, as far as the stream takes it before the answer."""
+        stream, more = self._stream, False
+        if room := stream.room():
+            try:
+                segment = stream.session.pool.peek()
+                size = self._sock.recv_into(segment, min(room, SEGMENT))
+                more = size > 0
+            except BlockingIOError:
+                size, more = 0, True
+            except OSError as error:
+                # A reset: the watch says nothing of it any more.
+                why = OpenFailed(Cause.CANCELLED, CALLER_LEFT)
+                if error.errno == errno.ENOMEM:  # for the segment
+                    why = OpenFailed(Cause.NO_ROOM, describe(error))
+                self._fail(why)
+                return
+            if size:
+                data = segment[:size]  # of a mapping, a slice is a copy
+                if self._is_pooled is not None and (pooled := self._is_pooled(bytes(data))) is not None:
+                    stream.is_pooled, self._is_pooled = pooled, None
+                stream.write(data)
+                self._call.result.to_tunnel += size
+        if not more and self._watch is not None:
+            # No room, or the caller's end: the splice will find either.
+            self._watch.want(0)
+        stream.flush()
+
+    def _fail(self, why: OpenFailed, *, by_edge: bool = False) -> None:
         if self._waits:
             self.cut()
-            self._calls.not_placed(self._begun, why, node, target)
+            call = self._call
+            node = call.node.name if by_edge and call.node is not None else ""
+            self._calls.not_placed(call.begun, why, node, call.dialled if by_edge else "")
 
     def _settle(self) -> None:
         """It waits no more."""
@@ -136,17 +172,16 @@ class ServedCall:
         try:
             check_opened(self._stream)
         except OpenFailed as exc:
-            self._fail(exc, self._node.name, self._target)
+            self._fail(exc, by_edge=True)
             return
         self._settle()
-        call = self._call = CallAccount(self._begun, self._node, self._target)
+        call = self._call
         self._calls.came_about(call)
         OwnedSplice(
-            self._owner, self._stream, self._sock, self._ended, call.result, is_pooled=call.is_pooled
+            self._owner, self._stream, self._sock, self._ended, call.result, is_pooled=self._is_pooled
         ).start(self._watch)
 
     def _ended(self, result: SpliceResult) -> None:
-        assert self._call is not None
         self._calls.over(self._call, result.detail)
 
     # --- the stream's face ------------------------------------------------------------------------
@@ -167,4 +202,4 @@ class ServedCall:
         """It is found when the answer is."""
 
     def on_room(self) -> None:
-        """Nothing is written yet."""
+        """Nothing: what is not granted before the answer waits for it."""

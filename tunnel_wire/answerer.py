@@ -12,6 +12,7 @@ from tunnel_wire.frames import ErrorCode, Violation
 from tunnel_wire.hello import (
     DRAIN_PATH,
     HELLO_PATH,
+    OPTIMISTIC,
     RESUME,
     RESUMED_PATH,
     BadHello,
@@ -90,13 +91,16 @@ class AnswererConnection(Connection):
             stream.state = State.SUSPENDED
         else:
             assert isinstance(carrier, AnswererConnection)
-            stream.state = State.OPEN
+            stream.opened()
             carrier.answer_open(stream)
 
     def answer_open(self, stream: Stream) -> None:
         """Queue the 200."""
-        fields = Offsets.of(stream.incoming).to_headers()
-        self.send_response(stream.stream_id, [(b":status", b"200"), *fields], ended=False)
+        offsets = Offsets.of(stream.incoming)
+        if stream.epoch == 1:
+            # Nothing depends on what has come by now: the same fields for all streams are a few bytes.
+            offsets = Offsets(0, offsets.limit)
+        self.send_response(stream.stream_id, [(b":status", b"200"), *offsets.to_headers()], ended=False)
 
     def refuse(self, stream: Stream, cause: Cause, detail: str = "") -> None:
         """Answer with the cause, and close the stream. As for `accept`, it may have another link or none."""
@@ -149,7 +153,9 @@ class AnswererConnection(Connection):
         if session.instance != hello.instance:
             session.end_suspended(EndCause.SERVER_ANEW)
             session.instance = hello.instance
-        self.resumes = RESUME in hello.capabilities and RESUME in self._hello.capabilities and hello.grace > 0
+        agreed = hello.capabilities & self._hello.capabilities
+        self.optimistic = OPTIMISTIC in agreed
+        self.resumes = RESUME in agreed and hello.grace > 0
         if self.resumes:
             pooled = hello.grace if hello.grace_pooled is None else hello.grace_pooled
             session.suspended.set_graces(hello.grace, pooled, longer=_LONGER)
@@ -225,6 +231,11 @@ class AnswererConnection(Connection):
         stream.epoch = epoch
         self.attach(stream, stream_id)
         self._events.append(StreamRequested(stream))
+
+    def takes(self, stream: Stream) -> bool:
+        """Also before its answer on its first link, where that is agreed."""
+        early = stream.state is State.OPENING and self.optimistic and stream.epoch == 1
+        return early or stream.state is State.OPEN
 
     def _take_over(self, stream: Stream, stream_id: int, epoch: int, peer: Offsets | None) -> None:
         """Carry a stream of a former link from now on. Raises `OpenFailed`, `Violation`."""

@@ -45,6 +45,7 @@ class Carrier:
         "_withheld",
         "draining",
         "limits",
+        "optimistic",
         "output_ready",
         "resumes",
         "schedule",
@@ -71,6 +72,8 @@ class Carrier:
         """Streams attached to this link, by HTTP/2 id, until both of their directions have ended."""
         self.resumes = False
         """Both ends have said that they resume streams."""
+        self.optimistic = False
+        """Both ends have said that a stream's data may come before the answer to its CONNECT."""
         self._left: dict[int, Stream] = {}
         """Streams taken from this link while it lives, by the ids that they had: the peer may still take an
         answered PING for a receipt of their frames.
@@ -86,9 +89,10 @@ class Carrier:
 
     # --- what streams call ------------------------------------------------------------------------
 
-    def attach(self, stream: Stream, stream_id: int) -> None:
+    def attach(self, stream: Stream, stream_id: int, *, optimistic: bool = False) -> None:
         """Carry `stream` under this HTTP/2 id from now on."""
         stream.connection, stream.stream_id, stream.end_came = self, stream_id, False
+        stream.optimistic = optimistic
         stream.outgoing.limit = stream.outgoing.sent + self._peer_window
         self._streams[stream_id] = stream
         self._sender.expect_updates()

@@ -13,6 +13,8 @@ RESUMED_PATH: Final = "/resumed"
 
 RESUME: Final = "resume"
 """The capability of resuming streams on a new link (spec.md, 7)."""
+OPTIMISTIC: Final = "optimistic-data"
+"""The capability of taking a stream's data before the answer to its CONNECT (spec.md, 5.2)."""
 
 Headers = list[tuple[bytes, bytes]]
 

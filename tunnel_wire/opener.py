@@ -16,6 +16,7 @@ from tunnel_wire.frames import MAX_STREAM_ID, ErrorCode, Violation
 from tunnel_wire.hello import (
     DRAIN_PATH,
     HELLO_PATH,
+    OPTIMISTIC,
     RESUME,
     RESUMED_PATH,
     BadHello,
@@ -42,7 +43,7 @@ class OpenerConnection(Connection):
     def __init__(self, hello: Hello, *, now: float, limits: WireLimits = DEFAULT_LIMITS) -> None:
         super().__init__(client=True, limits=limits, now=now)
         self._next_id = 1
-        self._announces_resumption = RESUME in hello.capabilities
+        self._announced = hello.capabilities
         self._to_resume: list[Stream] = []
         """The first one last. (A deque takes 760 bytes of an idle link.)"""
         self._resuming: set[Stream] = set()
@@ -56,7 +57,8 @@ class OpenerConnection(Connection):
         self._hello_id = self.send_request(_request(b"GET", HELLO_PATH, hello.to_headers()), ended=True)
 
     def open_stream(self, session: Session, host: str, port: int) -> Stream:
-        """Queue a CONNECT. `Answered` follows, or `StreamReset`.
+        """Queue a CONNECT. `Answered` follows, or `StreamReset`. Where the stream has `room` already, what is
+        written goes right behind.
 
         Raises `OpenFailed` when a limit is reached, and for a target that can't be named on the wire (it must
         not get there: the agent would give up the link with all its streams).
@@ -86,7 +88,8 @@ class OpenerConnection(Connection):
             # Unlike the other fields it never comes again: in the table it would drive them out.
             NeverIndexedHeaderTuple(b"tunnel-key", b"%016x" % stream.key),
         ]
-        self.attach(stream, self.send_request(headers, ended=False))
+        stream_id = self.send_request(headers, ended=False)
+        self.attach(stream, stream_id, optimistic=self.optimistic and stream.epoch == 1)
 
     # --- streams of former links ------------------------------------------------------------------
 
@@ -177,12 +180,19 @@ class OpenerConnection(Connection):
         else:
             super().overdue(stream)
 
-    def _on_resumed(self, stream: Stream, peer: Offsets | None) -> bool:
+    def _goes_on(self, stream: Stream, peer: Offsets | None) -> bool:
         """200 for a CONNECT with a key. False if what it says is impossible."""
+        if peer is None:
+            return False
+        if stream.epoch == 1:
+            # What went before the answer may come there behind it.
+            outgoing = stream.outgoing
+            outgoing.limit = min(outgoing.limit, peer.limit)
+            return peer.received <= outgoing.sent
         stream.settled()
         self._resuming.discard(stream)
         self._life.forget(stream)
-        return peer is not None and self.go_on(stream, peer, self._now)
+        return self.go_on(stream, peer, self._now)
 
     def _on_not_resumed(self, stream: Stream, refusal: OpenFailed) -> None:
         """The agent no longer has a stream that was open."""
@@ -268,10 +278,10 @@ class OpenerConnection(Connection):
         fields = read_fields(headers)
         was_open = stream.state is not State.OPENING
         if 200 <= status < 300:
-            if (stream.resumable or stream.epoch > 1) and not self._on_resumed(stream, Offsets.read(fields)):
+            if (stream.resumable or stream.epoch > 1) and not self._goes_on(stream, Offsets.read(fields)):
                 self._stream_error(stream, ErrorCode.PROTOCOL_ERROR)
                 return
-            stream.state = State.OPEN
+            stream.opened()
             self._sender.schedule(stream)
         else:
             cause = read_cause(fields.get("cause"), status)
@@ -294,7 +304,8 @@ class OpenerConnection(Connection):
             hello = Hello.from_headers(headers) if status == 200 else None
         except BadHello as exc:
             raise Violation(ErrorCode.PROTOCOL_ERROR, str(exc)) from exc
-        self.resumes = self._announces_resumption and hello is not None and RESUME in hello.capabilities
+        agreed = self._announced & hello.capabilities if hello is not None else frozenset()
+        self.resumes, self.optimistic = RESUME in agreed, OPTIMISTIC in agreed
         self._events.append(HelloReceived(hello))
 
     def on_request(self, stream_id: int, headers: Headers, *, ended: bool) -> None:

@@ -88,6 +88,10 @@ class Receiver(Carrier, FrameSink):
         """A response's header block came."""
         raise NotImplementedError
 
+    def takes(self, stream: Stream) -> bool:
+        """Whether DATA may come for it now."""
+        return stream.state is State.OPEN
+
     # --- DATA -------------------------------------------------------------------------------------
 
     def begin_data(self, length: int, flags: int, stream_id: int) -> None:
@@ -102,7 +106,7 @@ class Receiver(Carrier, FrameSink):
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_unattached(stream_id)
-        elif code := self._refuse_data(stream, length):
+        elif code := self._refuse_data(stream, length, ends=ends):
             self._stream_error(stream, code)
             stream = None
         elif stream.abandoned and length:
@@ -112,11 +116,11 @@ class Receiver(Carrier, FrameSink):
         if increment:
             self._sender.answer(frames.window_update(0, increment))
 
-    def _refuse_data(self, stream: Stream, length: int) -> ErrorCode | None:
+    def _refuse_data(self, stream: Stream, length: int, *, ends: bool) -> ErrorCode | None:
         # Without data, its end may come once more: on another link (`Outgoing.resume`).
         if stream.incoming.end is not None and (length or stream.end_came):
             return ErrorCode.STREAM_CLOSED
-        if stream.state is not State.OPEN:
+        if stream.state is not State.OPEN and (ends or not self.takes(stream)):
             return ErrorCode.PROTOCOL_ERROR
         try:
             stream.incoming.admit(length)
@@ -139,7 +143,7 @@ class Receiver(Carrier, FrameSink):
     def payload(self, piece: memoryview) -> None:
         """Hand it on, unless the stream has gone since the frame began."""
         stream = self._data_stream
-        if stream is not None and stream.state is State.OPEN:
+        if stream is not None and (stream.state is State.OPEN or self.takes(stream)):
             if stream.abandoned:  # its user has closed it in the middle of the frame
                 stream.reset(ErrorCode.CANCEL)
                 return

@@ -112,7 +112,7 @@ class Sender:
 
     def schedule(self, stream: Stream) -> None:
         """Give the stream a turn if it has something to send."""
-        if stream.scheduled or stream.state is not State.OPEN:
+        if stream.scheduled or (stream.state is not State.OPEN and not stream.optimistic):
             return
         outgoing = stream.outgoing
         sent = outgoing.sent
@@ -156,11 +156,12 @@ class Sender:
             # Of two, min() is a comparison where this is compiled; of three, a call.
             limit = min(longest, credit)
             allowed = min(limit, sendable)
-            if allowed <= 0 < sendable and stream.state is State.OPEN:
+            may_send = stream.state is State.OPEN or stream.optimistic
+            if allowed <= 0 < sendable and may_send:
                 break  # The connection's window is used up: turns are kept until credit comes.
             queue.popleft()
             stream.scheduled = False
-            if stream.state is not State.OPEN:
+            if not may_send:
                 continue
             if allowed > 0:
                 pieces = outgoing.take(allowed)

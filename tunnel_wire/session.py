@@ -40,6 +40,7 @@ class Stream:
         "is_pooled",
         "key",
         "left",
+        "optimistic",
         "outgoing",
         "pending_reset",
         "port",
@@ -80,6 +81,8 @@ class Stream:
         """Stands in its connection's turn-taking."""
         self.resumable = False
         """Both ends will resume it when its link is lost."""
+        self.optimistic = False
+        """The opener's, opening on its first link: data may go before the answer."""
         self.is_pooled = False
         """Many requests share it: each new one would wait with it for the next link."""
         self.end_came = False
@@ -115,7 +118,9 @@ class Stream:
     def room(self) -> int:
         """Bytes that `write` takes now; memory for them is reserved (`Outgoing.room`)."""
         outgoing = self.outgoing
-        if self.state is not State.OPEN or outgoing.end is not None or self.pending_reset is not None:
+        if self.state is not State.OPEN and not self.optimistic:
+            return 0
+        if outgoing.end is not None or self.pending_reset is not None:
             return 0
         return outgoing.room()
 
@@ -186,8 +191,14 @@ class Stream:
         if self.connection is not None:
             self.connection.output_ready()
 
+    def opened(self) -> None:
+        """The CONNECT was answered: data may go both ways."""
+        self.state = State.OPEN
+        self.optimistic = False
+
     def suspend(self, now: float) -> None:
         """The link is gone, and the next has yet to come."""
+        self.optimistic = False
         if self.state is not State.OPENING:
             self.state = State.SUSPENDED
         self.connection = None
@@ -255,6 +266,7 @@ class Stream:
         if self.state is State.CLOSED:
             return
         self.state = State.CLOSED
+        self.optimistic = False
         self.end_cause = cause
         self.outgoing.discard()
         self.session.forget(self)

@@ -133,6 +133,9 @@ class Splicing(StreamFace):
             self._end()
             return
         if self._targets_side:
+            # What came before the answer to the CONNECT.
+            for piece in stream.incoming.queue:
+                self._look_at(piece)
             # Most targets wait to be spoken to: theirs calls.
             self._write_out()
             return
@@ -351,9 +354,7 @@ class Splicing(StreamFace):
     def on_data(self, data: memoryview) -> None:
         """Pass it on at once where that is possible, else queue a copy."""
         if self._is_pooled_far is not None:
-            pooled = self._is_pooled_far(bytes(data))
-            if pooled is not None:
-                self._stream.is_pooled, self._is_pooled_far = pooled, None
+            self._look_at(bytes(data))
         now = self._time()
         self._messages.note(RECEIVED, len(data), now)
         queue = self._stream.incoming.queue
@@ -366,6 +367,12 @@ class Splicing(StreamFace):
                 data = data[sent:]
         self._stream.incoming.keep(data)
         self._want()
+
+    def _look_at(self, data: bytes) -> None:
+        if self._is_pooled_far is not None:
+            pooled = self._is_pooled_far(data)
+            if pooled is not None:
+                self._stream.is_pooled, self._is_pooled_far = pooled, None
 
     def on_end(self) -> None:
         """The peer's direction has ended."""

@@ -345,10 +345,11 @@ class IncomingStream:
         """Never: we answer."""
 
     def on_data(self, data: memoryview) -> None:
-        """Never: data before the 200 is a stream error."""
+        """It is for the target, once that is dialled."""
+        self._stream.incoming.keep(data)
 
     def on_end(self) -> None:
-        """Never: an end before the 200 is not passed on."""
+        """Never: an end before the 200 is a stream error."""
 
     def on_reset(self) -> None:
         """The server called it off, or the link ended."""

@@ -1,12 +1,15 @@
-"""New connections: connect, one byte there and back, close; one after the other, and 32 at once."""
+"""New connections: connect, one byte there and back, close; one after the other, 32 at once, and on a long
+link.
+"""
 
 import threading
 import time
 from collections.abc import Mapping
 from functools import partial
 
-from bench.loads.client import connect_idle
+from bench.loads.client import connect_idle, percentiles
 from bench.loads.load import Figure, Load, LoadFailed, Trial
+from bench.routes import LONG
 
 MOST = 10_000  # of the 28,000 ports that whoever dials has, for a minute each
 
@@ -42,6 +45,17 @@ def connections(trial: Trial, at_once: int) -> Mapping[str, float]:
     return {"rate": sum(made) / took}
 
 
+def first_answer(trial: Trial) -> Mapping[str, float]:
+    """Milliseconds from `connect` to the answer of a target that is spoken to first."""
+    samples: list[float] = []
+    for _ in range(1 + trial.count(20)):
+        began = time.perf_counter()
+        connect_idle(trial.running.entrance).close()
+        samples.append(1e3 * (time.perf_counter() - began))
+    (median,) = percentiles(samples[1:], 50)
+    return {"p50": median}
+
+
 LOADS = (
     Load(
         "connections",
@@ -54,5 +68,12 @@ LOADS = (
         (Figure("rate", "... 32 at once", "/s", "more"),),
         partial(connections, at_once=32),
         both_builds=True,
+    ),
+    Load(
+        "first answer",
+        (Figure("p50", "first answer at 100 ms", "ms", "less"),),
+        first_answer,
+        LONG,
+        once=True,
     ),
 )

@@ -68,10 +68,11 @@ def test_what_other_machines_measured_is_not_resumed(tmp_path: Path) -> None:
 @pytest.mark.skipif(missing_for_shaping() is not None, reason=f"no shaped routes: {missing_for_shaping()}")
 def test_long_and_lossy_links(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
-    loads = "long link,lossy link,lossy echo"
+    loads = "long link,first answer,lossy link,lossy echo"
     done = bench("--quick", "--peers", "direct", "--loads", loads, "--json", file)
     assert done.returncode == 0, done.stderr
     figures = {each.load: each.figures for each in Results.read(file).samples}
+    assert figures["first answer"]["p50"] > 100  # as little: 50 ms each way
     assert figures["lossy echo"]["p50"] > 20_000  # not a speed: 10 ms each way are the least
     assert figures["long link"]["rate"] < 130  # nor this: the line takes 125 MB/s
 

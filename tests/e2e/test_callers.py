@@ -10,7 +10,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.e2e import services, ssh, tls
-from tests.e2e.network import accept, dial, listen, read_to_end
+from tests.e2e.network import accept, dial, dropping, listen, read_to_end
 from tests.e2e.system import EDGE_1, EDGE_2, System, curl, curl_json
 
 HTTP = f"http://{EDGE_1}:9081"
@@ -64,6 +64,27 @@ def test_a_targets_end_comes_first(system: System) -> None:
         caller.sendall(b"later")
         caller.close()
         assert read_to_end(served) == b"later"
+
+
+def test_what_a_caller_says_first_waits_for_no_answer_of_the_agents(system: System) -> None:
+    """The target hears it while nothing that the agent says gets through: not even that it has connected."""
+    system.map_port("9088=10264")
+    with listen(system.topology.edge(1), ("0.0.0.0", 9088)) as target:
+        with (
+            dropping(system.topology.host("nat"), 'oifname "internet"'),
+            dial(system.topology.cloud, (EDGE_1, 9088)) as caller,
+        ):
+            caller.sendall(b"hello")
+            served = accept(target, timeout=10)
+            assert served.recv(100) == b"hello"
+            served.sendall(b"heard")
+            caller.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                caller.recv(100)
+            caller.settimeout(30)
+            held = caller.dup()
+        with served, held:
+            assert held.recv(100) == b"heard"
 
 
 def test_websocket(system: System) -> None:

@@ -10,12 +10,15 @@ import pytest
 import trio
 import trio.testing
 
+from tests.tunnel_wire.links import linked
+from tests.tunnel_wire.test_client_hello import hello
 from tunnel_agent.allow_list import AllowList, Rule
 from tunnel_agent.dialer import Dialer
 from tunnel_agent.own_addresses import OwnAddresses
 from tunnel_agent.resolve import UnresolvableError
 from tunnel_agent.status import AgentStatus
 from tunnel_wire.causes import Cause, OpenFailed
+from tunnel_wire.stream_state import State
 
 
 def open_fds() -> int:
@@ -352,3 +355,66 @@ async def test_a_new_timeout_counts_from_the_next_dial_on(black_hole, autojump_c
         assert await request.cause() is Cause.TIMED_OUT
         assert trio.current_time() == 10
         assert request.refusal[1].endswith("no answer within 10 s")
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_what_was_said_before_the_answer_is_what_the_target_hears_first(pieces):
+    """And is looked at, as what comes later is: many requests share this connection."""
+    said, found = hello("h2"), trio.Event()
+    size = -(-len(said) // pieces)
+
+    async def lookup(host):
+        await found.wait()
+        return [ipaddress.ip_address("127.0.0.1")]
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, trio.fail_after(20):
+        async with dialing(lookup=lookup) as dialer, linked() as ends:
+            ends.on_request = dialer.on_request
+            stream = ends.opener.open_stream(ends.opening, "somewhere", listener.getsockname()[1])
+            for at in range(0, len(said), size):
+                stream.write(said[at : at + size])
+                stream.flush()
+            while not ends.answering.streams:
+                await trio.sleep(0.001)
+            (far,) = ends.answering.streams.values()
+            while far.incoming.queued < len(said):
+                await trio.sleep(0.001)
+            found.set()
+            while far.state is State.OPENING:
+                await trio.sleep(0.001)
+            stream.write(b", and more")
+            stream.flush()
+            target, _ = await trio.to_thread.run_sync(listener.accept)
+            with target:
+                heard = b""
+                while len(heard) < len(said + b", and more"):
+                    heard += await trio.to_thread.run_sync(target.recv, 65536)
+            assert heard == said + b", and more"
+            assert far.is_pooled
+
+
+async def test_what_was_said_to_a_target_that_refuses_is_dropped(refusing):
+    found = trio.Event()
+
+    async def lookup(host):
+        await found.wait()
+        return [ipaddress.ip_address("127.0.0.1")]
+
+    with trio.fail_after(20):
+        async with dialing(lookup=lookup) as dialer, linked() as ends:
+            ends.on_request = dialer.on_request
+            stream = ends.opener.open_stream(ends.opening, "somewhere", refusing)
+            stream.write(b"hello")
+            stream.flush()
+            while not ends.answering.streams:
+                await trio.sleep(0.001)
+            (far,) = ends.answering.streams.values()
+            while far.incoming.queued < len(b"hello"):
+                await trio.sleep(0.001)
+            found.set()
+            while stream.state is State.OPENING:
+                await trio.sleep(0.001)
+            assert stream.refusal.cause is Cause.REFUSED
+            while ends.opening.budget.used or ends.answering.budget.used:
+                await trio.sleep(0.001)
+            assert dialer._status.dialling == 0

@@ -16,7 +16,7 @@ from tunnel_wire.connection import ConnectionFailed
 from tunnel_wire.events import Event, StreamRequested
 from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.hello import RESUME, Hello, new_id
+from tunnel_wire.hello import OPTIMISTIC, RESUME, Hello, new_id
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.session import Session, Stream
@@ -86,23 +86,39 @@ class Handmade:
         self.receive(SettingsFrame(0), SettingsFrame(0, flags=["ACK"]))
 
     @classmethod
-    def opener(cls, limits: WireLimits = DEFAULT_LIMITS, *, hello: bool = True) -> Handmade:
-        """An opener that has (or has not) been greeted."""
+    def opener(
+        cls, limits: WireLimits = DEFAULT_LIMITS, *, hello: bool = True, said: str = "", heard: str = ""
+    ) -> Handmade:
+        """An opener that has (or has not) been greeted. Each end announces what stands in `said`, `heard`."""
         session = Session(budget=Budget(1 << 30), limits=limits)
-        connection = OpenerConnection(Hello("1", instance=new_id()), now=1000.0, limits=limits)
+        own = Hello("1", instance=new_id(), capabilities=frozenset(said.split()))
+        connection = OpenerConnection(own, now=1000.0, limits=limits)
         connection.session = session
         made = cls(connection, session)
         if hello:
-            answer = Hello("1", session=new_id(), node="edge-1")
+            answer = Hello("1", session=new_id(), node="edge-1", capabilities=frozenset(heard.split()))
             made.receive(made.headers(1, [(b":status", b"200"), *answer.to_headers()], end=True))
             made.take()
         return made
 
     @classmethod
-    def answerer(cls, limits: WireLimits = DEFAULT_LIMITS) -> Handmade:
+    def answerer(cls, limits: WireLimits = DEFAULT_LIMITS, *, heard: str | None = None) -> Handmade:
+        """An answerer that announces all that there is. The peer has said hello on stream 1, if it `heard` of
+        capabilities at all.
+        """
         session = Session(budget=Budget(1 << 30), limits=limits, first_key=1 << 63)
-        hello = Hello("1", session=session.identifier, node="edge-1", capabilities=frozenset({RESUME}))
+        capabilities = frozenset({RESUME, OPTIMISTIC})
+        hello = Hello("1", session=session.identifier, node="edge-1", capabilities=capabilities)
         made = cls(AnswererConnection(session, hello, now=1000.0), session)
+        if heard is not None:
+            asked = [
+                (b":method", b"GET"),
+                (b":scheme", b"https"),
+                (b":authority", b"t"),
+                (b":path", b"/hello"),
+            ]
+            said = Hello("1", instance=new_id(), capabilities=frozenset(heard.split()), grace=90)
+            made.receive(made.headers(1, [*asked, *said.to_headers()], end=True))
         made.take()
         return made
 

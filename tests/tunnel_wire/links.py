@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tunnel_wire import link_tls
 from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.flow import Budget
-from tunnel_wire.hello import RESUME, Hello, new_id
+from tunnel_wire.hello import OPTIMISTIC, RESUME, Hello, new_id
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.link import Link, LinkEnded
 from tunnel_wire.opener import OpenerConnection
@@ -162,6 +162,7 @@ async def linked(
     budget: int = 1 << 30,
     *,
     resumes: bool = False,
+    optimistic: bool = True,
     tls: Tls = "ours",
 ) -> AsyncIterator[Ends]:
     """Handshake, hello, and both links running in the background."""
@@ -177,7 +178,7 @@ async def linked(
     answering = Session(
         budget=Budget(budget), limits=limits, identifier=opening.identifier, first_key=1 << 63
     )
-    capabilities = frozenset({RESUME} if resumes else ())
+    capabilities = frozenset([RESUME] * resumes + [OPTIMISTIC] * optimistic)
     opening.suspended.grace = 90 * resumes
     said = Hello("1", instance=new_id(), capabilities=capabilities, grace=90 * resumes)
     opener = OpenerConnection(said, now=now, limits=limits)

@@ -110,13 +110,15 @@ class Pair:
         limits: WireLimits = DEFAULT_LIMITS,
         answering_limits: WireLimits | None = None,
         budget: int = 1 << 30,
+        capabilities: frozenset[str] = frozenset(),
     ) -> None:
         self.now = 1000.0
         opening = Session(budget=Budget(budget), limits=limits)
         answering = Session(budget=Budget(budget), limits=answering_limits or limits, first_key=1 << 63)
-        self.opener = OpenerConnection(Hello("1", instance=new_id()), now=self.now, limits=limits)
+        said = Hello("1", instance=new_id(), capabilities=capabilities)
+        self.opener = OpenerConnection(said, now=self.now, limits=limits)
         self.opener.session = opening
-        hello = Hello("1", session=answering.identifier, node="edge-1")
+        hello = Hello("1", session=answering.identifier, node="edge-1", capabilities=capabilities)
         self.answerer = AnswererConnection(answering, hello, now=self.now)
         self.near = End(self.opener, opening)
         self.far = End(self.answerer, answering)

@@ -122,6 +122,8 @@ class Pipes(RuleBasedStateMachine):
             self._read(*picked, end, size)
 
     def _read(self, model: Tunnelled, side: Side, end: str, size: int) -> int:
+        if side.stream.state is State.OPENING:
+            return 0  # What came early waits for the target.
         data = consume(side.stream, size, self._time())
         if data:
             pipe = model.sides[other(end)].out

@@ -40,9 +40,9 @@ class Resumption(Wires):
 
     # --- links ------------------------------------------------------------------------------------
 
-    @rule()
-    def dial(self) -> None:
-        self._dial()
+    @rule(optimistic=st.sampled_from([ENDS, ENDS, *((end,) for end in ENDS)]))
+    def dial(self, optimistic: tuple[str, ...] = ENDS) -> None:
+        self._dial(optimistic)
 
     @rule(number=_NUMBER, end=st.sampled_from(ENDS))
     def cut(self, number: int, end: str) -> None:
@@ -229,6 +229,38 @@ class Resumption(Wires):
             assert exc.cause is Cause.NO_ROOM  # noqa: PT017
             return
         self.tunnelled.append(Tunnelled({"near": Side(stream, Face(stream), Pipe(2 * stream.key))}))
+
+    @rule(size=st.integers(1, 3000), rounds=st.integers(0, 2), answered=st.booleans())
+    def speak_first(self, size: int, rounds: int, answered: bool) -> None:
+        """Open a stream and write to it. The answer is yet to come, or on its way."""
+        before = len(self.tunnelled)
+        self.open()
+        if len(self.tunnelled) > before:
+            self.write("near", 0, size, segment=False)
+            for _ in range(rounds):
+                self._move_all()
+            if answered:
+                self.answer(0, True)
+
+    @rule(
+        size=st.integers(1, 3000),
+        arrived=st.sampled_from([0, 20, 250, 1 << 20]),
+        answered=st.booleans(),
+        lost=st.sampled_from(["near", "far", "both"]),
+    )
+    def lose_what_speaks_first(self, size: int, arrived: int, answered: bool, lost: str) -> None:
+        """The link of a stream that is opening goes, and another one comes at once."""
+        if usable := self._usable():
+            wire = usable[-1]
+            self.speak_first(size, 0, False)
+            self._flush(wire, "near")
+            self._deliver(wire, "near", arrived)
+            if answered:
+                self.answer(0, True)
+            self.blackhole(self.links.index(wire), lost)
+            self.dial()
+            for _ in range(3):
+                self._move_all()
 
     @rule(count=st.sampled_from([1, 1, 1, 4]))
     def connect(self, count: int = 1) -> None:

@@ -169,6 +169,37 @@ async def test_both_ends_know_them(*, said: bytes, pooled: bool) -> None:
             ends.nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("early", [0, 9, 10_000])
+@pytest.mark.parametrize(("said", "pooled"), [(hello("h2"), True), (hello("http/1.1"), False)])
+async def test_the_targets_end_knows_them_by_what_came_before_its_answer(
+    *, said: bytes, pooled: bool, early: int
+) -> None:
+    first, rest = said[:early], said[early:]
+    async with linked(WireLimits()) as ends:
+        near = ends.opener.open_stream(ends.opening, "target", 80)
+        near.write(first)
+        near.flush()
+        await ends.asked.wait()
+        (request,) = ends.waiting
+        stream = request._stream
+        with trio.fail_after(10):
+            while stream.incoming.received < len(first):
+                await trio.lowlevel.checkpoint()
+        target, far_sock = tcp_pair()
+        with target:
+            ends.nursery.start_soon(
+                partial(splice, request.accept(), far_sock, is_pooled=Http2Offer(), caller_is_far=True)
+            )
+            assert await receive(target, len(first)) == first
+            while near.room() == 0:
+                await trio.lowlevel.checkpoint()
+            near.write(rest)
+            near.flush()
+            assert await receive(target, len(rest)) == rest
+            assert stream.is_pooled is pooled
+            ends.nursery.cancel_scope.cancel()
+
+
 # --- ends ----------------------------------------------------------------------------------------
 
 

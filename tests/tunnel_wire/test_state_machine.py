@@ -15,7 +15,7 @@ from tests.tunnel_wire.memory import Face, Pair
 from tests.tunnel_wire.pipes import ENDS, FLOOR, LIMITS, Pipe, Pipes, Side, Tunnelled, other
 from tunnel_wire import frames
 from tunnel_wire.causes import Cause, OpenFailed
-from tunnel_wire.hello import DrainReason
+from tunnel_wire.hello import OPTIMISTIC, DrainReason
 from tunnel_wire.rates import Allowance
 from tunnel_wire.stream_state import EndCause, State
 
@@ -66,10 +66,15 @@ def _fold_ends(sent: list[Sent]) -> list[Sent]:
 class TwoEnds(Pipes):
     def __init__(self) -> None:
         super().__init__()
-        self.pair = Pair(LIMITS, budget=9 * FLOOR + 90_000)
+        self.habits = Habits()
+        self._greet(frozenset())
+
+    def _greet(self, capabilities: frozenset[str]) -> None:
+        """Begin with a link on which both ends have said hello, and one stream."""
+        self.tunnelled.clear()
+        self.pair = Pair(LIMITS, budget=9 * FLOOR + 90_000, capabilities=capabilities)
         self.pair.rewrite = self._rewrite
         self.ends = {"near": self.pair.near, "far": self.pair.far}
-        self.habits = Habits()
         self.extra = Allowance(LIMITS.control_rate / 4, LIMITS.control_burst / 4, self.pair.now)
         """Frames that nothing asks for: each end bears more of them, and of the credit that they cause."""
         self.pair.settle()
@@ -123,7 +128,7 @@ class TwoEnds(Pipes):
     def _pad(self, end: End, stream_id: int, piece: bytes) -> Sent:
         """A DATA frame, with padding (RFC 9113, 6.1) if `end` has the credit to send it, as it has then."""
         padding, stream = self.habits.padding, self._stream(end, stream_id)
-        if padding is None or stream is None or stream.state is not State.OPEN:
+        if padding is None or stream is None or not (stream.state is State.OPEN or stream.optimistic):
             return Sent(frames.DATA, 0, stream_id, piece)
         size = 1 + padding
         sender, out = end.connection._sender, stream.outgoing
@@ -138,8 +143,10 @@ class TwoEnds(Pipes):
         streams = (one.sides[name].stream for one in self.tunnelled if name in one.sides)
         return next((stream for stream in streams if stream.stream_id == stream_id), None)
 
-    @initialize(habits=_HABITS)
-    def begin_with(self, habits: Habits) -> None:
+    @initialize(habits=_HABITS, optimistic=st.booleans())
+    def begin_with(self, habits: Habits, optimistic: bool) -> None:
+        if optimistic:
+            self._greet(frozenset({OPTIMISTIC}))
         self.habits = habits
 
     @rule(habits=_HABITS)
@@ -196,6 +203,20 @@ class TwoEnds(Pipes):
         face = stream.face
         assert isinstance(face, Face)
         self.tunnelled.append(Tunnelled({"near": Side(stream, face, Pipe(2 * stream.key))}))
+
+    @rule(size=st.integers(1, 3000), moved=st.booleans(), answered=st.booleans())
+    def speak_first(self, size: int, moved: bool, answered: bool) -> None:
+        """Open a stream and write to it. The answer is yet to come, or on its way."""
+        before = len(self.tunnelled)
+        self.open()
+        if len(self.tunnelled) > before:
+            self.write("near", 0, size, segment=False)
+            # What it may send so soon, before SETTINGS on their way come that take some of it back.
+            self.ledgers_are_in_order()
+            if moved:
+                self._settle()
+            if answered:
+                self.answer(0, True)
 
     @rule()
     def connect(self) -> None:
@@ -301,7 +322,7 @@ class TwoEnds(Pipes):
             shift = sender._peer_window - LIMITS.initial_window
             for number, stream in sender._streams.items():
                 peer = receiver._streams.get(number)
-                if stream.state is State.OPEN and peer is not None:
+                if stream.state in (State.OPENING, State.OPEN) and peer is not None:
                     assert stream.outgoing.limit - shift == peer.incoming.granted
 
     def teardown(self) -> None:
@@ -312,14 +333,14 @@ class TwoEnds(Pipes):
             self.shrink_or_grow(end, LIMITS.initial_window)
         self._read_until_quiet()
         for model in self.tunnelled:
-            if not model.may_reset and not model.refused and "far" in model.sides:
-                for end, side in model.sides.items():
-                    assert side.out.read == side.out.written, end
-        for model in self.tunnelled:
             for end, side in model.sides.items():
                 if side.stream.state is State.OPENING and end == "far":
                     self.pair.answerer.accept(side.stream)
         self._read_until_quiet()
+        for model in self.tunnelled:
+            if not model.may_reset and not model.refused and "far" in model.sides:
+                for end, side in model.sides.items():
+                    assert side.out.read == side.out.written, end
         for model in self.tunnelled:
             for side in model.sides.values():
                 if side.stream.state is State.OPEN and side.stream.pending_reset is None:

@@ -41,7 +41,10 @@ class Told:
 
     def note(self, event: Event) -> None:
         match event:
-            case HelloReceived() | DrainReceived():
+            case HelloReceived():
+                # Each process has its own order of a set.
+                self.lines.append(f"HelloReceived {event.hello and event.hello.to_headers()}")
+            case DrainReceived():
                 self.lines.append(repr(event))
             case DataReceived():
                 self.lines.append(f"DataReceived {event.stream.key:x} {event.data.hex()}")

@@ -16,7 +16,7 @@ from tunnel_wire.connection import ConnectionFailed
 from tunnel_wire.events import DrainReceived, Event, HelloReceived, StreamRequested
 from tunnel_wire.flow import Budget
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.hello import RESUME, Hello
+from tunnel_wire.hello import OPTIMISTIC, RESUME, Hello
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.session import Session
 from tunnel_wire.stream_state import EndCause
@@ -123,20 +123,24 @@ class Wires(Pipes):
 
     # --- links ------------------------------------------------------------------------------------
 
-    def _dial(self) -> None:
-        """The agent makes a link, unless it has three; it knows of others that they are dead, or does not."""
+    def _dial(self, optimistic: tuple[str, ...] = ENDS) -> None:
+        """The agent makes a link, unless it has three; it knows of others that they are dead, or does not.
+        The `optimistic` ends announce that data may come before the answer.
+        """
         living = {link.index for link in self.links if link.lives["far"]}
         if len(living) >= 3:
             return
         index = next(each for each in range(4) if each not in living)
-        capabilities = frozenset({RESUME})
-        server = Hello("1", instance=_id(self.processes["near"]), capabilities=capabilities, grace=GRACE)
+        near_says, far_says = (
+            frozenset({RESUME, OPTIMISTIC} if end in optimistic else {RESUME}) for end in ENDS
+        )
+        server = Hello("1", instance=_id(self.processes["near"]), capabilities=near_says, grace=GRACE)
         agent = Hello(
             "1",
             session=self.sessions["far"].identifier,
             node="edge-1",
             link=index,
-            capabilities=capabilities,
+            capabilities=far_says,
             links=frozenset(living | {index}),
         )
         near = OpenerConnection(server, now=self.now, limits=LIMITS)

@@ -16,7 +16,7 @@ from tunnel_wire import readiness
 from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.flow import SEGMENT
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.sockets import close_with_reset
+from tunnel_wire.sockets import close_with_reset, reset_unless_closed_properly
 from tunnel_wire.splice import OwnedSplice
 from tunnel_wire.stream import check_opened
 from tunnel_wire.stream_state import EndCause
@@ -78,6 +78,8 @@ class ServedCall:
     def start(self) -> None:
         """Send the CONNECT, and be called for the rest. What it raises, a defect, leaves nothing open."""
         stream = self._stream
+        # Once its words are read, the kernel would close it properly if this process were killed.
+        reset_unless_closed_properly(self._sock)
         try:
             # A caller that resets before the edge has answered must not hold a dial there.
             self._watch = readiness.watch(self._sock, self._on_ready, self.cut, readiness.READABLE)

@@ -45,6 +45,8 @@ class Told:
         self.said: list[str] = []
         self.pooled = False
         self.to_tunnel = 0
+        self.at_once = 0
+        """Bytes that were sent before `start` returned."""
 
     def enter(self) -> None:
         self.entered += 1
@@ -136,6 +138,7 @@ async def served(
                 begun = Begun(Asked("fixed", "caller", "target:80"))
                 node = cast("Node", Edge())
                 ServedCall(cast("Calls", told), owner, mine, begun, node, "target:80", stream).start()
+                told.at_once = stream.outgoing.sent
                 await until(lambda: bool(asked))
                 async with trio.SocketStream(trio.socket.from_stdlib_socket(caller)) as stream_of_caller:
                     yield Served(ends, owner, mine, stream_of_caller, asked[0], told)
@@ -193,6 +196,7 @@ def queued(stream: Stream) -> bytes:
 
 async def test_what_a_caller_says_is_at_the_agent_before_its_answer() -> None:
     async with served(b"hello, ") as call:
+        assert call.told.at_once == len(b"hello, ")
         await until(lambda: queued(call.far) == b"hello, ")
         await call.caller.send_all(b"edge")
         await until(lambda: queued(call.far) == b"hello, edge")
@@ -207,6 +211,14 @@ async def test_what_a_caller_says_is_at_the_agent_before_its_answer() -> None:
         await call.over()
         assert call.told.said == ["came about", "finished"]
         assert call.told.to_tunnel == len(b"hello, edge!")
+
+
+async def test_a_server_that_is_killed_before_the_answer_resets_its_caller() -> None:
+    """What the kernel does with a socket of which everything was read: as it was told before."""
+    async with served(b"hello") as call:
+        await until(lambda: queued(call.far) == b"hello")
+        lingers = call.mine.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.calcsize("ii"))
+        assert struct.unpack("ii", lingers) == (1, 0)
 
 
 async def test_an_agent_that_does_not_take_it_gets_it_behind_the_answer() -> None:

@@ -91,8 +91,12 @@ class ServedCall:
         stream.face = self
         self._calls.answers_due.add(self, self._call.begun.began + self._calls.open_timeout)
         self._owner.add(self)
-        # Most callers have spoken by now.
-        self._read_in()
+        try:
+            # Most callers have spoken by now.
+            self._read_in()
+        except BaseException:
+            self.cut()
+            raise
 
     def cut(self) -> None:
         """End it before the answer, without an account: the server stops."""

@@ -65,7 +65,7 @@ class Watch:
     def close(self) -> None:
         """Be called no more. Closing it again does nothing."""
         if self._number >= 0:
-            self._poller.remove(self._number)
+            self._poller.remove(self._number, self)
             self._number = -1
             # Whoever is called has this: a cycle, for the collector, of each connection that ends.
             self.on_ready, self.on_defect = _nothing_ready, _nothing
@@ -96,9 +96,11 @@ class _Poller:
         self.epoll.register(number, events)
         self._watches[number] = watch
 
-    def remove(self, number: int) -> None:
-        del self._watches[number]
-        self.epoll.unregister(number)
+    def remove(self, number: int, watch: Watch) -> None:
+        # The number may be another's by now, if the socket was closed first.
+        if self._watches.get(number) is watch:
+            del self._watches[number]
+            self.epoll.unregister(number)
 
     def get_events(self, timeout: float) -> list[tuple[int, int]]:
         """Wait at most `timeout` seconds for something that concerns trio, serving sockets meanwhile.

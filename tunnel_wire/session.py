@@ -334,8 +334,10 @@ class Session:
         """The stream is closed: its key and its memory are free."""
         del self.streams[stream.key]
         self.suspended.discard(stream)
-        if self.tombstones is not None and stream.resumable and stream.end_cause is not None:
-            self.tombstones.add(stream.key, stream.refusal, finished=stream.end_cause is EndCause.FINISHED)
+        cause, moved = stream.end_cause, stream.epoch > 1
+        if self.tombstones is not None and cause is not None and (stream.resumable or moved):
+            finished = cause is EndCause.FINISHED
+            self.tombstones.add(stream.key, stream.refusal, finished=finished, moved=moved)
         self.budget.release(self._floor + stream.incoming.window - self.limits.initial_window)
 
     def lose_link(

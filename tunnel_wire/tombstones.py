@@ -15,7 +15,7 @@ moments of a link: later it knows.
 class Tombstones:
     """The answers for streams that are closed, by key."""
 
-    __slots__ = ("_former", "_latest")
+    __slots__ = ("_former", "_latest", "_moved")
 
     def __init__(self) -> None:
         # Not the exceptions themselves: with the traceback each would keep its stream alive.
@@ -23,9 +23,18 @@ class Tombstones:
         # Forgotten as a whole. To take the oldest key out of one dict, Python passes over all that were taken
         # before: 2 us for each stream that ends.
         self._former: dict[int, tuple[Cause, str]] = {}
+        self._moved: Tombstones | None = None
+        """Of streams that had several links. On a former one the first CONNECT may still be on its way, with
+        what the caller said: however many others have ended since, no target is to hear that twice.
+        """
 
-    def add(self, key: int, refusal: OpenFailed | None, *, finished: bool) -> None:
-        """A stream was refused, has finished, or else was reset."""
+    def add(self, key: int, refusal: OpenFailed | None, *, finished: bool, moved: bool = False) -> None:
+        """A stream was refused, has finished, or else was reset. It has `moved` if it had several links."""
+        if moved:
+            if self._moved is None:
+                self._moved = Tombstones()
+            self._moved.add(key, refusal, finished=finished)
+            return
         if len(self._latest) >= _GENERATION:
             self._former, self._latest = self._latest, {}
         if refusal is not None:
@@ -36,6 +45,8 @@ class Tombstones:
     def get(self, key: int) -> OpenFailed | None:
         """What to answer to who asks for this stream; None if nothing is known of it."""
         answer = self._latest.get(key) or self._former.get(key)
+        if answer is None and self._moved is not None:
+            return self._moved.get(key)
         return None if answer is None else OpenFailed(*answer)
 
 

@@ -24,6 +24,7 @@ from tunnel_wire.causes import Cause, OpenFailed
 from tunnel_wire.deadlines import Deadlines
 from tunnel_wire.limits import DEFAULT_LIMITS
 from tunnel_wire.owner import Owner
+from tunnel_wire.stream_state import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -365,3 +366,31 @@ async def test_a_connection_that_many_requests_share_is_known_by_what_comes_earl
         await call.caller.aclose()
         await call.over()
         assert call.told.pooled is (offer == "h2")
+
+
+async def test_a_defect_in_the_first_read_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket's number, for one, is the next caller's."""
+
+    def defect(account: CallAccount, data: bytes) -> bool | None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(CallAccount, "is_pooled", defect)
+    told = Told()
+    caller, mine = tcp_pair()
+    with caller, trio.fail_after(5):
+        caller.sendall(b"hello")
+        async with linked() as ends, trio.open_nursery() as nursery:
+            ends.on_request = lambda _incoming: None
+            owner = Owner(nursery)
+            nursery.start_soon(owner.run)
+            stream = ends.opener.open_stream(ends.opening, "target", 80)
+            begun = Begun(Asked("fixed", "caller", "target:80"))
+            node, number = cast("Node", Edge()), mine.fileno()
+            call = ServedCall(cast("Calls", told), owner, mine, begun, node, "target:80", stream)
+            with pytest.raises(RuntimeError, match="a defect"):
+                call.start()
+            assert mine.fileno() == -1
+            assert number not in readiness._poller_of_this_loop()._watches
+            assert (told.entered, stream.face, stream.state) == (0, None, State.CLOSED)
+            assert not told.answers_due._due
+            nursery.cancel_scope.cancel()

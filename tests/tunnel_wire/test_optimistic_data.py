@@ -26,7 +26,7 @@ from tunnel_wire.answerer import AnswererConnection
 from tunnel_wire.causes import Cause
 from tunnel_wire.events import Answered, DataReceived, EndReceived, StreamRequested, StreamReset
 from tunnel_wire.frames import ErrorCode
-from tunnel_wire.hello import OPTIMISTIC, RESUME
+from tunnel_wire.hello import OPTIMISTIC, RESUME, DrainReason
 from tunnel_wire.limits import DEFAULT_LIMITS, WireLimits
 from tunnel_wire.opener import OpenerConnection
 from tunnel_wire.stream_state import EndCause, State
@@ -462,3 +462,42 @@ def test_who_answers_says_nothing_before_it_has() -> None:
     assert stream.room() == 0
     peer.connection.accept(stream)
     assert stream.room() == WINDOW
+
+
+@pytest.mark.parametrize(("others", "drained"), [(0, False), (0, True), (4200, False)])
+def test_no_target_hears_it_twice(others: int, drained: bool) -> None:
+    """The stream goes on on another link, and ends there; then what asked for it first arrives after all.
+
+    Others have ended meanwhile, or a server that leaves has said that nothing is resumed any more.
+    """
+    net, near, stalled = network()
+    net.dial()
+    sound = net.links[-1]
+
+    def exchange() -> None:
+        for end in ("near", "far") * 4:
+            net._flush(sound, end)
+            net._deliver(sound, end, 1 << 20)
+
+    exchange()
+    sound.near.resume([near], net.now, net._living(net.sessions["near"]))
+    exchange()
+    far = net.sessions["far"].streams[near.key]
+    sound.far.accept(far)
+    exchange()
+    assert consume(far, 100, net.now) == EARLY
+    if drained:
+        sound.near.drain(DrainReason.SHUTDOWN)
+        exchange()
+    for stream in (near, far):
+        stream.write_end()
+    exchange()
+    net._pass_time(0.05)
+    exchange()
+    assert near.end_cause is far.end_cause is EndCause.FINISHED
+    tombstones = net.sessions["far"].tombstones
+    assert tombstones is not None
+    for key in range(others):
+        tombstones.add((1 << 40) + key, None, finished=True)
+    net._deliver(stalled, "near", 1 << 20)
+    assert near.key not in net.sessions["far"].streams

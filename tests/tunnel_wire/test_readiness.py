@@ -250,3 +250,19 @@ async def test_a_defect_costs_its_own_socket_alone(caplog: pytest.LogCaptureFixt
         assert defects == ["told"]
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
         fine.close()
+
+
+async def test_one_that_is_closed_too_late_takes_nothing_from_the_next_with_its_number() -> None:
+    near, far = tcp_pair()
+    late = watch(near, lambda events: None, never, READABLE)
+    number = near.detach()
+    os.close(number)
+    got: list[bytes] = []
+    one, other = tcp_pair()
+    with far, one, other, socket.socket(fileno=os.dup2(one.fileno(), number)) as following:
+        watched = watch(following, lambda events: got.append(following.recv(1)), never, READABLE)
+        late.close()
+        other.send(b"x")
+        await settled()
+        assert got == [b"x"]
+        watched.close()

@@ -45,3 +45,14 @@ def test_the_latest_answer_for_a_key_counts() -> None:
     answer = stones.get(7)
     assert answer is not None
     assert answer.cause is Cause.RESET
+
+
+def test_others_do_not_drive_out_who_has_moved() -> None:
+    stones = Tombstones()
+    stones.add(1, None, finished=True, moved=True)
+    for key in range(10, 10_000):
+        stones.add(key, None, finished=True)
+    answer = stones.get(1)
+    assert answer is not None
+    assert answer.cause is Cause.ENDED
+    assert stones.get(2) is None
